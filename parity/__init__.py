@@ -1,0 +1,37 @@
+"""Proves that a hand-written model is numerically the same model as a reference, layer by layer.
+
+`check` compares, `assert_parity` raises, `infer_mapping` finds the weight map. Torch is imported when one of them is
+first used, so that the command line's help and pytest's start stay quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from parity.errors import MappingError, ParityError
+
+if TYPE_CHECKING:
+    from parity.checking import assert_parity, check
+    from parity.mapping import WeightMap
+    from parity.mapping import find as infer_mapping
+    from parity.report import Report
+
+__all__ = ["MappingError", "ParityError", "Report", "WeightMap", "assert_parity", "check", "infer_mapping"]
+
+_HOMES = {
+    "Report": ("parity.report", "Report"),
+    "WeightMap": ("parity.mapping", "WeightMap"),
+    "assert_parity": ("parity.checking", "assert_parity"),
+    "check": ("parity.checking", "check"),
+    "infer_mapping": ("parity.mapping", "find"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value

@@ -1,0 +1,7 @@
+"""`python -m parity`: the same as the console script."""
+
+import sys
+
+from parity.cli import main
+
+sys.exit(main())

@@ -1,0 +1,270 @@
+"""From measurements to a verdict: do the models differ, where does it begin, and what follows from that."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from parity.measuring import NOISE_BOUND, SAME_FUNCTION_BOUND
+from parity.passes import OUTPUT
+
+if TYPE_CHECKING:
+    from parity.alignment import Alignment
+    from parity.measuring import Measurement
+    from parity.passes import Pass
+    from parity.tracing import Point
+
+Verdict = Literal["identical", "equivalent", "divergent", "inconclusive"]
+Status = Literal["clean", "origin", "propagated", "not compared"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One way to run both models: a mode in a dtype.
+
+    Attributes:
+        name: such as `forward/eval/float64`.
+        exact: in float64, where the question is *same function?*; otherwise it is *same bits?*.
+        free: the free pass, or None if the check was not made.
+        forced: the forced pass; None where the free one shows no difference that it could explain.
+        skipped: why the check was not made.
+    """
+
+    name: str
+    exact: bool
+    free: Pass | None = None
+    forced: Pass | None = None
+    skipped: str | None = None
+
+    @property
+    def isolated(self) -> Pass | None:
+        """The pass that shows each place's own error: the forced one, and the free one where no bit differs.
+
+        Where every input is the reference's to the bit, a free pass is a forced one.
+        """
+        if self.forced is not None:
+            return self.forced
+        return self.free if self.free is not None and self.free.identical else None
+
+    @property
+    def verdict(self) -> Verdict | Literal["not compared"]:
+        """This check's own answer."""
+        if self.free is None:
+            return "not compared"
+        if self.free.identical:
+            return "identical"
+        if self.exact:
+            return "divergent" if self.dirty or not self.free.measured[OUTPUT].same_function else "equivalent"
+        return "divergent" if self.noisy else "equivalent"
+
+    @property
+    def dirty(self) -> list[Point]:
+        """Points of a float64 check where the candidate's own error is beyond rounding, in order of execution."""
+        if not self.exact or self.isolated is None:
+            return []
+        return [point for point, m in self.isolated.measured.items() if not m.same_function]
+
+    @property
+    def noisy(self) -> list[Point]:
+        """Points where the candidate is clearly less accurate than the reference, or cannot be compared with it."""
+        if self.exact or self.free is None:
+            return []
+        return [
+            point
+            for point, m in self.free.measured.items()
+            if not m.identical and (m.problem or (self.free.noise.get(point) or 1.0) > NOISE_BOUND)
+        ]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a difference begins: a module, or the glue between two points.
+
+    Attributes:
+        kind: `module`, or `glue`: the code between modules (tokens, positions, residuals, pooling).
+        reference: the module, or the one that the glue leads to or ends.
+        candidate: the same in the candidate.
+        before: the last clean point before it, in words.
+        after: the dirty point, in words.
+        isolated: the error that is added here, relative.
+        check: the name of the check that shows it.
+        problem: why values could not be compared, or None.
+    """
+
+    kind: Literal["module", "glue"]
+    reference: str
+    candidate: str
+    before: str
+    after: str
+    isolated: float
+    check: str
+    problem: str | None = None
+
+    def describe(self) -> str:
+        """Returns the place as a phrase: `in <module>` or `between <point> and <point>`."""
+        if self.kind == "module":
+            return f"in {self.reference} (candidate: {self.candidate})"
+        return f"between {self.before} and {self.after}"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What all checks say about one module of the reference; the JSON report's row of the same keys."""
+
+    reference: str
+    candidate: str | None
+    identical: bool | None
+    max_ulp: int | None
+    noise_ratio: float | None
+    isolated: float | None
+    accumulated: float | None
+    status: Status
+    why: str | None = None
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """What makes a comparison worthless, one sentence each.
+
+    Attributes:
+        unusable: nothing that was measured counts (a candidate that is not deterministic ...).
+        blind: differences that were found count, but finding none means nothing (all logits zero ...).
+    """
+
+    unusable: tuple[str, ...] = ()
+    blind: tuple[str, ...] = ()
+
+
+def origins(checks: list[Check], alignment: Alignment) -> list[Place]:
+    """Returns every place with an error of its own, in order of execution, from the first check that shows any."""
+    for check in checks:
+        if check.dirty and check.isolated:
+            return _places(check, check.isolated, check.dirty, alignment)
+    for check in checks:
+        if check.noisy and check.free:
+            return _places(check, check.free, check.noisy[:1], alignment)
+    return []
+
+
+def _places(check: Check, shown: Pass, points: list[Point], alignment: Alignment) -> list[Place]:
+    order = list(shown.measured)
+    candidates = {reference: candidate for candidate, reference in alignment.pairs.items()}
+    places = []
+    for point in points:
+        position = order.index(point)
+        is_module = point.moment == "leave" and point != OUTPUT and point.module not in alignment.containers
+        places.append(
+            Place(
+                kind="module" if is_module else "glue",
+                reference=point.module,
+                candidate=candidates.get(point.module, ""),
+                before=_in_words(order[position - 1]) if position else "the input",
+                after=_in_words(point),
+                isolated=shown.measured[point].relative,
+                check=check.name,
+                problem=shown.measured[point].problem,
+            )
+        )
+    return places
+
+
+def _in_words(point: Point) -> str:
+    if point == OUTPUT:
+        return "the logits"
+    side = "input" if point.moment == "enter" else "output"
+    call = f" (call {point.call + 1})" if point.call else ""
+    return f"the {side} of {point.module}{call}"
+
+
+def layers(checks: list[Check], alignment: Alignment) -> list[Layer]:
+    """Sums up all checks per module of the reference, in order of execution."""
+    candidates = {reference: candidate for candidate, reference in alignment.pairs.items()}
+    shown_origins = {place.reference for place in origins(checks, alignment)
+                     if place.kind == "module" or place.after.startswith("the output")}  # fmt: skip
+    rows = []
+    for module in alignment.order:
+        if module in alignment.unaligned:
+            rows.append(_not_compared(module, None, alignment.unaligned[module]))
+            continue
+        free = [(c, p, m) for c in checks if c.free for p, m in _leaves(c.free, module)]
+        own = [m.relative for c in checks if c.exact and c.isolated for _, m in _leaves(c.isolated, module)]
+        if not free:
+            rows.append(_not_compared(module, candidates[module], "no check was made"))
+            continue
+        exact = [m.relative for c, _, m in free if c.exact]
+        inexact = [(c.free.noise.get(p, 1.0), m.max_ulp) for c, p, m in free if not c.exact and c.free]
+        dirty = any(relative > SAME_FUNCTION_BOUND for relative in exact)
+        rows.append(
+            Layer(
+                reference=module,
+                candidate=candidates[module],
+                identical=all(m.identical for *_, m in free),
+                max_ulp=max((ulp for _, ulp in inexact if ulp is not None), default=None),
+                noise_ratio=max((ratio for ratio, _ in inexact if ratio is not None), default=None),
+                isolated=max(own, default=None),
+                accumulated=max(exact, default=None),
+                status="origin" if module in shown_origins else "propagated" if dirty else "clean",
+                why=next((m.problem for *_, m in free if m.problem), None),
+            )
+        )
+    return rows
+
+
+def _leaves(shown: Pass, module: str) -> list[tuple[Point, Measurement]]:
+    return [(p, m) for p, m in shown.measured.items() if p.module == module and p.moment == "leave"]
+
+
+def _not_compared(module: str, candidate: str | None, why: str) -> Layer:
+    return Layer(module, candidate, None, None, None, None, None, "not compared", why)
+
+
+def decide(checks: list[Check], places: list[Place], doubts: Doubts) -> tuple[Verdict, list[str]]:
+    """Returns the verdict and the reasons for it, a sentence each.
+
+    A difference that was found counts even where finding none would have meant nothing.
+    """
+    if doubts.unusable:
+        return "inconclusive", list(doubts.unusable)
+    made = [check for check in checks if check.free]
+    divergent = [check for check in made if check.verdict == "divergent"]
+    if divergent:
+        return "divergent", _why_divergent(divergent, places)
+    if doubts.blind:
+        return "inconclusive", list(doubts.blind)
+    if not any(check.exact for check in made):
+        return "inconclusive", ["no check in float64 was made, and only float64 tells rounding from a bug"]
+    points = sum(len(check.free.measured) for check in made if check.free)
+    if all(check.verdict == "identical" for check in made):
+        return "identical", [f"the same bits in all {len(made)} checks, at all {points} points compared"]
+    worst = max(m.relative for c in made if c.exact and c.free for m in c.free.measured.values())
+    noise = max((n or 1.0 for c in made if c.free for n in c.free.noise.values()), default=1.0)
+    return "equivalent", [
+        f"the same function: in float64 no error beyond {worst:.1e} (bound {SAME_FUNCTION_BOUND:.0e})",
+        f"other bits, as accurate as the reference: noise ratio at most {noise:.2f} (bound {NOISE_BOUND:g})",
+    ]
+
+
+def _why_divergent(divergent: list[Check], places: list[Place]) -> list[str]:
+    reasons = []
+    if places:
+        first = places[0]
+        size = first.problem or f"relative error {_number(first.isolated)}"
+        reasons.append(f"it begins {first.describe()}: {size} in {first.check}, given the reference's own input")
+        if len(places) > 1:
+            reasons.append(f"{len(places)} places in all have an error of their own")
+    for check in divergent:
+        assert check.free is not None
+        output = check.free.measured[OUTPUT]
+        size = output.problem or f"relative error {_number(output.relative)}"
+        if check.exact:
+            reasons.append(f"{check.name}: not the same function, logits with {size}")
+        else:
+            ratio = check.free.noise.get(OUTPUT)
+            accuracy = f", {_number(ratio)} times the reference's own error" if ratio else ""
+            reasons.append(f"{check.name}: logits with {size}{accuracy}")
+    return reasons
+
+
+def _number(value: float) -> str:
+    return f"{value:.2g}" if math.isfinite(value) else "without bound"

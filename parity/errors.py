@@ -1,0 +1,17 @@
+"""The one exception the harness raises for what its user can mend."""
+
+from __future__ import annotations
+
+
+class ParityError(ValueError):
+    """Wrong input: an option, a file, a candidate that cannot be built or run. The message says what to do."""
+
+
+class MappingError(ParityError):
+    """The weight map is no bijection: tensors are missing, left over, or of another shape; the message lists them."""
+
+
+def listed(names: list[str], most: int = 6) -> str:
+    """Joins `names` for a message, the first `most` of them and the number of the others."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,0 +1,104 @@
+"""The reference: the model taken as right, one of torchvision's Vision Transformers by name and configuration.
+
+It is built on the meta device, so that no time goes into initial values that are overwritten at once.
+Source: `torchvision/models/vision_transformer.py`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision.models import get_model, get_model_builder, list_models, vision_transformer
+
+from parity.errors import ParityError, listed
+
+# a rate that makes every dropout site visible in train mode, and leaves most of the signal alone
+CHECKED_DROPOUT = 0.1
+
+_INTEGERS = (
+    "image_size", "patch_size", "num_layers", "num_heads", "hidden_dim", "mlp_dim", "num_classes",
+    "representation_size",
+)  # fmt: skip
+RATES = ("dropout", "attention_dropout")
+
+
+def names() -> list[str]:
+    """Returns the names of torchvision's Vision Transformers."""
+    return [name for name in list_models() if get_model_builder(name).__module__ == vision_transformer.__name__]
+
+
+def configuration(name: str, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Reads the configuration of `torchvision.models.<name>` off the model and applies `overrides`.
+
+    Args:
+        name: one of `names()`.
+        overrides: arguments of torchvision's `VisionTransformer` to replace, such as `{"image_size": 384}`.
+
+    Returns:
+        Keyword arguments of `torchvision.models.VisionTransformer`; sizes in pixels, tokens and features.
+
+    Raises:
+        ParityError: an unknown name, an unknown key, or a value of the wrong type.
+    """
+    if name not in names():
+        raise ParityError(f"unknown reference {name!r}; torchvision has {listed(names())}")
+    with torch.device("meta"):
+        config = configuration_of(get_model(name))
+    for key, value in (overrides or {}).items():
+        _check_override(key, value, config)
+        config[key] = value
+    return config
+
+
+def configuration_of(module: nn.Module) -> dict[str, Any]:
+    """Reads the configuration off a built `VisionTransformer`; of any other module nothing is known.
+
+    Returns:
+        As `configuration`, or an empty dictionary.
+    """
+    if not isinstance(module, vision_transformer.VisionTransformer):
+        return {}
+    return {
+        "image_size": module.image_size,
+        "patch_size": module.patch_size,
+        "num_layers": len(module.encoder.layers),
+        "num_heads": module.encoder.layers[0].num_heads,
+        "hidden_dim": module.hidden_dim,
+        "mlp_dim": module.mlp_dim,
+        "num_classes": module.num_classes,
+        "representation_size": module.representation_size,
+        "dropout": module.dropout,
+        "attention_dropout": module.attention_dropout,
+    }
+
+
+def build(config: dict[str, Any]) -> nn.Module:
+    """Builds torchvision's `VisionTransformer` on the meta device: names and shapes, no values.
+
+    Raises:
+        ParityError: the configuration is one that torchvision refuses.
+    """
+    try:
+        with torch.device("meta"):
+            model: nn.Module = vision_transformer.VisionTransformer(**config)
+    except (AssertionError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise ParityError(
+            f"torchvision refuses this configuration ({error}); "
+            f"change it with --set: {', '.join(f'{key}={value}' for key, value in config.items())}"
+        ) from error
+    return model
+
+
+def _check_override(key: str, value: object, config: dict[str, Any]) -> None:
+    if key not in config:
+        close = difflib.get_close_matches(key, config, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ParityError(f"--set has no key {key!r}; {hint}the keys are {', '.join(config)}")
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    if key in _INTEGERS and not ((is_integer and value > 0) or (key == "representation_size" and value is None)):  # type: ignore[operator]
+        raise ParityError(f"--set {key}={value!r}: expected a positive whole number")
+    if key in RATES and not (isinstance(value, (int, float)) and 0 <= value < 1):
+        raise ParityError(f"--set {key}={value!r}: expected a probability of at least 0 and below 1")

@@ -1,0 +1,84 @@
+"""Putting tensors into a model and taking them out again, without copying them."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    Registry = dict[str, torch.Tensor | None]
+
+
+def slots(model: nn.Module) -> Iterator[tuple[str, Registry, str]]:
+    """Yields every place of `model` that holds a parameter or buffer: its full name, its registry, its key there.
+
+    A tensor held in two places is yielded twice.
+    """
+    for prefix, module in model.named_modules():
+        for registry in (module._parameters, module._buffers):  # noqa: SLF001  (no public way to swap in place)
+            for key, tensor in registry.items():
+                if tensor is not None:
+                    yield (f"{prefix}.{key}" if prefix else key), registry, key  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def replaced(model: nn.Module, replacement: Callable[[str, torch.Tensor], torch.Tensor | None]) -> Iterator[None]:
+    """Holds other tensors in the places of `model` for as long as the context lasts; then the old ones are back.
+
+    Args:
+        model: any module; its own tensors are untouched.
+        replacement: called with a full name and the tensor there, returns the tensor to hold instead or None.
+            A tensor held in two places is replaced once, and stays shared.
+    """
+    old: list[tuple[Registry, str, torch.Tensor]] = []
+    made: dict[int, torch.Tensor | None] = {}
+    try:
+        for name, registry, key in list(slots(model)):
+            tensor = registry[key]
+            assert tensor is not None
+            if id(tensor) not in made:
+                made[id(tensor)] = replacement(name, tensor)
+            new = made[id(tensor)]
+            if new is not None:
+                if isinstance(tensor, nn.Parameter):
+                    new = made[id(tensor)] = _as_parameter(new)
+                old.append((registry, key, tensor))
+                registry[key] = new
+        yield
+    finally:
+        for registry, key, tensor in reversed(old):
+            registry[key] = tensor
+
+
+def assigned(
+    model: nn.Module, state: Mapping[str, torch.Tensor]
+) -> contextlib.AbstractContextManager[None]:
+    """Holds the tensors of `state` in `model`, sharing their storage, for as long as the context lasts."""
+    return replaced(model, lambda name, _: state.get(name))
+
+
+def on_meta(model: nn.Module) -> list[str]:
+    """Returns the names of the tensors of `model`, registered or plain attributes, that have no values."""
+    names = [name for name, registry, key in slots(model) if _is_meta(registry[key])]
+    for prefix, module in model.named_modules():
+        names += [f"{prefix}.{key}" for key, value in vars(module).items() if _is_meta(value)]
+    return names
+
+
+def _is_meta(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(map(_is_meta, value))
+    if isinstance(value, dict):
+        return any(map(_is_meta, value.values()))
+    return isinstance(value, torch.Tensor) and value.is_meta
+
+
+def _as_parameter(tensor: torch.Tensor) -> nn.Parameter:
+    if isinstance(tensor, nn.Parameter):
+        return tensor
+    return nn.Parameter(tensor, requires_grad=tensor.is_floating_point())

@@ -1,0 +1,298 @@
+"""Running a model so that somebody else sees, step by step, what enters and leaves its modules.
+
+Two models are compared *in step*: each run stops at every enter and leave of a watched module and hands its tensors over,
+so that they can be compared and dropped at once. Memory doesn't grow with depth, nothing is copied, and no tensor is
+looked at after a later in-place operation could have changed it. While it stands still, a run can be handed other
+tensors to go on with (teacher forcing).
+
+Runs are greenlets: they switch inside one thread, which leaves torch's thread pools and their numerics alone. What a model
+may change while it runs, the random generator and the grad mode, belongs to each run and is swapped when it goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import greenlet
+import torch
+from torch import nn
+
+from parity.errors import ParityError
+from parity.state import replaced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Tensors = list[torch.Tensor]
+
+Moment = Literal["enter", "leave"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A moment of a run: a call of a module, named as in `named_modules()`, is entered or left."""
+
+    module: str
+    call: int
+    moment: Moment
+
+
+@dataclass(frozen=True)
+class Event:
+    """The tensors that pass a point: those that enter or leave, each of them once."""
+
+    point: Point
+    tensors: Tensors
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a forward pass is run.
+
+    Attributes:
+        name: as in the report.
+        train: train mode, with dropout.
+        grad: with autograd recording.
+        fastpath: whether `nn.MultiheadAttention` may use its native kernel, which it does in eval mode without grad.
+    """
+
+    name: str
+    train: bool = False
+    grad: bool = False
+    fastpath: bool = True
+
+    @contextlib.contextmanager
+    def active(self, *models: nn.Module) -> Iterator[None]:
+        """Puts torch and `models` into this mode for as long as the context lasts."""
+        training = [(module, module.training) for model in models for module in model.modules()]
+        flag = getattr(torch.backends, "mha", None)
+        was_enabled = flag.get_fastpath_enabled() if flag else True
+        try:
+            for model in models:
+                model.train(self.train)
+            if flag:
+                flag.set_fastpath_enabled(self.fastpath)
+            with torch.set_grad_enabled(self.grad), _no_saved_tensors():
+                yield
+        finally:
+            if flag:
+                flag.set_fastpath_enabled(was_enabled)
+            for module, was_training in training:
+                module.training = was_training
+
+
+MODES = {
+    mode.name: mode
+    for mode in (
+        Mode("eval"),
+        Mode("eval-no-fastpath", fastpath=False),
+        Mode("eval-grad", grad=True),
+        Mode("train", train=True, grad=True),
+    )
+}
+
+
+def can_switch_fastpath() -> bool:
+    """Returns whether this torch release has the switch of the native attention kernel (since 2.3)."""
+    return hasattr(torch.backends, "mha")
+
+
+def _no_saved_tensors() -> torch.autograd.graph.saved_tensors_hooks:
+    """Drops what a backward pass would need: the code path of grad mode without its memory."""
+    return torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda _: None)
+
+
+class Run:
+    """One forward pass of `model` that stops at every enter and leave of a call to a watched module.
+
+    Args:
+        model: runs in the mode it is in.
+        inputs: its only argument.
+        watched: names of the modules to stop at.
+        seed: of this run's own random generator.
+        owner: who the model is, for messages.
+    """
+
+    def __init__(self, model: nn.Module, inputs: torch.Tensor, watched: set[str], seed: int, owner: str) -> None:
+        self.output: torch.Tensor | None = None
+        self._model = model
+        self._inputs = inputs
+        self._watched = watched
+        self._owner = owner
+        self._calls: dict[str, int] = {}
+        self._open: list[str] = []
+        self._grad = torch.is_grad_enabled()
+        self._random = torch.Generator().manual_seed(seed).get_state()
+        self._greenlet = greenlet.greenlet(self._forward)
+
+    def advance(self, forced: Tensors | None = None) -> Event | None:
+        """Goes on to the next event; None when the model is done and `output` is set.
+
+        Args:
+            forced: tensors that take the place of those of the event where the run stands.
+
+        Raises:
+            ParityError: the model raised, or returned no tensor.
+        """
+        outer = torch.is_grad_enabled(), torch.get_rng_state()
+        torch.set_grad_enabled(self._grad)
+        torch.set_rng_state(self._random)
+        try:
+            event = self._greenlet.switch(forced)
+            assert event is None or isinstance(event, Event)
+            return event
+        finally:
+            self._grad, self._random = torch.is_grad_enabled(), torch.get_rng_state()
+            torch.set_grad_enabled(outer[0])
+            torch.set_rng_state(outer[1])
+
+    def finish(self) -> torch.Tensor:
+        """Runs to the end without looking and returns the output."""
+        while self.advance() is not None:
+            pass
+        assert self.output is not None
+        return self.output
+
+    def close(self) -> None:
+        """Gives the run up where it stands and takes the hooks off the model."""
+        if not self._greenlet.dead:
+            self._greenlet.throw()
+
+    def _forward(self, _: object) -> None:
+        handles = []
+        try:
+            for name, module in self._model.named_modules():
+                if name in self._watched:
+                    handles.append(module.register_forward_pre_hook(self._entering(name), with_kwargs=True))
+                    handles.append(module.register_forward_hook(self._leaving(name)))
+            self.output = first_tensor(self._model(self._inputs))
+        except Exception as error:
+            where = f" in {self._open[-1]}" if self._open else ""
+            raise ParityError(
+                f"the {self._owner} failed{where} on an input of shape {tuple(self._inputs.shape)}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        finally:
+            for handle in handles:
+                handle.remove()
+        if self.output is None:
+            raise ParityError(f"the {self._owner} returned no tensor")
+
+    def _entering(self, name: str) -> Callable[..., Any]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            self._open.append(name)
+            return self._hand_over(name, "enter", (args, kwargs))
+
+        return hook
+
+    def _leaving(self, name: str) -> Callable[..., Any]:
+        def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+            forced = self._hand_over(name, "leave", output)
+            self._open.pop()
+            self._calls[name] = self._calls.get(name, 0) + 1
+            return forced
+
+        return hook
+
+    def _hand_over(self, name: str, moment: Moment, values: Any) -> Any:
+        tensors = unique_tensors(values)
+        event = Event(Point(name, self._calls.get(name, 0), moment), tensors)
+        forced = self._greenlet.parent.switch(event)
+        return None if forced is None else _substituted(values, dict(zip(map(id, tensors), forced)))
+
+
+def call_order(model: nn.Module, inputs: torch.Tensor, owner: str) -> list[Point]:
+    """Runs `model` once and returns every enter and leave of its modules' calls, in order, itself left out."""
+    names = {name for name, _ in model.named_modules() if name}
+    run = Run(model, inputs, names, seed=0, owner=owner)
+    points = []
+    while (event := run.advance()) is not None:
+        points.append(event.point)
+    return points
+
+
+def unique_tensors(values: Any) -> Tensors:
+    """Returns the floating-point tensors in nested tuples, lists and dicts, each once, in order."""
+    found: dict[int, torch.Tensor] = {}
+
+    def collect(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            found.setdefault(id(value), value)
+        return value
+
+    _map_leaves(collect, values)
+    return list(found.values())
+
+
+def first_tensor(output: Any) -> torch.Tensor | None:
+    """Returns the logits in a model's output: a tensor, `.logits`, or the first tensor of a tuple, list or dict."""
+    output = getattr(output, "logits", output)
+    return next(iter(unique_tensors(output)), None)
+
+
+def _substituted(values: Any, replacement: dict[int, torch.Tensor]) -> Any:
+    return _map_leaves(lambda value: replacement.get(id(value), value), values)
+
+
+def _map_leaves(function: Callable[[Any], Any], values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: _map_leaves(function, value) for key, value in values.items()}
+    if isinstance(values, (tuple, list)):
+        items = [_map_leaves(function, value) for value in values]
+        return type(values)(*items) if hasattr(values, "_fields") else type(values)(items)
+    return function(values)
+
+
+@contextlib.contextmanager
+def cast(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Holds the parameters and buffers of `model` in `dtype` for as long as the context lasts.
+
+    A cast to a wider dtype is exact, so it can be made late: a block (a child of a `ModuleList` or `Sequential`) is
+    widened when it is entered and let go when it is left, and only one block at a time exists in float64.
+    """
+
+    def converted(_: str, tensor: torch.Tensor) -> torch.Tensor | None:
+        changes = tensor.is_floating_point() and tensor.dtype != dtype
+        return tensor.detach().to(dtype) if changes else None
+
+    def is_wider(tensor: torch.Tensor) -> bool:
+        return tensor.is_floating_point() and torch.finfo(dtype).bits > torch.finfo(tensor.dtype).bits
+
+    blocks = list(_blocks(model)) if all(map(is_wider, model.parameters())) else []
+    late = {id(tensor) for block in blocks for tensor in (*block.parameters(), *block.buffers())}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(replaced(model, lambda name, t: None if id(t) in late else converted(name, t)))
+        for block in blocks:
+            stack.enter_context(_replaced_during_calls(block, converted))
+        yield
+
+
+@contextlib.contextmanager
+def _replaced_during_calls(
+    block: nn.Module, replacement: Callable[[str, torch.Tensor], torch.Tensor | None]
+) -> Iterator[None]:
+    with contextlib.ExitStack() as held:
+
+        def enter(*_: object) -> None:
+            held.enter_context(replaced(block, replacement))
+
+        def leave(*_: object) -> None:
+            held.close()
+
+        hooks = block.register_forward_pre_hook(enter), block.register_forward_hook(leave)
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def _blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """Yields the outermost children of containers, which are the units that a model calls one after the other."""
+    for child in model.children():
+        if isinstance(child, (nn.ModuleList, nn.Sequential)):
+            yield from child.children()
+        else:
+            yield from _blocks(child)

@@ -1,0 +1,7 @@
+"""A Vision Transformer from scratch that is torchvision's, to the bit."""
+
+from vit.model import AttentionBlock, CreatePatches, ViT
+from vit.presets import PRESETS, Preset
+from vit.weights import Pretrained, load
+
+__all__ = ["PRESETS", "AttentionBlock", "CreatePatches", "Preset", "Pretrained", "ViT", "load"]

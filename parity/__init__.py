@@ -12,17 +12,27 @@ from typing import TYPE_CHECKING, Any
 from parity.errors import MappingError, ParityError
 
 if TYPE_CHECKING:
-    from parity.checking import assert_parity, check
+    from parity.checking import assert_parity, build_pair, check
     from parity.mapping import WeightMap
     from parity.mapping import find as infer_mapping
     from parity.report import Report
 
-__all__ = ["MappingError", "ParityError", "Report", "WeightMap", "assert_parity", "check", "infer_mapping"]
+__all__ = [
+    "MappingError",
+    "ParityError",
+    "Report",
+    "WeightMap",
+    "assert_parity",
+    "build_pair",
+    "check",
+    "infer_mapping",
+]
 
 _HOMES = {
     "Report": ("parity.report", "Report"),
     "WeightMap": ("parity.mapping", "WeightMap"),
     "assert_parity": ("parity.checking", "assert_parity"),
+    "build_pair": ("parity.checking", "build_pair"),
     "check": ("parity.checking", "check"),
     "infer_mapping": ("parity.mapping", "find"),
 }

@@ -61,7 +61,7 @@ def align(
     pairs = {
         c: r
         for tensors, r_modules in r_chains.items()
-        for r, c in zip(reversed(r_modules), reversed(c_chains.get(tensors, [])))
+        for r, c in zip(reversed(r_modules), reversed(c_chains.get(tensors, [])), strict=False)
     }
     r_calls, c_calls = _calls(reference_order), _calls(candidate_order)
     unequal = {r: f"called {r_calls[r]} times, {c} {c_calls[c]} times" for c, r in pairs.items()
@@ -115,7 +115,7 @@ def _align_by_place(
         c: r
         for gap, c_modules in c_gaps.items()
         if len(c_modules) == len(r_gaps.get(gap, []))
-        for c, r in zip(c_modules, r_gaps[gap])
+        for c, r in zip(c_modules, r_gaps[gap], strict=True)
     }
 
 
@@ -127,7 +127,7 @@ def _weightless_between(
     gaps: dict[tuple[Point | None, Point | None], list[str]] = {}
     before: Point | None = None
     inside: list[str] = []
-    for point, following in zip(order, [*order[1:], None]):
+    for point, following in zip(order, [*order[1:], None], strict=True):
         if point.module in aligned:
             here = Point(aligned[point.module], point.call, point.moment)
             gaps[before, here] = inside

@@ -30,8 +30,8 @@ _ALIASES: dict[str, tuple[str, ...]] = {
         "hidden_dim",
     ),
     "mlp_dim": (
-        "mlp_dim", "intermediate_size", "mlp_size", "mlp_hidden_dim", "ffn_dim", "dim_feedforward", "d_ff", "mlp_hidden",
-        "mlp_width", "hidden_dim",
+        "mlp_dim", "intermediate_size", "mlp_size", "mlp_hidden_dim", "ffn_dim", "dim_feedforward", "d_ff",
+        "mlp_hidden", "mlp_width", "hidden_dim",
     ),
     "mlp_ratio": ("mlp_ratio", "expansion", "forward_expansion"),
     "num_classes": ("num_classes", "n_classes", "classes", "num_labels", "out_dim"),
@@ -76,9 +76,7 @@ class Candidate:
                 "give it other arguments with --candidate-arg NAME=VALUE"
             ) from error
         if not isinstance(module, nn.Module):
-            raise ParityError(
-                f"the candidate {self.name} returned {type(module).__name__}, expected a torch.nn.Module"
-            )
+            raise ParityError(f"the candidate {self.name} returned {type(module).__name__}, expected a torch.nn.Module")
         return module
 
 
@@ -101,7 +99,9 @@ def resolve(
     arguments = dict(arguments or {})
     if isinstance(candidate, nn.Module):
         if arguments:
-            raise ParityError("--candidate-arg needs a class or function as candidate, not a module that is built already")
+            raise ParityError(
+                "--candidate-arg needs a class or function as candidate, not a module that is built already"
+            )
         module = candidate
         return Candidate(type(module).__name__, {}, (), frozenset(), lambda: module)
     if isinstance(candidate, str):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import itertools
 import platform
 import time
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from parity.diagnosis import Check, Doubts
 from parity.errors import MappingError, ParityError, listed
 from parity.mapping import find as find_map
 from parity.report import Report, Top
-from parity.state import assigned, on_meta
+from parity.state import assigned, hold, on_meta
 from parity.tracing import MODES, Mode, Run, call_order, can_switch_fastpath, cast, first_tensor
 from parity.weights import of_module as own_weights
 from parity.weights import resolve as resolve_weights
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
     from parity.alignment import Alignment
     from parity.candidate import Candidate
+    from parity.mapping import WeightMap
     from parity.weights import Weights
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -58,8 +58,8 @@ def check(
 ) -> Report:
     """Compares `candidate` with `reference`, layer by layer, and gives a verdict.
 
-    Both models run in float64 (same function?) and in `dtype` (same bits?), in every mode. Whatever belongs to the caller
-    is put back afterwards: a module's own tensors and modes, torch's random state and flags.
+    Both models run in float64 (same function?) and in `dtype` (same bits?), in every mode. Whatever belongs to the
+    caller is put back afterwards: a module's own tensors and modes, torch's random state and flags.
 
     Args:
         candidate: a module, a class or function that returns one, `package.module:callable` or `file.py:callable`.
@@ -124,14 +124,9 @@ def check(
         checks: list[Check] = []
         for mode, name in plan:
             label = f"forward/{mode.name}/{name}"
-            steps = itertools.count(len(checks) * points + 1)
+            step = _Steps(progress, label, done=len(checks) * points, to_do=len(plan) * points)
             with _timed(timings, label):
-                checks.append(
-                    _run_check(
-                        models, alignment, mode, name, checks,
-                        lambda label=label, steps=steps: progress(label, next(steps), len(plan) * points),
-                    )
-                )  # fmt: skip
+                checks.append(_run_check(models, alignment, mode, name, checks, step))
         with _timed(timings, "doubts"):
             doubts = _doubts(models, checks, plan, dtype, synthetic=setup.is_synthetic)
 
@@ -171,6 +166,59 @@ def assert_parity(
     if report.verdict not in accepted:
         raise AssertionError(f"{report}")
     return report
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models that hold the same weights in the same storage, in eval mode, and their weight map."""
+
+    reference: nn.Module
+    candidate: nn.Module
+    mapping: WeightMap
+    config: dict[str, Any]
+
+
+def build_pair(
+    candidate: str | Callable[..., Any],
+    reference: str = "vit_b_16",
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    weights: str = "synthetic",
+    seed: int = 0,
+) -> Pair:
+    """Builds a reference and a candidate with one copy of their weights, to be run as one likes.
+
+    Args:
+        candidate: as in `check`, but no module that is built already.
+        reference: the name of a torchvision ViT.
+        overrides: as in `check`.
+        weights: as in `check`.
+        seed: of synthetic weights.
+
+    Raises:
+        ParityError: as in `check`, and MappingError where no weight map is found.
+    """
+    setup = _set_up(candidate, reference, overrides or {}, None, weights, seed)
+    module = candidates.build_without_values(setup.candidate)
+    found = find_map(setup.reference, module)
+    state = setup.weights.state_dict(setup.reference)
+    hold(setup.reference, state)
+    found.load(module, state, assign=True)
+    return Pair(setup.reference.eval(), module.eval(), found, setup.config)
+
+
+@dataclass
+class _Steps:
+    """Counts points and passes the count on."""
+
+    progress: Callable[[str, int, int], None]
+    what: str
+    done: int
+    to_do: int
+
+    def __call__(self) -> None:
+        self.done += 1
+        self.progress(self.what, self.done, self.to_do)
 
 
 @dataclass(frozen=True)
@@ -218,9 +266,13 @@ def _set_up(
 ) -> _Setup:
     if isinstance(reference, nn.Module):
         if overrides:
-            raise ParityError("--set changes a reference that is given by name; this one is a module that is built already")
+            raise ParityError(
+                "--set changes a reference that is given by name; this one is a module that is built already"
+            )
         if weights not in (None, "synthetic"):
-            raise ParityError(f"weights={weights!r} belong to a reference given by name; load them into the module instead")
+            raise ParityError(
+                f"weights={weights!r} belong to a reference given by name; load them into the module instead"
+            )
         config = references.configuration_of(reference)
         chosen = resolve_weights("synthetic", "", seed) if weights else own_weights(reference)
         found = candidates.resolve(candidate, config, candidate_args)
@@ -247,7 +299,7 @@ def _sharing_copy(module: nn.Module) -> nn.Module:
 def _with_values(
     module: nn.Module, candidate: Candidate, state: dict[str, torch.Tensor], stack: contextlib.ExitStack
 ) -> nn.Module:
-    """Holds `state` in the module until the stack unwinds; where that leaves tensors without values, in one built anew."""
+    """Holds `state` in the module until the stack unwinds; if tensors are left without values, in one built anew."""
     inner = contextlib.ExitStack()
     inner.enter_context(assigned(module, state))
     if on_meta(module):
@@ -291,7 +343,12 @@ def _run_pass(
 ) -> passes.Pass:
     images = models.images.to(dtype)
     references_watched, candidates_watched = set(alignment.pairs.values()), set(alignment.pairs)
-    with mode.active(*models.all), cast(models.reference, dtype), cast(models.candidate, dtype), contextlib.ExitStack() as s:
+    with (
+        mode.active(*models.all),
+        cast(models.reference, dtype),
+        cast(models.candidate, dtype),
+        contextlib.ExitStack() as s,
+    ):
         truth = None
         if dtype != torch.float64:
             s.enter_context(cast(models.twin, torch.float64))
@@ -306,9 +363,11 @@ def _run_pass(
         )
 
 
-def _doubts(models: _Models, checks: list[Check], plan: list[tuple[Mode, str]], dtype: str, *, synthetic: bool) -> Doubts:
+def _doubts(
+    models: _Models, checks: list[Check], plan: list[tuple[Mode, str]], dtype: str, *, synthetic: bool
+) -> Doubts:
     """Looks for what would make the comparison worthless."""
-    made = [(check, mode, name) for check, (mode, name) in zip(checks, plan) if check.free]
+    made = [(check, mode, name) for check, (mode, name) in zip(checks, plan, strict=True) if check.free]
     unusable: list[str] = []
     blind: list[str] = []
     for check, mode, name in [entry for entry in made if entry[2] == dtype][:1]:
@@ -318,7 +377,9 @@ def _doubts(models: _Models, checks: list[Check], plan: list[tuple[Mode, str]], 
         for model, owner, watched in outputs:
             unusable += _unsteady(model, owner, watched, models, mode, DTYPES[name])
     if any(m.problem == measuring.NOT_FINITE for check, *_ in made for m in check.free.measured.values()):  # type: ignore[union-attr]
-        unusable.append("the reference itself has values that are not finite (NaN or infinity); use other weights or inputs")
+        unusable.append(
+            "the reference itself has values that are not finite (NaN or infinity); use other weights or inputs"
+        )
     for check, *_ in made[:1]:
         assert check.free is not None
         why = measuring.is_degenerate(check.free.reference_output)
@@ -330,8 +391,8 @@ def _doubts(models: _Models, checks: list[Check], plan: list[tuple[Mode, str]], 
     dead = [] if synthetic else _dead_parameters(models)
     if dead:
         blind.append(
-            f"{len(dead)} parameters of the reference have no effect on its logits (gradient exactly 0), so wrong ones would "
-            f"not show: {listed(dead)}"
+            f"{len(dead)} parameters of the reference have no effect on its logits (gradient exactly 0), so wrong ones "
+            f"would not show: {listed(dead)}"
         )
     return Doubts(tuple(unusable), tuple(blind))
 
@@ -357,23 +418,26 @@ def _dead_parameters(models: _Models) -> list[str]:
     """Returns the parameters of the reference whose gradient, for a random projection of the logits, is exactly 0."""
     model, alive = models.reference, set()
 
-    def note(name: str, gradient: torch.Tensor) -> None:
-        if bool(gradient.any()):
+    def note(name: str, parameter: torch.Tensor) -> None:
+        if parameter.grad is not None and bool(parameter.grad.any()):
             alive.add(name)
+        parameter.grad = None  # only one gradient at a time takes memory
 
-    handles = [p.register_hook(functools.partial(note, name)) for name, p in model.named_parameters()]
+    parameters = dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        if hasattr(parameter, "register_post_accumulate_grad_hook"):  # since torch 2.1
+            parameter.register_post_accumulate_grad_hook(functools.partial(note, name))
     training = model.training
     try:
         with torch.enable_grad():
             logits = first_tensor(model.eval()(models.images[:1]))
             assert logits is not None
-            direction = uniform(f"{models.seed}/projection", tuple(logits.shape)).to(logits)
-            torch.autograd.grad((logits * direction).sum(), list(model.parameters()), allow_unused=True)
+            (logits * uniform(f"{models.seed}/projection", tuple(logits.shape)).to(logits)).sum().backward()
     finally:
         model.train(training)
-        for handle in handles:
-            handle.remove()
-    return [name for name, _ in model.named_parameters() if name not in alive]
+        for name, parameter in parameters.items():
+            note(name, parameter)
+    return [name for name in parameters if name not in alive]
 
 
 def _top5(checks: list[Check], pictures: tuple[str, ...], categories: Sequence[str]) -> list[Top]:
@@ -384,9 +448,9 @@ def _top5(checks: list[Check], pictures: tuple[str, ...], categories: Sequence[s
     def best(logits: torch.Tensor) -> tuple[tuple[str, float], ...]:
         values, classes = logits.double().softmax(-1).topk(min(5, len(logits)))
         names = [categories[c] if categories else f"class {c}" for c in classes.tolist()]
-        return tuple(zip(names, values.tolist()))
+        return tuple(zip(names, values.tolist(), strict=True))
 
-    rows = zip(pictures, shown.reference_output, shown.candidate_output)
+    rows = zip(pictures, shown.reference_output, shown.candidate_output, strict=False)
     return [Top(name, best(expected), best(found)) for name, expected, found in rows]
 
 
@@ -400,7 +464,9 @@ def _require_known(dtype: str, device: str, modes: Sequence[str]) -> None:
         torch.empty(1, dtype=torch.float64, device=device)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise ParityError(f"--device {device}: float64 tensors cannot be made there ({reason}); use --device cpu") from error
+        raise ParityError(
+            f"--device {device}: float64 tensors cannot be made there ({reason}); use --device cpu"
+        ) from error
 
 
 def _environment() -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The command line: `parity check`. Results go to stdout, progress and errors to stderr."""
 
+# ruff: noqa: T201  (printing is what a command line is for)
+
 from __future__ import annotations
 
 import argparse
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ParityError as error:
         if options.traceback:
             raise
-        print(f"parity: {error}", file=sys.stderr)  # noqa: T201
+        print(f"parity: {error}", file=sys.stderr)
         return USAGE_ERROR
     except BrokenPipeError:  # whoever reads our stdout has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -49,34 +51,36 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         help="compare a candidate with a reference, layer by layer",
-        description="Compares CANDIDATE with a torchvision ViT, layer by layer, in float64 and float32, and ends with a "
+        description="Compares CANDIDATE with a torchvision ViT, layer by layer, in float64 and float32, ends with a "
         "verdict. Exit status: 0 identical or equivalent, 1 divergent, 2 wrong usage or input, 3 inconclusive.",
     )
     check.set_defaults(run=_check)
     add = check.add_argument
+    # fmt: off
     add("candidate", nargs="?", default="vit:ViT", metavar="CANDIDATE",
-        help="package.module:callable or path/to/file.py:callable that returns an nn.Module (default: vit:ViT)")  # fmt: skip
+        help="package.module:callable or path/to/file.py:callable that returns an nn.Module (default: vit:ViT)")
     add("--reference", default="vit_b_16", metavar="NAME", help="a ViT of torchvision's (default: vit_b_16)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-        help="change the reference's configuration, such as image_size=384; may be repeated")  # fmt: skip
+        help="change the reference's configuration, such as image_size=384; may be repeated")
     add("--candidate-arg", action="append", default=[], metavar="KEY=VALUE", dest="candidate_args",
-        help="an argument for the candidate that cannot be guessed; may be repeated")  # fmt: skip
+        help="an argument for the candidate that cannot be guessed; may be repeated")
     add("--weights", default="synthetic", metavar="WEIGHTS",
-        help="synthetic (default), official, a member of torchvision's weights enum, or a .pth or .safetensors file")  # fmt: skip
+        help="synthetic (default), official, a member of torchvision's weights enum, or a .pth or .safetensors file")
     add("--mapping", metavar="FILE", help="a written weight map (TOML)")
     add("--input", default="random", metavar="INPUT", help="random (default), or a picture or folder of pictures")
     add("--batch", type=int, default=3, metavar="N", help="images in the batch (default: 3)")
     add("--seed", type=int, default=0, metavar="N", help="of weights, random images and dropout (default: 0)")
     add("--dtype", default="float32", metavar="DTYPE",
-        help="dtype under test beside float64: float32 (default), bfloat16, float16")  # fmt: skip
+        help="dtype under test beside float64: float32 (default), bfloat16, float16")
     add("--device", default="cpu", metavar="DEVICE", help="where to run (default: cpu)")
     add("--modes", metavar="LIST", help="only these of eval,eval-no-fastpath,eval-grad,train (default: all)")
     add("--require", choices=("equivalent", "identical"), default="equivalent",
-        help="identical: exit with 1 also when the candidate is only equivalent")  # fmt: skip
+        help="identical: exit with 1 also when the candidate is only equivalent")
     add("--json", metavar="PATH", help="write the report as JSON; - for stdout, and nothing else there")
     add("--all-layers", action="store_true", help="show every layer, not only blocks and those that differ")
     add("--quiet", action="store_true", help="print the verdict only, and no progress")
     add("--traceback", action="store_true", help="show the traceback of an error")
+    # fmt: on
     return parser
 
 
@@ -88,7 +92,8 @@ def _check(options: argparse.Namespace) -> int:
 
     with _progress(quiet=options.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
         progress("importing torch", 0, 0)
-        from parity.checking import MODES, check  # noqa: PLC0415  (torch takes seconds to import)
+        from parity.checking import check  # noqa: PLC0415  (torch takes seconds to import)
+        from parity.tracing import MODES  # noqa: PLC0415
 
         report = check(
             options.candidate,
@@ -106,13 +111,13 @@ def _check(options: argparse.Namespace) -> int:
             progress=progress,
         )
     if options.json == "-":
-        print(report.to_json())  # noqa: T201
+        print(report.to_json())
     else:
         _show(report, options)
     if options.json not in (None, "-"):
         _write(Path(options.json), report.to_json())
     if options.require == "identical" and report.verdict == "equivalent":
-        print("parity: equivalent, and --require identical was asked for", file=sys.stderr)  # noqa: T201
+        print("parity: equivalent, and --require identical was asked for", file=sys.stderr)
         return 1
     return report.exit_status
 

@@ -250,20 +250,27 @@ def _why_divergent(divergent: list[Check], places: list[Place]) -> list[str]:
     if places:
         first = places[0]
         size = first.problem or f"relative error {_number(first.isolated)}"
-        reasons.append(f"it begins {first.describe()}: {size} in {first.check}, given the reference's own input")
+        reasons.append(f"it begins {first.describe()}: {size}, given the reference's own input ({first.check})")
         if len(places) > 1:
             reasons.append(f"{len(places)} places in all have an error of their own")
-    for check in divergent:
-        assert check.free is not None
-        output = check.free.measured[OUTPUT]
-        size = output.problem or f"relative error {_number(output.relative)}"
-        if check.exact:
-            reasons.append(f"{check.name}: not the same function, logits with {size}")
-        else:
-            ratio = check.free.noise.get(OUTPUT)
-            accuracy = f", {_number(ratio)} times the reference's own error" if ratio else ""
-            reasons.append(f"{check.name}: logits with {size}{accuracy}")
+    for exact in (True, False):
+        same_kind = [check for check in divergent if check.exact == exact and check.free]
+        if same_kind:
+            reasons.append(_how_far(same_kind, exact=exact))
     return reasons
+
+
+def _how_far(divergent: list[Check], *, exact: bool) -> str:
+    """Says how far the logits of these checks, which are of one dtype, are apart at most."""
+    modes, dtype = [check.name.split("/")[1] for check in divergent], divergent[0].name.split("/")[-1]
+    outputs = [check.free.measured[OUTPUT] for check in divergent if check.free]
+    problem = next((m.problem for m in outputs if m.problem), None)
+    size = problem or f"relative error up to {_number(max(m.relative for m in outputs))}"
+    if exact:
+        return f"not the same function: logits with {size} in {dtype} ({', '.join(modes)})"
+    ratio = max((check.free.noise.get(OUTPUT) or 1.0 for check in divergent if check.free), default=1.0)
+    accuracy = f", {_number(ratio)} times the reference's own error" if ratio > 1 else ""
+    return f"less accurate than the reference: logits with {size}{accuracy} in {dtype} ({', '.join(modes)})"
 
 
 def _number(value: float) -> str:

@@ -56,7 +56,7 @@ def make(spec: str, weights: Weights, image_size: int, batch: int = 3, seed: int
     pictures = [] if spec == "random" else _find_pictures(Path(spec))
     transforms = weights.transforms(image_size)
     shown = [transforms(_read_picture(path)) for path in pictures]
-    for path, image in zip(pictures, shown):
+    for path, image in zip(pictures, shown, strict=True):
         if image.shape != (3, image_size, image_size):
             raise ParityError(
                 f"the weights' transforms make {path} {tuple(image.shape)}, the reference wants "
@@ -83,6 +83,7 @@ def _find_pictures(path: Path) -> list[Path]:
 def _read_picture(path: Path) -> Image.Image:
     try:
         with Image.open(path) as picture:
-            return picture.convert("RGB")
+            image: Image.Image = picture.convert("RGB")
+            return image
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ParityError(f"{path} cannot be read as a picture ({error})") from error

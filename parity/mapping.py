@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity.errors import MappingError, ParityError, listed
+from parity.state import hold
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -61,6 +62,23 @@ class WeightMap:
         """
         _require_same_names(state, [entry.reference for entry in self.entries], "the state dict", "the weight map")
         return {entry.candidate: state[entry.reference] for entry in self.entries}
+
+    def load(self, candidate: nn.Module, state: Mapping[str, torch.Tensor], *, assign: bool = False) -> None:
+        """Puts a reference's state dict into `candidate`.
+
+        Args:
+            candidate: the map's candidate, on any device; on meta only with `assign`.
+            state: the reference's.
+            assign: share the storage of `state` instead of copying it, so that two models need one copy of the weights.
+
+        Raises:
+            MappingError: the names don't match.
+        """
+        mapped = self.apply(state)
+        if assign:
+            hold(candidate, mapped)
+        else:
+            candidate.load_state_dict(mapped)
 
     def invert(self) -> WeightMap:
         """Returns the map in the other direction, from the candidate's names to the reference's."""
@@ -163,9 +181,7 @@ def _as_regex(pattern: str) -> re.Pattern[str]:
     return re.compile(first + "".join((r"(?P<i>\d+)" if n == 0 else "(?P=i)") + part for n, part in enumerate(rest)))
 
 
-def _require_same_names(
-    have: Mapping[str, object], need: list[str] | set[str], owner: str, counterpart: str
-) -> None:
+def _require_same_names(have: Mapping[str, object], need: list[str] | set[str], owner: str, counterpart: str) -> None:
     extra = sorted(set(have) - set(need))
     missing = sorted(set(need) - set(have))
     complaints = []

@@ -12,9 +12,9 @@ import torch
 # The bound lies between, closer to the rounding, since an error in one scalar of a large tensor is diluted in the norm.
 SAME_FUNCTION_BOUND = 1e-12
 
-# How much less accurate than the reference, both against float64, a right implementation may be in the dtype under test.
-# Measured for a different operation order: 0.7 to 1.1 at the logits, up to 2 at single layers. A hidden cast from float32
-# to bfloat16 makes it some 10,000.
+# How much less accurate than the reference, both against float64, a right implementation may be in another dtype.
+# Measured for a different operation order: 0.7 to 1.1 at the logits, up to 2 at single layers. A hidden cast from
+# float32 to bfloat16 makes it some 10,000.
 NOISE_BOUND = 8.0
 
 # the problem of a measurement whose reference is at fault

@@ -120,8 +120,8 @@ def _output(run: Run) -> torch.Tensor:
 def _fitting(expected: Tensors, event: Event) -> Tensors:
     """Returns one reference tensor for every tensor of the candidate's event.
 
-    What leaves a module is its first tensor (the second one of an attention is its weights, which not every implementation
-    returns). What enters may be one tensor in one model and several copies of it in the other.
+    What leaves a module is its first tensor (the second one of an attention is its weights, which not every
+    implementation returns). What enters may be one tensor in one model and several copies of it in the other.
     """
     count = 1 if event.point.moment == "leave" else len(event.tensors)
     return [*expected, *expected[-1:] * count][:count]

@@ -7,13 +7,16 @@ Source: `torchvision/models/vision_transformer.py`.
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torchvision.models import get_model, get_model_builder, list_models, vision_transformer
 
 from parity.errors import ParityError, listed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # a rate that makes every dropout site visible in train mode, and leaves most of the signal alone
 CHECKED_DROPOUT = 0.1
@@ -30,7 +33,7 @@ def names() -> list[str]:
     return [name for name in list_models() if get_model_builder(name).__module__ == vision_transformer.__name__]
 
 
-def configuration(name: str, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+def configuration(name: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Reads the configuration of `torchvision.models.<name>` off the model and applies `overrides`.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections import Counter, defaultdict
@@ -126,7 +127,9 @@ class Report:
         parts += [Text(f"- {reason}") for reason in self.reasons]
         compared = sum(layer.status != "not compared" for layer in self.layers)
         last = Text(f"{self.verdict}", style=_COLOURS[self.verdict])
-        last.append(f": {self.candidate['name']} and {self.reference['name']}, {compared} layers compared", style="default")
+        last.append(
+            f": {self.candidate['name']} and {self.reference['name']}, {compared} layers compared", style="default"
+        )
         return Group(*parts, last)
 
     def __str__(self) -> str:
@@ -136,17 +139,9 @@ class Report:
         return capture.get().rstrip()
 
     def _repr_html_(self) -> str:
-        console = Console(width=140, record=True, file=_Nowhere())
+        console = Console(width=140, record=True, file=io.StringIO())
         console.print(self.render())
         return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
-
-
-class _Nowhere:
-    def write(self, _: str) -> int:
-        return 0
-
-    def flush(self) -> None:
-        pass
 
 
 def _only_finite(value: Any) -> Any:
@@ -193,7 +188,7 @@ def _heading(report: Report) -> Text:
 
 
 def _check_table(checks: list[Check]) -> Table:
-    table = Table("check", "logits", "relative", "max abs", "max ulp", "noise", "points", box=None, pad_edge=False,
+    table = Table("check", "verdict", "relative", "max abs", "max ulp", "noise", "points", box=None, pad_edge=False,
                   header_style="bold")  # fmt: skip
     for check in checks:
         if check.free is None:
@@ -272,7 +267,7 @@ def _add_layer(table: Table, layer: Layer, name: str) -> None:
 
 def _top_table(top: Top) -> Table:
     table = Table(f"top 5 of {top.picture}", "reference", "candidate", box=None, pad_edge=False, header_style="bold")
-    for rank, (expected, found) in enumerate(zip(top.reference, top.candidate), start=1):
+    for rank, (expected, found) in enumerate(zip(top.reference, top.candidate, strict=True), start=1):
         table.add_row(str(rank), *(f"{name} {logit:.4f}" for name, logit in (expected, found)))
     return table
 

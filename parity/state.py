@@ -23,7 +23,7 @@ def slots(model: nn.Module) -> Iterator[tuple[str, Registry, str]]:
         for registry in (module._parameters, module._buffers):  # noqa: SLF001  (no public way to swap in place)
             for key, tensor in registry.items():
                 if tensor is not None:
-                    yield (f"{prefix}.{key}" if prefix else key), registry, key  # type: ignore[misc]
+                    yield (f"{prefix}.{key}" if prefix else key), registry, key
 
 
 @contextlib.contextmanager
@@ -55,9 +55,15 @@ def replaced(model: nn.Module, replacement: Callable[[str, torch.Tensor], torch.
             registry[key] = tensor
 
 
-def assigned(
-    model: nn.Module, state: Mapping[str, torch.Tensor]
-) -> contextlib.AbstractContextManager[None]:
+def hold(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Puts the tensors of `state` into `model` for good, sharing their storage."""
+    for name, registry, key in list(slots(model)):
+        if name in state:
+            is_parameter = isinstance(registry[key], nn.Parameter)
+            registry[key] = _as_parameter(state[name]) if is_parameter else state[name]
+
+
+def assigned(model: nn.Module, state: Mapping[str, torch.Tensor]) -> contextlib.AbstractContextManager[None]:
     """Holds the tensors of `state` in `model`, sharing their storage, for as long as the context lasts."""
     return replaced(model, lambda name, _: state.get(name))
 

@@ -1,12 +1,13 @@
 """Running a model so that somebody else sees, step by step, what enters and leaves its modules.
 
-Two models are compared *in step*: each run stops at every enter and leave of a watched module and hands its tensors over,
-so that they can be compared and dropped at once. Memory doesn't grow with depth, nothing is copied, and no tensor is
-looked at after a later in-place operation could have changed it. While it stands still, a run can be handed other
+Two models are compared *in step*: each run stops at every enter and leave of a watched module and hands its tensors
+over, so that they can be compared and dropped at once. Memory doesn't grow with depth, nothing is copied, and no tensor
+is looked at after a later in-place operation could have changed it. While it stands still, a run can be handed other
 tensors to go on with (teacher forcing).
 
-Runs are greenlets: they switch inside one thread, which leaves torch's thread pools and their numerics alone. What a model
-may change while it runs, the random generator and the grad mode, belongs to each run and is swapped when it goes on.
+Runs are greenlets: they switch inside one thread, which leaves torch's thread pools and their numerics alone. What a
+model may change while it runs, the random generator and the grad mode, belongs to each run and is swapped when it goes
+on.
 """
 
 from __future__ import annotations
@@ -101,7 +102,8 @@ def can_switch_fastpath() -> bool:
 
 def _no_saved_tensors() -> torch.autograd.graph.saved_tensors_hooks:
     """Drops what a backward pass would need: the code path of grad mode without its memory."""
-    return torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda _: None)
+    nothing = torch.empty(0)
+    return torch.autograd.graph.saved_tensors_hooks(lambda _: nothing, lambda packed: packed)
 
 
 class Run:
@@ -199,8 +201,10 @@ class Run:
     def _hand_over(self, name: str, moment: Moment, values: Any) -> Any:
         tensors = unique_tensors(values)
         event = Event(Point(name, self._calls.get(name, 0), moment), tensors)
-        forced = self._greenlet.parent.switch(event)
-        return None if forced is None else _substituted(values, dict(zip(map(id, tensors), forced)))
+        driver = self._greenlet.parent
+        assert driver is not None
+        forced = driver.switch(event)
+        return None if forced is None else _substituted(values, dict(zip(map(id, tensors), forced, strict=False)))
 
 
 def call_order(model: nn.Module, inputs: torch.Tensor, owner: str) -> list[Point]:
@@ -278,8 +282,10 @@ def _replaced_during_calls(
         def enter(*_: object) -> None:
             held.enter_context(replaced(block, replacement))
 
-        def leave(*_: object) -> None:
+        def leave(_: nn.Module, __: object, output: Any) -> Any:
             held.close()
+            # an autograd graph would keep the replaced tensors of every block alive
+            return _map_leaves(lambda value: value.detach() if isinstance(value, torch.Tensor) else value, output)
 
         hooks = block.register_forward_pre_hook(enter), block.register_forward_hook(leave)
         try:

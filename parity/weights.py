@@ -1,8 +1,8 @@
 """The weights that both models are compared with: synthetic, torchvision's official ones, or from a file.
 
 Synthetic weights are the default, because freshly built models prove nothing: torchvision sets the head and the class
-token to zero, so that all logits are 0 whatever the rest of the model does. Here every tensor is random, LayerNorm scales
-and biases, class token, position embedding and head included.
+token to zero, so that all logits are 0 whatever the rest of the model does. Here every tensor is random, LayerNorm
+scales and biases, class token, position embedding and head included.
 """
 
 from __future__ import annotations
@@ -113,9 +113,7 @@ def resolve(spec: str, reference_name: str, seed: int = 0) -> Weights:
 
 def of_module(module: nn.Module) -> Weights:
     """Returns the weights that `module` already has, to be used as they are."""
-    return Weights(
-        "the reference's own", _load=lambda _: {k: v.detach() for k, v in module.state_dict().items()}
-    )
+    return Weights("the reference's own", _load=lambda _: {k: v.detach() for k, v in module.state_dict().items()})
 
 
 def synthetic(model: nn.Module, seed: int) -> State:
@@ -189,7 +187,7 @@ def official(entry: WeightsEnum) -> State:
     if cached.exists():
         _require_hash(cached)
     known = inspect.signature(torch.hub.load_state_dict_from_url).parameters
-    options = {"progress": True, "check_hash": True}
+    options: dict[str, Any] = {"progress": True, "check_hash": True}
     if "weights_only" in known:  # since torch 2.1
         options["weights_only"] = True
     try:

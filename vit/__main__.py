@@ -1,5 +1,7 @@
 """`python -m vit [NAME]`: prints a model, its parameter counts and the shape of its output."""
 
+# ruff: noqa: T201  (printing is what it is for)
+
 from __future__ import annotations
 
 import argparse

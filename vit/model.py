@@ -32,7 +32,8 @@ class CreatePatches(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Returns the patches' tokens, row by row from the top left, of shape (B, N, D)."""
-        return self.patch(images).flatten(2).transpose(1, 2)  # (B, D, H/P, W/P) -> (B, D, N) -> (B, N, D)
+        features: torch.Tensor = self.patch(images)  # (B, D, H/P, W/P)
+        return features.flatten(2).transpose(1, 2)  # -> (B, D, N) -> (B, N, D)
 
 
 class AttentionBlock(nn.Module):
@@ -43,30 +44,24 @@ class AttentionBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.pre_norm = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
-        self.attention = nn.MultiheadAttention(
-            embed_dim, num_heads, dropout=attention_dropout, batch_first=True
-        )
+        self.attention = nn.MultiheadAttention(embed_dim, num_heads, dropout=attention_dropout, batch_first=True)
         self.dropout = nn.Dropout(dropout)
 
         self.norm = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
-        self.MLP = nn.Sequential(
-            nn.Linear(embed_dim, hidden_dim),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden_dim, embed_dim),
-            nn.Dropout(dropout),
-        )
-        for linear in (self.MLP[0], self.MLP[3]):
+        widen, narrow = nn.Linear(embed_dim, hidden_dim), nn.Linear(hidden_dim, embed_dim)
+        self.MLP = nn.Sequential(widen, nn.GELU(), nn.Dropout(dropout), narrow, nn.Dropout(dropout))
+        for linear in (widen, narrow):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.normal_(linear.bias, std=1e-6)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Adds attention over all tokens, then the MLP on each token, to the residual stream `x`."""
-        y = self.pre_norm(x)
+        y: torch.Tensor = self.pre_norm(x)
         # need_weights=True, the default, takes a slower path with other bits
         y, _ = self.attention(y, y, y, need_weights=False)
         x = x + self.dropout(y)
-        return x + self.MLP(self.norm(x))
+        y = self.MLP(self.norm(x))
+        return x + y
 
 
 class ViT(nn.Module):
@@ -123,31 +118,25 @@ class ViT(nn.Module):
         self.pos_embedding = nn.Parameter(torch.empty(1, num_patches + 1, embed_dim).normal_(std=0.02))
         self.dropout = nn.Dropout(dropout)
         self.attn_layers = nn.Sequential(
-            *(
-                AttentionBlock(embed_dim, hidden_dim, num_heads, dropout, attention_dropout)
-                for _ in range(num_layers)
-            )
+            *(AttentionBlock(embed_dim, hidden_dim, num_heads, dropout, attention_dropout) for _ in range(num_layers))
         )
         self.ln = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
-        if representation_size is None:
-            self.pre_logits = None
-            self.head = nn.Linear(embed_dim, num_classes)
-        else:
-            self.pre_logits = nn.Sequential(nn.Linear(embed_dim, representation_size), nn.Tanh())
-            self.head = nn.Linear(representation_size, num_classes)
+        self.pre_logits = nn.Linear(embed_dim, representation_size) if representation_size else None
+        self.head = nn.Linear(representation_size or embed_dim, num_classes)
         self._initialise()
 
     def _initialise(self) -> None:
         """Draws the patch projection and the pre-logits layer anew, and sets the head to zero."""
-        patch = self.patches.patch
-        nn.init.trunc_normal_(patch.weight, std=math.sqrt(1 / patch.weight[0].numel()))
-        nn.init.zeros_(patch.bias)
+        projections: list[nn.Conv2d | nn.Linear] = [self.patches.patch]
         if self.pre_logits is not None:
-            linear = self.pre_logits[0]
-            nn.init.trunc_normal_(linear.weight, std=math.sqrt(1 / linear.in_features))
-            nn.init.zeros_(linear.bias)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+            projections.append(self.pre_logits)
+        for projection in projections:
+            fan_in = projection.weight[0].numel()
+            nn.init.trunc_normal_(projection.weight, std=math.sqrt(1 / fan_in))
+        for layer in (*projections, self.head):
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.head.weight)  # so a fresh model's logits are all 0
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Classifies a batch of images.
@@ -170,8 +159,9 @@ class ViT(nn.Module):
         x = self.ln(x)
         x = x[:, 0]  # (B, D): the class token has gathered what the image shows
         if self.pre_logits is not None:
-            x = self.pre_logits(x)
-        return self.head(x)
+            x = torch.tanh(self.pre_logits(x))
+        logits: torch.Tensor = self.head(x)
+        return logits
 
     def _check_images(self, images: torch.Tensor) -> None:
         if images.ndim != 4:

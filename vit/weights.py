@@ -41,17 +41,15 @@ def load(name: str, weights: str = "official", **arguments: Any) -> Pretrained:
     """
     # the harness knows torchvision's names and files; the model itself doesn't need it
     from parity import mapping, reference  # noqa: PLC0415
-    from parity.state import assigned  # noqa: PLC0415
     from parity.weights import resolve  # noqa: PLC0415
 
     if name not in PRESETS:
         raise ValueError(f"unknown model {name!r}; the presets are {', '.join(PRESETS)}")
     chosen = resolve(weights, name)
-    original = reference.build(reference.configuration(name, chosen.config))
-    sizes = {"img_size": chosen.config.get("image_size", 224), "num_classes": chosen.config.get("num_classes", 1000)}
+    config = reference.configuration(name, chosen.config)
+    original = reference.build(config)
+    sizes = {"img_size": config["image_size"], "num_classes": config["num_classes"]}
     with torch.device("meta"):
         model = ViT(**(PRESETS[name]._asdict() | sizes | arguments))
-    state = mapping.find(original, model).apply(chosen.state_dict(original))
-    model.to_empty(device="cpu")
-    model.load_state_dict(state)
+    mapping.find(original, model).load(model, chosen.state_dict(original), assign=True)
     return Pretrained(model.eval(), chosen.transforms(model.img_size), chosen.categories)

@@ -56,8 +56,9 @@ def align(
         reference_order: the reference's points in the order of a forward pass (`tracing.call_order`).
         candidate_order: the candidate's.
     """
-    r_chains = _chains(_owned(reference, reference_order, {}))
-    c_chains = _chains(_owned(candidate, candidate_order, {e.candidate: e.reference for e in mapping.entries}))
+    r_owned = _owned(reference, reference_order, {})
+    c_owned = _owned(candidate, candidate_order, {e.candidate: e.reference for e in mapping.entries})
+    r_chains, c_chains = _chains(r_owned), _chains(c_owned)
     pairs = {
         c: r
         for tensors, r_modules in r_chains.items()
@@ -67,7 +68,15 @@ def align(
     unequal = {r: f"called {r_calls[r]} times, {c} {c_calls[c]} times" for c, r in pairs.items()
                if r_calls[r] != c_calls[c]}  # fmt: skip
     pairs = {c: r for c, r in pairs.items() if r not in unequal}
-    pairs |= _align_by_place(reference_order, candidate_order, pairs)
+    r_gaps = _weightless_between(reference_order, r_owned, {r: r for r in pairs.values()})
+    c_gaps = _weightless_between(candidate_order, c_owned, pairs)
+    # modules without weights that are called between the same two aligned points, if equally many are
+    pairs |= {
+        c: r
+        for gap, c_modules in c_gaps.items()
+        if len(c_modules) == len(r_gaps.get(gap, []))
+        for c, r in zip(c_modules, r_gaps[gap], strict=True)
+    }
 
     order = tuple(dict.fromkeys(point.module for point in reference_order if point.moment == "enter"))
     aligned = set(pairs.values())
@@ -105,24 +114,10 @@ def _calls(order: list[Point]) -> dict[str, int]:
     return calls
 
 
-def _align_by_place(
-    reference_order: list[Point], candidate_order: list[Point], pairs: dict[str, str]
-) -> dict[str, str]:
-    """Pairs the modules without weights that are called between the same two aligned points, if equally many are."""
-    r_gaps = _weightless_between(reference_order, {r: r for r in pairs.values()})
-    c_gaps = _weightless_between(candidate_order, pairs)
-    return {
-        c: r
-        for gap, c_modules in c_gaps.items()
-        if len(c_modules) == len(r_gaps.get(gap, []))
-        for c, r in zip(c_modules, r_gaps[gap], strict=True)
-    }
-
-
 def _weightless_between(
-    order: list[Point], aligned: dict[str, str]
+    order: list[Point], owned: dict[str, frozenset[str]], aligned: dict[str, str]
 ) -> dict[tuple[Point | None, Point | None], list[str]]:
-    """Returns the innermost modules called once and not aligned, by the aligned points around them."""
+    """Returns the innermost modules that own nothing and are called once, by the aligned points around them."""
     calls = _calls(order)
     gaps: dict[tuple[Point | None, Point | None], list[str]] = {}
     before: Point | None = None
@@ -132,7 +127,11 @@ def _weightless_between(
             here = Point(aligned[point.module], point.call, point.moment)
             gaps[before, here] = inside
             before, inside = here, []
-        elif following == Point(point.module, point.call, "leave") and calls[point.module] == 1:
+        elif (
+            following == Point(point.module, point.call, "leave")
+            and calls[point.module] == 1
+            and not owned[point.module]
+        ):
             inside.append(point.module)
     gaps[before, None] = inside
     return gaps

@@ -29,6 +29,7 @@ class Check:
         free: the free pass, or None if the check was not made.
         forced: the forced pass; None where the free one shows no difference that it could explain.
         skipped: why the check was not made.
+        note: how it was made, where that is not the plain way.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Check:
     free: Pass | None = None
     forced: Pass | None = None
     skipped: str | None = None
+    note: str | None = None
 
     @property
     def isolated(self) -> Pass | None:

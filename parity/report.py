@@ -153,7 +153,7 @@ def _only_finite(value: Any) -> Any:
 
 
 def _check_row(check: Check) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": check.name, "verdict": check.verdict, "why": check.skipped}
+    row: dict[str, Any] = {"name": check.name, "verdict": check.verdict, "why": check.skipped or check.note}
     output = check.free.measured[OUTPUT] if check.free else None
     return row | {
         "max_abs": output.max_abs if output else None,
@@ -188,7 +188,7 @@ def _heading(report: Report) -> Text:
 
 
 def _check_table(checks: list[Check]) -> Table:
-    table = Table("check", "verdict", "relative", "max abs", "max ulp", "noise", "points", box=None, pad_edge=False,
+    table = Table("check", "verdict", "relative", "max abs", "max ulp", "noise", "points", "", box=None, pad_edge=False,
                   header_style="bold")  # fmt: skip
     for check in checks:
         if check.free is None:
@@ -203,6 +203,7 @@ def _check_table(checks: list[Check]) -> Table:
             str(output.max_ulp) if output.max_ulp is not None else "-",
             _number(_noise(check)),
             str(len(check.free.measured)),
+            check.note or "",
         )
     return table
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import greenlet
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from parity.errors import ParityError
 from parity.state import replaced
@@ -57,12 +58,14 @@ class Mode:
         train: train mode, with dropout.
         grad: with autograd recording.
         fastpath: whether `nn.MultiheadAttention` may use its native kernel, which it does in eval mode without grad.
+        same_masks: give equal masks to dropouts of equal shape, whatever their tensors' layout in memory.
     """
 
     name: str
     train: bool = False
     grad: bool = False
     fastpath: bool = True
+    same_masks: bool = False
 
     @contextlib.contextmanager
     def active(self, *models: nn.Module) -> Iterator[None]:
@@ -75,7 +78,8 @@ class Mode:
                 model.train(self.train)
             if flag:
                 flag.set_fastpath_enabled(self.fastpath)
-            with torch.set_grad_enabled(self.grad), _no_saved_tensors():
+            masks: Any = _MasksInLogicalOrder() if self.same_masks else contextlib.nullcontext()  # type: ignore[no-untyped-call]
+            with torch.set_grad_enabled(self.grad), _no_saved_tensors(), masks:
                 yield
         finally:
             if flag:
@@ -104,6 +108,20 @@ def _no_saved_tensors() -> torch.autograd.graph.saved_tensors_hooks:
     """Drops what a backward pass would need: the code path of grad mode without its memory."""
     nothing = torch.empty(0)
     return torch.autograd.graph.saved_tensors_hooks(lambda _: nothing, lambda packed: packed)
+
+
+class _MasksInLogicalOrder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Draws dropout masks in the order of their indices.
+
+    Torch draws a mask in the order in which the input lies in memory. Two right implementations whose attention leaves
+    its output in another layout therefore drop other elements under the same random state.
+    """
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.ops.aten.bernoulli_.float:
+            mask, *options = args
+            return mask.copy_(torch.empty(mask.shape, dtype=mask.dtype, device=mask.device).bernoulli_(*options))
+        return function(*args, **(kwargs or {}))
 
 
 class Run:

@@ -230,8 +230,7 @@ def read_file(path: Path) -> State:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        options = {"mmap": True} if "mmap" in inspect.signature(torch.load).parameters else {}
-        content = torch.load(path, map_location="cpu", weights_only=True, **options)
+        content = torch.load(path, map_location="cpu", weights_only=True, **_mapped(path))
     except pickle.UnpicklingError as error:
         raise ParityError(
             f"{path} holds more than tensors, or is no weights file; nothing in it was executed. "
@@ -241,6 +240,13 @@ def read_file(path: Path) -> State:
         reason = str(error).splitlines()[0]
         raise ParityError(f"the weights file {path} is damaged or cut off ({reason}); copy it anew") from error
     return _only_state_dict(content, path)
+
+
+def _mapped(path: Path) -> dict[str, Any]:
+    """Returns the option that maps a file into memory: since torch 2.1, and not for files of torch before 1.6."""
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+    return {"mmap": True} if is_zip and "mmap" in inspect.signature(torch.load).parameters else {}
 
 
 def _only_state_dict(content: object, path: Path) -> State:

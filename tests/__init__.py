@@ -1,0 +1,1 @@
+"""Tests of the scratch ViT and of the harness."""

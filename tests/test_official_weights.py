@@ -1,0 +1,164 @@
+"""Torchvision's own loading code, run for real against a server on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torchvision.models import ViT_B_32_Weights, get_model
+
+import vit
+from parity.errors import ParityError
+from parity.reference import build, configuration
+from parity.weights import official, synthetic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+ENTRY = ViT_B_32_Weights.IMAGENET1K_V1
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    cut_off = False
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        """Sends the file, or only its beginning, although the header has promised all of it."""
+        content = source.read()
+        outputfile.write(content[: len(content) // 2] if self.cut_off else content)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty torch.hub cache."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "hub" / "checkpoints"
+
+
+@pytest.fixture
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """Serves a file of the given name for the entry's URL and returns that name."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    servers = []
+
+    def start(name: str, content: bytes | Path, *, cut_off: bool = False) -> str:
+        if isinstance(content, bytes):
+            (folder / name).write_bytes(content)
+        else:
+            content.rename(folder / name)
+        handler = type("Handler", (_Handler,), {"cut_off": cut_off})
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), lambda *args: handler(*args, directory=str(folder)))
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(ENTRY.value, "url", f"http://127.0.0.1:{server.server_port}/{name}")
+        return name
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def _name(content: bytes) -> str:
+    return f"vit_b_32-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file such as torchvision publishes: the state dict of a full-size ViT-B/32."""
+    file = tmp_path_factory.mktemp("published") / "weights.pth"
+    torch.save(synthetic(build(configuration("vit_b_32")), seed=7), file)
+    return file
+
+
+def test_download_goes_straight_into_the_scratch_model(
+    serve: Callable[..., str], cache: Path, published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = published.read_bytes()
+    name = serve(_name(content), content)
+    model, transforms, categories = vit.load("vit_b_32", weights="IMAGENET1K_V1")
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert name in output.err
+    assert [file.name for file in cache.iterdir()] == [name]
+
+    original = get_model("vit_b_32", weights=ENTRY).eval()
+    images = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        assert torch.equal(model(images), original(images))
+    assert not model.training
+    assert transforms.crop_size == [224]
+    assert len(categories) == 1000
+
+
+def test_filled_cache_needs_no_server(
+    cache: Path, published: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = published.read_bytes()
+    cache.mkdir(parents=True)
+    (cache / _name(content)).write_bytes(content)
+    monkeypatch.setattr(ENTRY.value, "url", f"http://127.0.0.1:1/{_name(content)}")
+    assert official(ENTRY)["class_token"].shape == (1, 1, 768)
+    assert capsys.readouterr().out == ""
+
+
+def test_wrong_hash_is_refused_and_leaves_nothing(serve: Callable[..., str], cache: Path) -> None:
+    serve("vit_b_32-0123abcd.pth", b"something else")
+    with pytest.raises(ParityError, match=r"was refused, invalid hash value .*try again, or put the file into"):
+        official(ENTRY)
+    assert list(cache.iterdir()) == []
+
+
+def test_cut_off_download_is_refused_and_leaves_nothing(serve: Callable[..., str], cache: Path) -> None:
+    content = bytes(range(256)) * 4096
+    serve(_name(content), content, cut_off=True)
+    with pytest.raises(ParityError, match=r"download .*(invalid hash value|IncompleteRead|retrieval incomplete)"):
+        official(ENTRY)
+    assert list(cache.iterdir()) == []
+
+
+def test_missing_file_on_the_server_is_one_sentence(
+    serve: Callable[..., str], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve("vit_b_32-0123abcd.pth", b"")
+    monkeypatch.setattr(ENTRY.value, "url", ENTRY.url.replace("0123abcd", "4567abcd"))
+    with pytest.raises(ParityError, match=r"cannot download http.*4567abcd.pth: .*--weights synthetic"):
+        official(ENTRY)
+    assert list(cache.iterdir()) == []
+
+
+def test_no_network_is_one_sentence(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ENTRY.value, "url", "http://127.0.0.1:1/vit_b_32-0123abcd.pth")
+    with pytest.raises(ParityError, match=r"cannot download .*refused.*put the file into .*checkpoints"):
+        official(ENTRY)
+    assert list(cache.iterdir()) == []
+
+
+def test_damaged_file_in_the_cache_is_refused_by_its_hash(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ENTRY.value, "url", "http://127.0.0.1:1/vit_b_32-0123abcd.pth")
+    cache.mkdir(parents=True)
+    (cache / "vit_b_32-0123abcd.pth").write_bytes(b"half a file")
+    with pytest.raises(ParityError, match=r"is damaged: its name promises a SHA-256 that begins with 0123abcd"):
+        official(ENTRY)
+
+
+def test_check_with_official_weights_brings_the_image_size(
+    cache: Path, run: Callable[..., tuple[int, str, str]], published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = published.read_bytes()
+    cache.mkdir(parents=True)
+    (cache / _name(content)).write_bytes(content)
+    monkeypatch.setattr(ENTRY.value, "url", f"http://127.0.0.1:1/{_name(content)}")
+    status, out, _ = run("check", "--reference", "vit_b_32", "--weights", "official", "--modes", "eval", "--batch", 2)
+    assert status == 0, out
+    assert "weights    ViT_B_32_Weights.IMAGENET1K_V1" in out
+    assert "image_size=224" in out
+    assert out.splitlines()[-1].startswith("identical: ")

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from parity import check
+from parity.conftest import SMALL
+from tests.conftest import SMALL_OPTIONS
+from tests.planted import BUGS, SAME_FUNCTION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_planted_bug_is_divergent_and_placed(bug: str, tmp_path: Path) -> None:
+    change = BUGS[bug]
+    report = check(change.write(tmp_path), overrides=SMALL)
+    assert report.verdict == "divergent", report
+    assert report.origin is not None
+    assert change.origin in f"{report.reasons[0]}", report
+    assert report.origin.isolated > 1e-10
+
+
+@pytest.mark.parametrize("way", SAME_FUNCTION)
+def test_other_way_to_the_same_function_is_not_flagged(way: str, tmp_path: Path) -> None:
+    report = check(SAME_FUNCTION[way].write(tmp_path), overrides=SMALL)
+    assert report.verdict in ("identical", "equivalent"), report
+    assert report.origin is None
+    assert all(layer.status in ("clean", "not compared") for layer in report.layers)
+
+
+def test_faint_bug_leaves_the_float32_bits_of_another_seed_alone(tmp_path: Path) -> None:
+    """The reason for float64: with eps 1.1e-6 in one block, float32 is no less accurate than the reference itself."""
+    report = check(BUGS["LayerNorm eps 1.1e-6 in one block"].write(tmp_path), overrides=SMALL)
+    by_name = {check.name: check for check in report.checks}
+    assert by_name["forward/eval/float64"].verdict == "divergent"
+    assert by_name["forward/eval/float32"].verdict in ("identical", "equivalent")
+
+
+def test_several_bugs_are_all_listed_in_order(tmp_path: Path) -> None:
+    candidate = BUGS["LayerNorm eps 1e-5 in one block"].write(tmp_path)
+    file = tmp_path / "changed_vit.py"
+    file.write_text(file.read_text().replace("x = x[:, 0]", "x = x.mean(1)"))
+    report = check(candidate, overrides=SMALL)
+    assert [place.reference for place in report.origins] == ["encoder.layers.encoder_layer_1.ln_2", "heads.head"]
+    assert [place.kind for place in report.origins] == ["module", "glue"]
+
+
+def test_one_eps_everywhere_is_an_origin_in_every_norm(tmp_path: Path) -> None:
+    file = tmp_path / "changed_vit.py"
+    candidate = BUGS["final LayerNorm eps 1e-5"].write(tmp_path)
+    file.write_text(file.read_text().replace("LAYER_NORM_EPS = 1e-6", "LAYER_NORM_EPS = 1e-5"))
+    report = check(candidate, overrides=SMALL)
+    assert [layer.reference for layer in report.layers if layer.status == "origin"] == [
+        *(f"encoder.layers.encoder_layer_{block}.{norm}" for block in range(3) for norm in ("ln_1", "ln_2")),
+        "encoder.ln",
+    ]
+
+
+def test_table_shows_the_origin_and_what_only_carries_it_on(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    status, out, _ = run("check", BUGS["tanh GELU in one block"].write(tmp_path), *SMALL_OPTIONS)
+    assert status == 1
+    row = {line.split()[0]: line for line in out.splitlines() if line.startswith("encoder.")}
+    assert row["encoder.layers.encoder_layer_1.mlp.1"].rstrip().endswith("origin")
+    assert row["encoder.layers.encoder_layer_1.mlp.3"].rstrip().endswith("propagated")
+    assert row["encoder.layers.encoder_layer_0"].rstrip().endswith("clean")
+    assert out.splitlines()[-1].startswith("divergent: ")

@@ -14,12 +14,12 @@ import math
 import pickle
 import re
 import sys
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
 from torch import nn
@@ -230,14 +230,16 @@ def read_file(path: Path) -> State:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, **_mapped(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch thinks of the pickle's protocol
+            content = torch.load(path, map_location="cpu", weights_only=True, **_mapped(path))
     except pickle.UnpicklingError as error:
         raise ParityError(
             f"{path} holds more than tensors, or is no weights file; nothing in it was executed. "
             "Write it anew with torch.save(model.state_dict(), path)"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, safetensors.SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # a damaged file can make a reader raise anything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ParityError(f"the weights file {path} is damaged or cut off ({reason}); copy it anew") from error
     return _only_state_dict(content, path)
 

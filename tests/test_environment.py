@@ -26,7 +26,7 @@ def _pairs() -> dict[str, dict[str, str]]:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    return tuple(map(int, version.split("+")[0].split(".")[:3]))
+    return tuple(map(int, version.split("+", maxsplit=1)[0].split(".")[:3]))
 
 
 def test_tox_imports_the_pair_that_its_environment_names() -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks: the scratch ViT beside torchvision, and the cost of a check."""

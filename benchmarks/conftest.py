@@ -29,7 +29,7 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
     machine_info["torch"] = torch.__version__
     machine_info["torchvision"] = torchvision.__version__
     machine_info["threads"] = torch.get_num_threads()
-    machine_info["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
+    machine_info["torch_build"] = torch.__config__.show()
 
 
 @pytest.fixture(scope="session")

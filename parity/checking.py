@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import functools
 import platform
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from parity.diagnosis import Check, Doubts
 from parity.errors import MappingError, ParityError, listed
 from parity.mapping import find as find_map
 from parity.report import Report, Top
-from parity.state import assigned, hold, on_meta
+from parity.state import assigned, hold, lacks_values
 from parity.tracing import MODES, Mode, Run, call_order, can_switch_fastpath, cast, first_tensor
 from parity.weights import of_module as own_weights
 from parity.weights import resolve as resolve_weights
@@ -303,7 +304,7 @@ def _with_values(
     """Holds `state` in the module until the stack unwinds; if tensors are left without values, in one built anew."""
     inner = contextlib.ExitStack()
     inner.enter_context(assigned(module, state))
-    if on_meta(module):
+    if lacks_values(module):
         inner.close()
         module = candidate.build()
         inner.enter_context(assigned(module, state))
@@ -478,19 +479,18 @@ def _require_known(dtype: str, device: str, modes: Sequence[str]) -> None:
         torch.empty(1, dtype=torch.float64, device=device)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise ParityError(
-            f"--device {device}: float64 tensors cannot be made there ({reason}); use --device cpu"
-        ) from error
+        raise ParityError(f"--device {device}: it has no float64 tensors ({reason}); use --device cpu") from error
 
 
 def _environment() -> dict[str, Any]:
+    capability = re.search(r"CPU capability usage: (\S+)", torch.__config__.show())
     return {
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpu_capability": capability[1] if capability else "unknown",
     }
 
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     Registry = dict[str, torch.Tensor | None]
 
 
+_REGISTRIES = {"_parameters", "_buffers", "_modules"}
+
+
 def slots(model: nn.Module) -> Iterator[tuple[str, Registry, str]]:
     """Yields every place of `model` that holds a parameter or buffer: its full name, its registry, its key there.
 
@@ -68,12 +71,11 @@ def assigned(model: nn.Module, state: Mapping[str, torch.Tensor]) -> contextlib.
     return replaced(model, lambda name, _: state.get(name))
 
 
-def on_meta(model: nn.Module) -> list[str]:
-    """Returns the names of the tensors of `model`, registered or plain attributes, that have no values."""
-    names = [name for name, registry, key in slots(model) if _is_meta(registry[key])]
-    for prefix, module in model.named_modules():
-        names += [f"{prefix}.{key}" for key, value in vars(module).items() if _is_meta(value)]
-    return names
+def lacks_values(model: nn.Module) -> bool:
+    """Returns whether a tensor of `model`, registered or a plain attribute, is on the meta device."""
+    tensors = [registry[key] for _, registry, key in slots(model)]
+    attributes = [value for m in model.modules() for key, value in vars(m).items() if key not in _REGISTRIES]
+    return any(map(_is_meta, (*tensors, *attributes)))
 
 
 def _is_meta(value: object) -> bool:

@@ -1,0 +1,262 @@
+"""The command line's contract: exit statuses, one sentence for every mistake, results on stdout and nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.models import VisionTransformer
+
+from parity.cli import main
+from parity.conftest import SMALL
+from parity.reference import build, configuration
+from parity.weights import synthetic
+from tests.conftest import SMALL_OPTIONS
+from tests.planted import SAME_FUNCTION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+EVAL = ("--modes", "eval")
+
+
+def test_verdict_is_the_last_line_and_status_0(run: Callable[..., tuple[int, str, str]]) -> None:
+    status, out, err = run("check", *SMALL_OPTIONS)
+    assert status == 0
+    assert out.splitlines()[-1] == "identical: vit:ViT and vit_b_16, 38 layers compared"
+    assert err == ""
+
+
+def test_quiet_prints_the_verdict_only(run: Callable[..., tuple[int, str, str]]) -> None:
+    assert run("check", *SMALL_OPTIONS, *EVAL, "--quiet") == (0, "identical\n", "")
+
+
+def test_all_layers_are_shown_when_asked_for(run: Callable[..., tuple[int, str, str]]) -> None:
+    _, folded, _ = run("check", *SMALL_OPTIONS, *EVAL)
+    _, unfolded, _ = run("check", *SMALL_OPTIONS, *EVAL, "--all-layers")
+    assert "encoder.layers.encoder_layer_1 (+10 inside)" in folded
+    assert "encoder.layers.encoder_layer_1.mlp.3 " not in folded
+    assert "encoder.layers.encoder_layer_1.mlp.3 " in unfolded
+    assert "not compared (owns the same weights as heads.head, which is compared)" in unfolded
+
+
+def test_json_on_stdout_is_alone_there(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    noisy = tmp_path / "noisy.py"
+    noisy.write_text("from vit import ViT\nprint('imported')\ndef make(**k):\n    return ViT(**k)\n")
+    status, out, err = run("check", f"{noisy}:make", *_arguments_of_small(), *SMALL_OPTIONS, *EVAL, "--json", "-")
+    report = json.loads(out)
+    assert (status, report["schema"], report["verdict"]) == (0, 1, "identical")
+    assert "imported" in err
+
+
+def _arguments_of_small() -> list[str]:
+    names = {"image_size": "img_size", "hidden_dim": "embed_dim", "mlp_dim": "hidden_dim"}
+    arguments = {names.get(key, key): value for key, value in SMALL.items()}
+    return [f"--candidate-arg={key}={value}" for key, value in arguments.items()]
+
+
+def test_json_file_has_the_contracts_keys(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    status, out, _ = run("check", *SMALL_OPTIONS, "--json", file)
+    report: dict[str, Any] = json.loads(file.read_text())
+    assert status == 0
+    assert out.splitlines()[-1].startswith("identical")
+    assert report.keys() >= {
+        "schema", "verdict", "reasons", "reference", "candidate", "environment", "mapping", "checks", "layers",
+        "origin", "causes", "explanation", "timings", "complete",
+    }  # fmt: skip
+    assert report["reference"]["name"] == "vit_b_16"
+    assert report["reference"]["config"]["hidden_dim"] == 64
+    assert report["reference"]["weights"] == "synthetic:0"
+    assert report["environment"].keys() == {
+        "torch", "torchvision", "python", "platform", "threads", "cpu_capability",
+    }  # fmt: skip
+    assert report["mapping"]["tensors"] == len(report["mapping"]["entries"]) == 44
+    assert report["mapping"]["entries"][0] == {
+        "reference": "class_token", "candidate": "cls_token", "layout": "identity",
+    }  # fmt: skip
+    assert report["checks"][0].keys() >= {"name", "verdict", "max_abs", "relative", "max_ulp", "identical"}
+    assert report["layers"][0].keys() >= {
+        "reference", "candidate", "identical", "max_ulp", "noise_ratio", "isolated", "accumulated", "status", "why",
+    }  # fmt: skip
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_equivalent_is_0_and_1_where_identical_is_required(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    candidate = SAME_FUNCTION["attention written out"].write(tmp_path)
+    assert run("check", candidate, *SMALL_OPTIONS, *EVAL)[0] == 0
+    status, out, err = run("check", candidate, *SMALL_OPTIONS, *EVAL, "--require", "identical")
+    assert status == 1
+    assert out.splitlines()[-1].startswith("equivalent: ")
+    assert "--require identical" in err
+
+
+def test_fresh_torchvision_model_as_reference_is_inconclusive(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    file = tmp_path / "fresh.pth"
+    torch.save(VisionTransformer(**configuration("vit_b_16", SMALL)).state_dict(), file)
+    status, out, _ = run("check", *SMALL_OPTIONS, "--weights", file)
+    assert status == 3
+    assert "the reference's logits are all exactly 0, so no comparison of them could have failed" in out
+    assert "parameters of the reference have no effect on its logits" in out
+    assert out.splitlines()[-1].startswith("inconclusive: ")
+
+
+def test_tensors_that_nothing_maps_are_inconclusive(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    file = tmp_path / "other.py"
+    file.write_text(
+        "from vit import ViT\n"
+        "class Other(ViT):\n"
+        "    def __init__(self, image_size, patch_size, dim, mlp_dim, heads, depth, classes):\n"
+        "        super().__init__(image_size, 3, patch_size, dim, mlp_dim, heads, depth, 0., classes)\n"
+        "        self.ln.bias = None\n"
+    )
+    status, out, _ = run("check", f"{file}:Other", *SMALL_OPTIONS)
+    assert status == 3
+    assert "no weight map: the candidate lacks 1 tensors that the weight map scratch_vit has: ln.bias" in out
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    from skimage import data
+
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for name in ("astronaut", "coffee", "chelsea"):
+        Image.fromarray(getattr(data, name)()).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.mark.parametrize("picture", ["", "coffee.png"])
+def test_photographs_give_the_same_bits_and_the_same_top_5(
+    run: Callable[..., tuple[int, str, str]], photographs: Path, picture: str, tmp_path: Path
+) -> None:
+    report_file = tmp_path / "report.json"
+    status, out, _ = run(
+        "check", "--reference", "vit_b_32", "--set", "num_layers=3", *EVAL, "--input", photographs / picture,
+        "--json", report_file,
+    )  # fmt: skip
+    assert status == 0
+    report = json.loads(report_file.read_text())
+    shown = ["coffee.png"] if picture else ["astronaut.png", "chelsea.png", "coffee.png"]
+    assert [top["picture"] for top in report["top5"]] == shown
+    for top in report["top5"]:
+        assert f"top 5 of {top['picture']}" in out
+        assert len(top["reference"]) == 5
+        assert top["reference"] == top["candidate"]
+    # a single picture is shown among random images, since a batch of one would hide a mix-up
+    assert report["input"].endswith("3x3x224x224")
+
+
+PRINTS_NOTHING = [
+    (["--reference", "vit_b_17"], "unknown reference 'vit_b_17'; torchvision has vit_b_16, vit_b_32"),
+    (["nowhere:ViT"], "the candidate nowhere cannot be imported: ModuleNotFoundError"),
+    (["nowhere.py:ViT"], "the candidate cannot be imported: there is no file nowhere.py"),
+    (["vit:Vit"], "the candidate vit:Vit cannot be imported: vit has no attribute 'Vit'"),
+    (["vit"], "the candidate 'vit' must be package.module:callable or path/to/file.py:callable"),
+    (["vit:PRESETS"], "the candidate vit:PRESETS is a dict, expected a class or function"),
+    (["--candidate-arg", "depth=3"], "the candidate vit:ViT takes no argument 'depth'; it takes img_size"),
+    (["--candidate-arg", "num_heads=5"], "cannot be built: ValueError: embed_dim must be divisible by num_heads"),
+    (["--candidate-arg", "num_heads"], "--candidate-arg num_heads: expected KEY=VALUE"),
+    (["--set", "depth=3"], "--set has no key 'depth'; the keys are image_size, patch_size"),
+    (["--set", "num_layer=3"], "--set has no key 'num_layer'; did you mean 'num_layers'?"),
+    (["--set", "num_layers=three"], "--set num_layers='three': expected a positive whole number"),
+    (["--set", "dropout=2"], "--set dropout=2: expected a probability"),
+    (["--set", "image_size=225"], "torchvision refuses this configuration"),
+    (["--weights", "nowhere.pth"], "there is no weights file nowhere.pth"),
+    (["--weights", "imagenet"], "--weights imagenet: expected synthetic, official"),
+    (["--mapping", "nowhere.toml"], "cannot read the weight map nowhere.toml"),
+    (["--input", "nowhere.png"], "--input nowhere.png: there is no such picture or folder"),
+    (["--batch", "0"], "--batch 0: expected at least 1"),
+    (["--dtype", "int8"], "--dtype int8: expected one of float32"),
+    (["--modes", "evil"], "--modes evil: expected some of eval"),
+    (["--device", "moon"], "--device moon: it has no float64 tensors"),
+    (["--json", "nowhere/report.json"], "there is no folder nowhere"),
+    (["--json", "."], "the report cannot be written to .: it is a folder"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), PRINTS_NOTHING, ids=[" ".join(a) for a, _ in PRINTS_NOTHING])
+def test_bad_input_is_one_sentence_and_status_2(
+    arguments: list[str], message: str, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    status, out, err = run("check", *SMALL_OPTIONS, *arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("parity: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+
+
+def test_bad_files_are_one_sentence_and_status_2(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    picture, broken, empty = tmp_path / "picture.png", tmp_path / "broken.py", tmp_path / "empty"
+    picture.write_text("no picture")
+    broken.write_text("import nothing_of_this_name\n")
+    empty.mkdir()
+    weights = tmp_path / "weights.pth"
+    torch.save(synthetic(build(configuration("vit_b_32", {"num_layers": 1})), seed=0), weights)
+    for arguments, message in (
+        (["--input", picture], "picture.png cannot be read as a picture"),
+        (["--input", empty], "the folder holds no pictures"),
+        (
+            [f"{broken}:ViT"],
+            "broken.py cannot be imported: ModuleNotFoundError: No module named 'nothing_of_this_name'",
+        ),
+        (["--weights", weights], "don't fit the reference"),
+    ):
+        status, out, err = run("check", *SMALL_OPTIONS, *arguments)
+        assert (status, out) == (2, ""), err
+        assert message in err
+        assert err.count("\n") == 1
+
+
+def test_candidate_that_fails_in_its_forward_pass_names_the_module(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    file = tmp_path / "failing.py"
+    source = Path(sys.modules["vit.model"].__file__ or "").read_text()
+    file.write_text(source.replace("        y = self.MLP(self.norm(x))", "        raise RuntimeError('out of luck')"))
+    status, _, err = run("check", f"{file}:ViT", *SMALL_OPTIONS)
+    assert status == 2
+    assert "the candidate failed in attn_layers.0 on an input of shape (1, 3, 48, 48): RuntimeError: out of luck" in err
+
+
+def test_traceback_is_shown_when_asked_for() -> None:
+    with pytest.raises(ValueError, match=r"unknown reference"):
+        main(["check", "--reference", "vit_b_17", "--traceback"])
+
+
+def test_wrong_option_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["check", "--no-such-option"])
+    assert ended.value.code == 2
+    assert "--no-such-option" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["check", "--help"]])
+def test_help_does_not_import_torch(arguments: list[str]) -> None:
+    script = (
+        "import sys\nfrom parity.cli import main\n"
+        f"try:\n    main({arguments!r})\n"
+        "except SystemExit:\n    pass\n"
+        "heavy = {'torch', 'torchvision', 'numpy', 'rich'} & set(sys.modules)\nassert not heavy, heavy\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)  # noqa: S603
+    assert result.returncode == 0, result.stderr
+    assert "usage: parity" in result.stdout
+
+
+def test_python_m_parity_is_the_console_script() -> None:
+    command = [sys.executable, "-m", "parity", "check", "--reference", "vit_b_17"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    assert result.returncode == 2
+    assert result.stderr.startswith("parity: unknown reference")

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import nn
+
+import vit
+from parity import MappingError, ParityError, WeightMap, infer_mapping
+from parity.alignment import align
+from parity.conftest import SMALL
+from parity.mapping import Entry, expand, read_patterns
+from parity.reference import build, configuration
+from parity.tracing import Point, call_order
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHAPES = {"a.0.weight": (2, 3), "a.1.weight": (2, 3), "b": (4,)}
+PATTERNS = {"a.{i}.weight": "c.{i}.w", "b": "d"}
+OTHER = {"c.0.w": (2, 3), "c.1.w": (2, 3), "d": (4,)}
+
+
+def test_patterns_number_the_blocks_alike_on_both_sides() -> None:
+    mapping = expand(PATTERNS, SHAPES, OTHER, "test")
+    assert mapping.entries == (Entry("a.0.weight", "c.0.w"), Entry("a.1.weight", "c.1.w"), Entry("b", "d"))
+    assert mapping.invert().invert() == mapping
+
+
+def test_number_that_stands_twice_must_be_the_same() -> None:
+    mapping = expand({"x.{i}.y.{i}": "z.{i}"}, {"x.1.y.1": (1,)}, {"z.1": (1,)}, "test")
+    assert mapping.entries == (Entry("x.1.y.1", "z.1"),)
+    with pytest.raises(MappingError, match=r"the reference has 1 tensors that the weight map test lacks: x.1.y.2"):
+        expand({"x.{i}.y.{i}": "z.{i}"}, {"x.1.y.2": (1,)}, {"z.1": (1,)}, "test")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"c.1.w": None}, r"the candidate lacks 1 tensors that the weight map test has: c\.1\.w"),
+        ({"extra": (1,)}, r"the candidate has 1 tensors that the weight map test lacks: extra"),
+        ({"d": (2, 2)}, r"tensors of different shapes are mapped to each other: b \(4,\) = d \(2, 2\)"),
+        ({"c.0.w": (3, 2)}, r"a\.0\.weight \(2, 3\) = c\.0\.w \(3, 2\)"),
+    ],
+)
+def test_what_is_no_bijection_is_refused_with_the_names(
+    change: dict[str, tuple[int, ...] | None], message: str
+) -> None:
+    candidate = {name: shape for name, shape in (OTHER | change).items() if shape is not None}
+    with pytest.raises(MappingError, match=message):
+        expand(PATTERNS, SHAPES, candidate, "test")
+
+
+def test_tensor_used_twice_is_refused() -> None:
+    with pytest.raises(MappingError, match=r"uses a tensor of the candidate twice: c"):
+        expand({"a": "c", "b": "c"}, {"a": (1,), "b": (1,)}, {"c": (1,)}, "test")
+    with pytest.raises(MappingError, match=r"names a\.0 more than once: c, d"):
+        expand({"a.{i}": "c", "a.0": "d"}, {"a.0": (1,)}, {"c": (1,)}, "test")
+
+
+def test_map_is_applied_strictly() -> None:
+    mapping = WeightMap((Entry("a", "b"),), "test")
+    tensor = torch.ones(2)
+    assert mapping.apply({"a": tensor})["b"] is tensor
+    with pytest.raises(MappingError, match=r"the state dict lacks 1 tensors that the weight map has: a"):
+        mapping.apply({})
+    with pytest.raises(MappingError, match=r"the state dict has 1 tensors that the weight map lacks: c"):
+        mapping.apply({"a": tensor, "c": tensor})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[map\n", "is not valid TOML"),
+        ("[mapping]\n", r"needs a table \[map\] of lines"),
+        ("[map]\na = 3\n", r"needs a table \[map\] of lines"),
+    ],
+)
+def test_file_that_is_no_map_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "map.toml"
+    file.write_text(text)
+    with pytest.raises(ParityError, match=message):
+        read_patterns(file)
+
+
+def test_written_map_is_used(tmp_path: Path) -> None:
+    file = tmp_path / "map.toml"
+    file.write_text('[map]\n"weight" = "0.weight"\n"bias" = "0.bias"\n')
+    mapping = infer_mapping(nn.Linear(2, 3), nn.Sequential(nn.Linear(2, 3)), file)
+    assert [entry.candidate for entry in mapping.entries] == ["0.weight", "0.bias"]
+
+
+def test_model_is_its_own_map() -> None:
+    model = build(configuration("vit_b_16", SMALL))
+    mapping = infer_mapping(model, model)
+    assert all(entry.reference == entry.candidate for entry in mapping.entries)
+    assert mapping.source == "of equal names"
+
+
+def test_models_without_a_map_say_what_is_left_over() -> None:
+    with pytest.raises(MappingError, match=r"the candidate lacks .* tensors"):
+        infer_mapping(nn.Linear(2, 3), nn.Conv2d(2, 3, 1, bias=False))
+
+
+def _aligned(reference: nn.Module, candidate: nn.Module) -> dict[str, str]:
+    images = torch.zeros(1, 3, 48, 48)
+    orders = call_order(reference, images, "reference"), call_order(candidate, images, "candidate")
+    alignment = align(reference, candidate, infer_mapping(reference, candidate), *orders)
+    assert set(alignment.order) == set(alignment.pairs.values()) | alignment.unaligned.keys()
+    assert not set(alignment.pairs.values()) & alignment.unaligned.keys()
+    return {r: c for c, r in alignment.pairs.items()}
+
+
+@pytest.fixture(scope="module")
+def original() -> nn.Module:
+    return build(configuration("vit_b_16", SMALL)).to_empty(device="cpu").eval()
+
+
+@pytest.fixture
+def ours() -> vit.ViT:
+    return vit.ViT(48, 3, 16, 64, 96, 4, 3, 0.0, 10).eval()
+
+
+def test_modules_are_aligned_by_what_they_own(original: nn.Module, ours: vit.ViT) -> None:
+    pairs = _aligned(original, ours)
+    assert pairs["conv_proj"] == "patches.patch"
+    assert pairs["encoder.layers"] == "attn_layers"
+    assert pairs["heads.head"] == "head"
+    assert pairs["encoder.ln"] == "ln"
+    for block in range(3):
+        prefix = f"encoder.layers.encoder_layer_{block}"
+        assert pairs[prefix] == f"attn_layers.{block}"
+        assert pairs[f"{prefix}.self_attention"] == f"attn_layers.{block}.attention"
+        assert pairs[f"{prefix}.mlp"] == f"attn_layers.{block}.MLP"
+
+
+def test_modules_without_weights_are_aligned_by_their_place(original: nn.Module, ours: vit.ViT) -> None:
+    pairs = _aligned(original, ours)
+    assert pairs["encoder.dropout"] == "dropout"
+    assert pairs["encoder.layers.encoder_layer_1.dropout"] == "attn_layers.1.dropout"
+    for layer in (1, 2, 4):
+        assert pairs[f"encoder.layers.encoder_layer_1.mlp.{layer}"] == f"attn_layers.1.MLP.{layer}"
+
+
+def test_activation_of_another_class_has_the_same_place(original: nn.Module, ours: vit.ViT) -> None:
+    block = ours.attn_layers[1]
+    assert isinstance(block, vit.AttentionBlock)
+    block.MLP[1] = nn.SiLU()
+    assert _aligned(original, ours)["encoder.layers.encoder_layer_1.mlp.1"] == "attn_layers.1.MLP.1"
+
+
+def test_another_number_of_modules_without_weights_is_left_unaligned(original: nn.Module, ours: vit.ViT) -> None:
+    ours.dropout = nn.Sequential(nn.Identity(), nn.Identity())  # type: ignore[assignment]
+    pairs = _aligned(original, ours)
+    assert "encoder.dropout" not in pairs
+    assert "encoder.layers.encoder_layer_1.dropout" in pairs
+
+
+def test_calls_are_listed_in_order() -> None:
+    inner = nn.Sequential(nn.Identity())
+    assert call_order(nn.Sequential(inner), torch.zeros(1), "candidate") == [
+        Point("0", 0, "enter"),
+        Point("0.0", 0, "enter"),
+        Point("0.0", 0, "leave"),
+        Point("0", 0, "leave"),
+    ]

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from parity.errors import ParityError
+from parity.state import assigned, hold, lacks_values, replaced
+from parity.tracing import MODES, Point, Run, call_order, can_switch_fastpath, cast, first_tensor, unique_tensors
+
+
+def _model() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(inplace=True), nn.Linear(8, 2))
+
+
+def _run(model: nn.Module, watched: set[str], seed: int = 0) -> Run:
+    return Run(model, torch.ones(3, 4), watched, seed, "candidate")
+
+
+def test_run_stops_at_every_enter_and_leave_in_order() -> None:
+    run, points = _run(_model(), {"0", "1", "2"}), []
+    while (event := run.advance()) is not None:
+        points.append(event.point)
+    assert points == [Point(name, 0, moment) for name in "012" for moment in ("enter", "leave")]
+    assert run.output is not None
+    assert run.output.shape == (3, 2)
+
+
+def test_tensors_are_seen_before_an_in_place_operation_changes_them() -> None:
+    model = _model()
+    expected = model[0](torch.ones(3, 4))
+    assert (expected < 0).any()
+    run = _run(model, {"0"})
+    run.advance()
+    event = run.advance()
+    assert event is not None
+    assert torch.equal(event.tensors[0], expected)
+    kept = event.tensors[0]
+    run.finish()
+    assert not torch.equal(kept, expected), "the ReLU works in place"
+
+
+def test_forced_tensors_take_the_place_of_the_models_own() -> None:
+    model, other = _model(), torch.full((3, 8), 0.5)
+    run = _run(model, {"0"})
+    run.advance()
+    run.advance()
+    assert run.advance(forced=[other]) is None
+    assert run.output is not None
+    assert torch.equal(run.output, model[2](torch.relu(other)))
+
+
+def test_watched_run_has_the_bits_of_a_bare_one_and_leaves_no_hooks() -> None:
+    model = _model()
+    assert torch.equal(_run(model, {"0", "1", "2"}).finish(), model(torch.ones(3, 4)))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())  # noqa: SLF001
+
+
+def test_run_that_is_given_up_leaves_no_hooks() -> None:
+    model = _model()
+    run = _run(model, {"0", "1"})
+    run.advance()
+    run.close()
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())  # noqa: SLF001
+
+
+def test_two_runs_in_turn_have_a_random_state_each() -> None:
+    model = nn.Sequential(nn.Dropout(), nn.Dropout(), nn.Dropout())
+    alone = _run(model, set(), seed=5).finish()
+    one, two = (_run(copy.deepcopy(model), {"0", "1"}, seed=5) for _ in range(2))
+    before = torch.get_rng_state()
+    for _ in range(4):
+        one.advance()
+        two.advance()
+    assert torch.equal(one.finish(), alone)
+    assert torch.equal(two.finish(), alone)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_calls_of_a_shared_module_are_told_apart() -> None:
+    linear = nn.Linear(4, 4)
+    points = call_order(nn.Sequential(linear, linear), torch.ones(1, 4), "candidate")
+    assert [(point.call, point.moment) for point in points] == [(0, "enter"), (0, "leave"), (1, "enter"), (1, "leave")]
+
+
+def test_failure_names_the_module_and_its_message() -> None:
+    class Block(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError(f"out of luck with {len(x)} images")
+
+    run = _run(nn.Sequential(nn.Identity(), Block()), {"0", "1"})
+    with pytest.raises(ParityError, match=r"the candidate failed in 1 on .* RuntimeError: out of luck with 3 images"):
+        run.finish()
+
+
+def test_model_without_a_tensor_output_is_refused() -> None:
+    class Silent(nn.Module):
+        def forward(self, x: torch.Tensor) -> None:
+            del x
+
+    with pytest.raises(ParityError, match="the candidate returned no tensor"):
+        _run(Silent(), set()).finish()
+
+
+def test_logits_are_found_in_any_output() -> None:
+    class Output:
+        logits = torch.ones(2)
+
+    logits = torch.ones(2)
+    for output in (logits, (logits, None), [logits], {"logits": logits}, Output):
+        found = first_tensor(output)
+        assert found is not None
+        assert torch.equal(found, logits)
+    assert first_tensor(None) is None
+
+
+def test_a_tensor_that_enters_three_times_is_one() -> None:
+    x, y = torch.ones(2), torch.zeros(2)
+    assert [id(t) for t in unique_tensors(((x, x, x), {"mask": y, "index": torch.tensor(3)}))] == [id(x), id(y)]
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_mode_is_put_back(mode: object) -> None:
+    from parity.tracing import Mode
+
+    assert isinstance(mode, Mode)
+    model = _model()
+    model[0].eval()
+    enabled = torch.is_grad_enabled()
+    with mode.active(model):
+        assert model.training is model[0].training is mode.train
+        assert torch.is_grad_enabled() is mode.grad
+        if can_switch_fastpath():
+            assert torch.backends.mha.get_fastpath_enabled() is mode.fastpath
+    assert [module.training for module in model] == [False, True, True]
+    assert torch.is_grad_enabled() is enabled
+    if can_switch_fastpath():
+        assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_only_one_block_at_a_time_is_wide() -> None:
+    blocks = nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))
+    first = nn.Linear(4, 4)
+    model = nn.ModuleDict({"first": first, "blocks": blocks})
+    wide_during_calls: list[list[bool]] = []
+
+    def note(*_: object) -> None:
+        wide_during_calls.append([block.weight.dtype == torch.float64 for block in blocks])
+
+    before = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
+    with cast(model, torch.float64):
+        for block in blocks:
+            block.register_forward_pre_hook(note)
+        assert first.weight.dtype == torch.float64
+        output = blocks(first(torch.ones(1, 4, dtype=torch.float64)))
+    assert output.dtype == torch.float64
+    assert wide_during_calls == [[True, False, False], [False, True, False], [False, False, True]]
+    assert {name: tensor.data_ptr() for name, tensor in model.state_dict().items()} == before
+    assert all(tensor.dtype == torch.float32 for tensor in model.state_dict().values())
+
+
+def test_widening_late_gives_the_bits_of_a_wide_model() -> None:
+    inner, x = _model(), torch.ones(2, 4, dtype=torch.float64)
+    with cast(nn.ModuleDict({"blocks": inner}), torch.float64):
+        late = inner(x)
+    assert torch.equal(late, inner.double()(x))
+
+
+def test_narrowing_covers_the_whole_model_at_once() -> None:
+    model = _model()
+    with cast(model, torch.bfloat16):
+        assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_shared_tensors_stay_shared_when_they_are_replaced() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    with replaced(model, lambda _, tensor: tensor.detach().double()):
+        assert model[1].weight is model[0].weight
+        assert model[0].weight.dtype == torch.float64
+    assert model[0].weight.dtype == torch.float32
+
+
+def test_assigned_tensors_are_shared_and_taken_out_again() -> None:
+    model = nn.Linear(4, 8)
+    own = model.weight
+    state = {"weight": torch.full((8, 4), 2.0)}
+    with assigned(model, state):
+        assert model.weight.data_ptr() == state["weight"].data_ptr()
+        assert model.weight.requires_grad
+    assert model.weight is own
+    hold(model, state)
+    assert model.weight.data_ptr() == state["weight"].data_ptr()
+
+
+@pytest.mark.parametrize("hidden", ["parameter", "buffer", "attribute", "nested", "nowhere"])
+def test_tensors_without_values_are_found_wherever_they_hide(hidden: str) -> None:
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 3))
+    nowhere = torch.empty(3, device="meta")
+    if hidden == "parameter":
+        hold(model, {"1.bias": nowhere})
+    elif hidden == "buffer":
+        hold(model, {"0.running_var": nowhere})
+    elif hidden == "attribute":
+        vars(model[1])["scale"] = nowhere
+    elif hidden == "nested":
+        vars(model[1])["tables"] = {"positions": [nowhere]}
+    assert lacks_values(model) is (hidden != "nowhere")

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import platform
 import re
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,13 @@ def check(
     try:
         found = find_map(setup.reference, module, Path(mapping) if mapping else None)
     except MappingError as error:
-        return Report("inconclusive", [f"no weight map: {error}"], **about)
+        return Report(
+            "inconclusive",
+            [f"no weight map: {error}"],
+            **about,
+            unmapped_reference=error.unmapped_reference,
+            unmapped_candidate=error.unmapped_candidate,
+        )
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(_random_state_kept())
@@ -145,6 +152,7 @@ def check(
         layers=diagnosis.layers(checks, alignment),
         origins=places,
         top5=_top5(checks, shown.pictures, setup.weights.categories),
+        peak_memory=_peak_memory(),
     )
 
 
@@ -492,6 +500,15 @@ def _environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cpu_capability": capability[1] if capability else "unknown",
     }
+
+
+def _peak_memory() -> int | None:
+    try:
+        import resource  # noqa: PLC0415  (not on Windows)
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @contextlib.contextmanager

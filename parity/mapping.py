@@ -60,7 +60,14 @@ class WeightMap:
         Raises:
             MappingError: `state` lacks a tensor of the map, or has one that the map doesn't know.
         """
-        _require_same_names(state, [entry.reference for entry in self.entries], "the state dict", "the weight map")
+        names = [entry.reference for entry in self.entries]
+        missing, extra = [name for name in names if name not in state], sorted(state.keys() - set(names))
+        if missing:
+            raise MappingError(f"the state dict lacks {len(missing)} tensors of the weight map: {listed(missing)}")
+        if extra:
+            raise MappingError(
+                f"the state dict has {len(extra)} tensors that are not in the weight map: {listed(extra)}"
+            )
         return {entry.candidate: state[entry.reference] for entry in self.entries}
 
     def load(self, candidate: nn.Module, state: Mapping[str, torch.Tensor], *, assign: bool = False) -> None:
@@ -131,8 +138,24 @@ def expand(patterns: Mapping[str, str], reference: Shapes, candidate: Shapes, so
     if len(mapped) < len(entries):
         twice = sorted({e.candidate for e in entries if sum(o.candidate == e.candidate for o in entries) > 1})
         raise MappingError(f"the weight map {source} uses a tensor of the candidate twice: {listed(twice)}")
-    _require_same_names(reference, [entry.reference for entry in entries], "the reference", f"the weight map {source}")
-    _require_same_names(candidate, mapped, "the candidate", f"the weight map {source}")
+    ruled = {entry.reference for entry in entries}
+    unknown = [name for name in reference if name not in ruled]
+    missing = [entry for entry in entries if entry.candidate not in candidate]
+    extra = [name for name in candidate if name not in mapped]
+    if unknown or missing or extra:
+        raise MappingError(
+            "; ".join(
+                f"{owner} {len(names)} of {counterpart}'s tensors: {listed(names)}"
+                for owner, counterpart, names in (
+                    (f"the weight map {source} doesn't know", "the reference", unknown),
+                    ("the candidate lacks", f"the weight map {source}", [entry.candidate for entry in missing]),
+                    (f"the weight map {source} doesn't know", "the candidate", extra),
+                )
+                if names
+            ),
+            [*unknown, *(entry.reference for entry in missing)],
+            extra,
+        )
     misshapen = [
         f"{e.reference} {reference[e.reference]} = {e.candidate} {candidate[e.candidate]}"
         for e in entries
@@ -179,15 +202,3 @@ def state_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
 def _as_regex(pattern: str) -> re.Pattern[str]:
     first, *rest = (re.escape(part) for part in pattern.split("{i}"))
     return re.compile(first + "".join((r"(?P<i>\d+)" if n == 0 else "(?P=i)") + part for n, part in enumerate(rest)))
-
-
-def _require_same_names(have: Mapping[str, object], need: list[str] | set[str], owner: str, counterpart: str) -> None:
-    extra = sorted(set(have) - set(need))
-    missing = sorted(set(need) - set(have))
-    complaints = []
-    if missing:
-        complaints.append(f"{owner} lacks {len(missing)} tensors that {counterpart} has: {listed(missing)}")
-    if extra:
-        complaints.append(f"{owner} has {len(extra)} tensors that {counterpart} lacks: {listed(extra)}")
-    if complaints:
-        raise MappingError("; ".join(complaints))

@@ -47,11 +47,15 @@ class Report:
         environment: versions and platform.
         inputs: what both models were shown.
         mapping: the weight map, or None if none was found.
+        unmapped_reference: tensors of the reference for which no counterpart was found.
+        unmapped_candidate: tensors of the candidate likewise.
+        parameters: number of values that are mapped.
         checks: one entry per mode and dtype.
         layers: one row per module of the reference, in order of execution.
         origins: every place with an error of its own, in order of execution.
         top5: of every picture shown, by both models.
         timings: seconds by step.
+        peak_memory: of the whole process so far, in bytes; None where the platform doesn't tell.
     """
 
     verdict: Verdict
@@ -61,12 +65,15 @@ class Report:
     environment: dict[str, Any]
     inputs: str
     mapping: WeightMap | None = None
+    unmapped_reference: tuple[str, ...] = ()
+    unmapped_candidate: tuple[str, ...] = ()
     parameters: int = 0
     checks: list[Check] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
     origins: list[Place] = field(default_factory=list)
     top5: list[Top] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
+    peak_memory: int | None = None
 
     @property
     def origin(self) -> Place | None:
@@ -92,8 +99,8 @@ class Report:
             "mapping": {
                 "tensors": len(entries),
                 "parameters": self.parameters,
-                "unmapped_reference": [],
-                "unmapped_candidate": [],
+                "unmapped_reference": self.unmapped_reference,
+                "unmapped_candidate": self.unmapped_candidate,
                 "entries": [asdict(entry) for entry in entries],
                 "warnings": [],
             },
@@ -105,6 +112,7 @@ class Report:
             "explanation": None,
             "top5": [asdict(top) for top in self.top5],
             "timings": self.timings,
+            "peak_memory": self.peak_memory,
             "complete": True,
         }
         finite: dict[str, Any] = _only_finite(report)
@@ -125,6 +133,9 @@ class Report:
             parts += [_check_table(self.checks), _layer_table(self.layers, self.origins, all_layers=all_layers)]
         parts += [_top_table(top) for top in self.top5]
         parts += [Text(f"- {reason}") for reason in self.reasons]
+        if "total" in self.timings:
+            memory = f", peak memory {self.peak_memory / 2**30:.1f} GiB" if self.peak_memory else ""
+            parts.append(Text(f"took {self.timings['total']:.1f} s{memory}"))
         compared = sum(layer.status != "not compared" for layer in self.layers)
         last = Text(f"{self.verdict}", style=_COLOURS[self.verdict])
         last.append(

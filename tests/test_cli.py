@@ -120,9 +120,12 @@ def test_tensors_that_nothing_maps_are_inconclusive(run: Callable[..., tuple[int
         "        super().__init__(image_size, 3, patch_size, dim, mlp_dim, heads, depth, 0., classes)\n"
         "        self.ln.bias = None\n"
     )
-    status, out, _ = run("check", f"{file}:Other", *SMALL_OPTIONS)
+    report_file = tmp_path / "report.json"
+    status, out, _ = run("check", f"{file}:Other", *SMALL_OPTIONS, "--json", report_file)
     assert status == 3
-    assert "no weight map: the candidate lacks 1 tensors that the weight map scratch_vit has: ln.bias" in out
+    assert "no weight map: the candidate lacks 1 of the weight map scratch_vit's tensors: ln.bias" in out
+    mapping = json.loads(report_file.read_text())["mapping"]
+    assert (mapping["unmapped_reference"], mapping["unmapped_candidate"]) == (["encoder.ln.bias"], [])
 
 
 @pytest.fixture

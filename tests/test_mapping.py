@@ -31,15 +31,15 @@ def test_patterns_number_the_blocks_alike_on_both_sides() -> None:
 def test_number_that_stands_twice_must_be_the_same() -> None:
     mapping = expand({"x.{i}.y.{i}": "z.{i}"}, {"x.1.y.1": (1,)}, {"z.1": (1,)}, "test")
     assert mapping.entries == (Entry("x.1.y.1", "z.1"),)
-    with pytest.raises(MappingError, match=r"the reference has 1 tensors that the weight map test lacks: x.1.y.2"):
+    with pytest.raises(MappingError, match=r"the weight map test doesn't know 1 of the reference's tensors: x.1.y.2"):
         expand({"x.{i}.y.{i}": "z.{i}"}, {"x.1.y.2": (1,)}, {"z.1": (1,)}, "test")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"c.1.w": None}, r"the candidate lacks 1 tensors that the weight map test has: c\.1\.w"),
-        ({"extra": (1,)}, r"the candidate has 1 tensors that the weight map test lacks: extra"),
+        ({"c.1.w": None}, r"the candidate lacks 1 of the weight map test's tensors: c\.1\.w"),
+        ({"extra": (1,)}, r"the weight map test doesn't know 1 of the candidate's tensors: extra"),
         ({"d": (2, 2)}, r"tensors of different shapes are mapped to each other: b \(4,\) = d \(2, 2\)"),
         ({"c.0.w": (3, 2)}, r"a\.0\.weight \(2, 3\) = c\.0\.w \(3, 2\)"),
     ],
@@ -63,9 +63,9 @@ def test_map_is_applied_strictly() -> None:
     mapping = WeightMap((Entry("a", "b"),), "test")
     tensor = torch.ones(2)
     assert mapping.apply({"a": tensor})["b"] is tensor
-    with pytest.raises(MappingError, match=r"the state dict lacks 1 tensors that the weight map has: a"):
+    with pytest.raises(MappingError, match=r"the state dict lacks 1 tensors of the weight map: a"):
         mapping.apply({})
-    with pytest.raises(MappingError, match=r"the state dict has 1 tensors that the weight map lacks: c"):
+    with pytest.raises(MappingError, match=r"the state dict has 1 tensors that are not in the weight map: c"):
         mapping.apply({"a": tensor, "c": tensor})
 
 
@@ -99,8 +99,12 @@ def test_model_is_its_own_map() -> None:
 
 
 def test_models_without_a_map_say_what_is_left_over() -> None:
-    with pytest.raises(MappingError, match=r"the candidate lacks .* tensors"):
+    with pytest.raises(MappingError, match=r"the candidate lacks .* tensors") as raised:
         infer_mapping(nn.Linear(2, 3), nn.Conv2d(2, 3, 1, bias=False))
+    assert raised.value.unmapped_reference == ("bias",)
+    with pytest.raises(MappingError) as raised:
+        infer_mapping(nn.Linear(2, 3, bias=False), nn.Linear(2, 3))
+    assert raised.value.unmapped_candidate == ("bias",)
 
 
 def _aligned(reference: nn.Module, candidate: nn.Module) -> dict[str, str]:

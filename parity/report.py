@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from parity.passes import OUTPUT
@@ -221,8 +221,9 @@ def _check_table(checks: list[Check]) -> Table:
 
 def _layer_table(layers: list[Layer], origins: list[Place], *, all_layers: bool) -> Table:
     """Draws a row per layer; a block without an origin is folded into one row unless `all_layers` is wanted."""
-    table = Table("layer of the reference", "of the candidate", "same bits", "max ulp", "noise", "isolated",
-                  "accumulated", "status", box=None, pad_edge=False, header_style="bold")  # fmt: skip
+    names = Column("layer of the reference", overflow="fold"), Column("of the candidate", overflow="fold")
+    numbers = "same bits", "max ulp", "noise", "isolated", "accumulated", "status"
+    table = Table(*names, *numbers, box=None, pad_edge=False, header_style="bold")
     glue = defaultdict(list)
     for place in origins:
         if place.kind == "glue" and place.reference not in {x.reference for x in layers if x.status == "origin"}:

@@ -20,7 +20,7 @@ def test_planted_bug_is_divergent_and_placed(bug: str, tmp_path: Path) -> None:
     report = check(change.write(tmp_path), overrides=SMALL)
     assert report.verdict == "divergent", report
     assert report.origin is not None
-    assert change.origin in f"{report.reasons[0]}", report
+    assert change.origin in report.reasons[0], report
     assert report.origin.isolated > 1e-10
 
 

@@ -7,6 +7,7 @@ as activations and dropouts, are aligned by their place between aligned neighbou
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING
 from parity.tracing import Point
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from torch import nn
 
     from parity.mapping import WeightMap
@@ -34,6 +37,10 @@ class Alignment:
     unaligned: dict[str, str]
     order: tuple[str, ...]
     containers: frozenset[str]
+
+    def without(self, modules: Collection[str]) -> Alignment:
+        """Returns the alignment without these modules of the reference."""
+        return dataclasses.replace(self, pairs={c: r for c, r in self.pairs.items() if r not in modules})
 
     def to_reference(self, point: Point) -> Point:
         """Translates a point of the candidate's run into the reference's."""
@@ -74,7 +81,7 @@ def align(
     pairs |= {
         c: r
         for gap, c_modules in c_gaps.items()
-        if len(c_modules) == len(r_gaps.get(gap, []))
+        if gap in r_gaps and len(c_modules) == len(r_gaps[gap])
         for c, r in zip(c_modules, r_gaps[gap], strict=True)
     }
 

@@ -69,7 +69,7 @@ class Candidate:
         """
         try:
             module = self._build()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             given = ", ".join(f"{key}={value!r}" for key, value in self.arguments.items())
             raise ParityError(
                 f"the candidate {self.name}({given}) cannot be built: {type(error).__name__}: {error}; "
@@ -77,6 +77,8 @@ class Candidate:
             ) from error
         if not isinstance(module, nn.Module):
             raise ParityError(f"the candidate {self.name} returned {type(module).__name__}, expected a torch.nn.Module")
+        if any(map(nn.parameter.is_lazy, (*module.parameters(), *module.buffers()))):
+            raise ParityError(f"the candidate {self.name} has lazy layers without shapes; run it once before the check")
         return module
 
 
@@ -119,7 +121,10 @@ def resolve(
 def _bind(
     name: str, function: Callable[..., Any], config: Mapping[str, Any], arguments: dict[str, Any]
 ) -> tuple[dict[str, Any], tuple[str, ...], frozenset[str]]:
-    parameters = inspect.signature(function).parameters
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError) as error:
+        raise ParityError(f"the candidate {name} cannot be built: Python knows no signature of it") from error
     named = {k: p for k, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     unknown = [key for key in arguments if key not in named and not takes_any]
@@ -172,7 +177,7 @@ def _import_file(path: Path) -> Any:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise ParityError(f"the candidate {path} cannot be imported: {type(error).__name__}: {error}") from error
     return module
@@ -182,7 +187,7 @@ def _import_module(name: str) -> Any:
     _make_importable(Path.cwd())
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ParityError(f"the candidate {name} cannot be imported: {type(error).__name__}: {error}") from error
 
 

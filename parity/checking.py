@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import math
 import platform
 import re
 import sys
@@ -26,8 +27,8 @@ from parity.diagnosis import Check, Doubts
 from parity.errors import MappingError, ParityError, listed
 from parity.mapping import find as find_map
 from parity.report import Report, Top
-from parity.state import assigned, hold, lacks_values
-from parity.tracing import MODES, Mode, Run, call_order, can_switch_fastpath, cast, first_tensor
+from parity.state import assigned, fingerprint, hold, lacks_values
+from parity.tracing import MODES, Ambient, DropoutMasks, Mode, Run, call_order, can_switch_fastpath, cast, first_tensor
 from parity.weights import of_module as own_weights
 from parity.weights import resolve as resolve_weights
 from parity.weights import uniform
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from parity.alignment import Alignment
     from parity.candidate import Candidate
     from parity.mapping import WeightMap
+    from parity.tracing import Point
     from parity.weights import Weights
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -75,7 +77,7 @@ def check(
         input: `random`, or the path of a picture or of a folder of pictures.
         batch: images in the batch.
         seed: of synthetic weights, random images and dropout.
-        dtype: the dtype under test: float32, bfloat16 or float16.
+        dtype: the dtype under test beside float64: float32, bfloat16 or float16; float64 for nothing beside it.
         device: where to run.
         modes: names of `tracing.MODES`.
         progress: told what is being done, how many points are done, and of how many (0: not known).
@@ -86,6 +88,8 @@ def check(
     started = time.perf_counter()
     timings: dict[str, float] = {}
     _require_known(dtype, device, modes)
+    if not 0 <= seed < 2**63:
+        raise ParityError(f"--seed {seed}: expected a whole number from 0 to 2**63 - 1")
     with _timed(timings, "build"):
         setup = _set_up(candidate, reference, overrides or {}, candidate_args, weights, seed)
         shown = inputs.make(input, setup.weights, setup.image_size, batch, seed)
@@ -113,20 +117,19 @@ def check(
         )
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_random_state_kept())
+        stack.enter_context(_ambient_kept())
         with _timed(timings, "weights"):
             progress(f"weights {setup.weights.source}", 0, 0)
             state = {name: t.to(device) for name, t in setup.weights.state_dict(setup.reference).items()}
-            module = _with_values(module, setup.candidate, found.apply(state), stack)
             stack.enter_context(assigned(setup.reference, state))
             stack.enter_context(assigned(setup.twin, state))
-        models = _Models(setup.reference, module, setup.twin, shown.images.to(device), seed)
-        with _timed(timings, "align"), MODES["eval"].active(*models.all):
-            calls = [
-                call_order(model, models.images[:1], owner)
-                for model, owner in ((setup.reference, "reference"), (module, "candidate"))
-            ]
-            alignment = align(setup.reference, module, found, *calls)
+        images = shown.images.to(device)
+        with _timed(timings, "align"), MODES["eval"].active(setup.reference):
+            calls = call_order(setup.reference, images, "reference")
+            before = fingerprint(state)
+            module, candidate_calls = _ready(module, setup.candidate, found.apply(state), images, stack)
+            alignment = align(setup.reference, module, found, calls, candidate_calls)
+        models = _Models(setup.reference, module, setup.twin, images, seed)
 
         plan = [(MODES[mode], name) for name in dict.fromkeys(("float64", dtype)) for mode in modes]
         points = 2 * len(alignment.pairs)
@@ -137,7 +140,12 @@ def check(
             with _timed(timings, label):
                 checks.append(_run_check(models, alignment, mode, name, checks, step))
         with _timed(timings, "doubts"):
-            doubts = _doubts(models, checks, plan, dtype, synthetic=setup.is_synthetic)
+            doubts = _doubts(models, checks, dtype, synthetic=setup.is_synthetic)
+            after = fingerprint(state)
+    written = [name for name, checksum in before.items() if after[name] != checksum]
+    if written:
+        fault = f"the candidate writes to its own weights as it runs: {listed(written)}"
+        doubts = dataclasses.replace(doubts, unusable=(), faults=(fault, *doubts.faults))
 
     places = diagnosis.origins(checks, alignment)
     verdict, reasons = diagnosis.decide(checks, places, doubts)
@@ -172,6 +180,8 @@ def assert_parity(
         options: the other arguments of `check`.
     """
     report = check(candidate, reference, **options)
+    if require not in ("equivalent", "identical"):
+        raise ParityError(f"require={require!r}: expected 'equivalent' or 'identical'")
     accepted = ("identical",) if require == "identical" else ("identical", "equivalent")
     if report.verdict not in accepted:
         raise AssertionError(f"{report}")
@@ -285,6 +295,8 @@ def _set_up(
             )
         config = references.configuration_of(reference)
         chosen = resolve_weights("synthetic", "", seed) if weights else own_weights(reference)
+        if isinstance(candidate, nn.Module) and {*candidate.modules()} & {*reference.modules()}:
+            candidate = _sharing_copy(candidate)  # one module cannot be at two places of its run at a time
         found = candidates.resolve(candidate, config, candidate_args)
         name, module = type(reference).__name__, reference
     else:
@@ -292,7 +304,7 @@ def _set_up(
         config = references.configuration(name, overrides)
         chosen = resolve_weights(weights or "synthetic", name, seed)
         config |= {key: value for key, value in chosen.config.items() if key not in overrides}
-        config |= {rate: references.CHECKED_DROPOUT for rate in references.RATES if rate not in overrides}
+        config |= {rate: p for rate, p in references.CHECKED_DROPOUT.items() if rate not in overrides}
         found = candidates.resolve(candidate, config, candidate_args)
         # a candidate that takes no dropout is compared without
         config |= {rate: 0.0 for rate in references.RATES if rate not in {*overrides, *found.settings}}
@@ -306,18 +318,28 @@ def _sharing_copy(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, shared)
 
 
-def _with_values(
-    module: nn.Module, candidate: Candidate, state: dict[str, torch.Tensor], stack: contextlib.ExitStack
-) -> nn.Module:
-    """Holds `state` in the module until the stack unwinds; if tensors are left without values, in one built anew."""
-    inner = contextlib.ExitStack()
-    inner.enter_context(assigned(module, state))
-    if lacks_values(module):
-        inner.close()
-        module = candidate.build()
-        inner.enter_context(assigned(module, state))
-    stack.push(inner)
-    return module
+def _ready(
+    module: nn.Module,
+    candidate: Candidate,
+    state: dict[str, torch.Tensor],
+    images: torch.Tensor,
+    stack: contextlib.ExitStack,
+) -> tuple[nn.Module, list[Point]]:
+    """Holds `state` in the candidate until the stack unwinds, and returns it with the order of its modules' calls.
+
+    If tensors are left without values, or it cannot be run, it is built anew on a real device.
+    """
+    with contextlib.ExitStack() as trial:
+        trial.enter_context(assigned(module, state))
+        if not lacks_values(module):
+            with contextlib.suppress(ParityError), MODES["eval"].active(module):
+                order = call_order(module, images, "candidate")
+                stack.push(trial.pop_all())
+                return module, order
+    module = candidate.build()
+    stack.enter_context(assigned(module, state))
+    with MODES["eval"].active(module):
+        return module, call_order(module, images, "candidate")
 
 
 def _run_check(
@@ -331,27 +353,55 @@ def _run_check(
     name = f"forward/{mode.name}/{dtype}"
     exact = dtype == "float64"
     if not mode.fastpath and not can_switch_fastpath():
-        return Check(name, exact, skipped=f"torch {torch.__version__} has no switch for the native attention kernel")
-    free = _run_pass(models, alignment, mode, DTYPES[dtype], progress)
-    note = None
+        why = f"torch {torch.__version__} has no switch for the native attention kernel"
+        return Check(name, mode, exact, skipped=why)
+    run = functools.partial(_run_pass, models, dtype=DTYPES[dtype], progress=progress)
+    if not exact:  # what float64 has shown of this mode holds for every dtype
+        same = next(check for check in earlier if check.mode.name == mode.name)
+        if same.skipped:
+            return dataclasses.replace(same, name=name, exact=False)
+        free = run(alignment.without(same.elsewhere), same.mode)
+        return Check(name, same.mode, exact, free, elsewhere=same.elsewhere)
+
+    free = run(alignment, mode)
     if mode.train and not free.measured[passes.OUTPUT].same_function:
-        aligned_mode = dataclasses.replace(mode, same_masks=True)
-        aligned = _run_pass(models, alignment, aligned_mode, DTYPES[dtype], progress)
-        if _agrees_better(aligned, free):
-            mode, free = aligned_mode, aligned
-            note = "dropout masks drawn in logical order, since the two models lay out memory differently"
-    forced = None
-    if exact and not free.identical and not any(check.dirty for check in earlier):
-        is_first = not any(check.exact and check.free for check in earlier)
-        if is_first or not all(m.same_function for m in free.measured.values()):
-            forced = _run_pass(models, alignment, mode, DTYPES[dtype], progress, forced=True)
-    return Check(name, exact, free, forced, note=note)
+        with_same_masks = dataclasses.replace(mode, same_masks=True)
+        aligned = run(alignment, with_same_masks)
+        if aligned.measured[passes.OUTPUT].relative < free.measured[passes.OUTPUT].relative / 1000:
+            mode, free = with_same_masks, aligned
+        elif _drops_alike_elsewhere(models, mode):
+            why = "both drop at the same rates and as often, but over another layout, so that masks cannot be aligned"
+            return Check(name, mode, exact, skipped=why)
+    elsewhere = _drawn_elsewhere(free)
+    if elsewhere:
+        alignment = alignment.without(elsewhere)
+        free = run(alignment, mode)
+    check = Check(name, mode, exact, free, elsewhere=elsewhere)
+    is_first = not any(other.free for other in earlier)
+    is_off = is_first or not all(m.same_function for m in free.measured.values())
+    if free.identical or not is_off or any(other.dirty for other in earlier):
+        return check
+    return dataclasses.replace(check, forced=run(alignment, mode, forced=True))
 
 
-def _agrees_better(one: passes.Pass, other: passes.Pass) -> bool:
-    """Whether the logits of `one` are closer together than those of `other`, beyond what rounding can do."""
-    distances = [shown.measured[passes.OUTPUT].relative for shown in (one, other)]
-    return distances[0] < distances[1] / 1000
+def _drawn_elsewhere(free: passes.Pass) -> frozenset[str]:
+    """Returns the modules that are off by far although the logits agree, in float64; none if the logits don't."""
+    if not free.measured[passes.OUTPUT].same_function:
+        return frozenset()
+    return frozenset(
+        point.module for point, m in free.measured.items() if m.problem or m.relative > measuring.ELSEWHERE_BOUND
+    )
+
+
+def _drops_alike_elsewhere(models: _Models, mode: Mode) -> bool:
+    """Whether both models draw as many dropout masks of the same sizes and rates, but in other shapes."""
+    drawn = []
+    for model, owner in ((models.reference, "reference"), (models.candidate, "candidate")):
+        with mode.active(model), DropoutMasks() as masks:
+            Run(model, models.images, set(), models.seed, owner).finish()
+        drawn.append(masks.drawn)
+    sizes = [sorted((rate, math.prod(shape)) for rate, shape in masks) for masks in drawn]
+    return sizes[0] == sizes[1] and sorted(drawn[0]) != sorted(drawn[1])
 
 
 def _run_pass(
@@ -362,47 +412,77 @@ def _run_pass(
     progress: Callable[[], None],
     *,
     forced: bool = False,
+    late: bool = True,
 ) -> passes.Pass:
     images = models.images.to(dtype)
-    references_watched, candidates_watched = set(alignment.pairs.values()), set(alignment.pairs)
-    with (
-        mode.active(*models.all),
-        cast(models.reference, dtype),
-        cast(models.candidate, dtype),
-        contextlib.ExitStack() as s,
-    ):
+    watched = set(alignment.pairs.values()), set(alignment.pairs)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mode.active(*models.all))
+        stack.enter_context(cast(models.reference, dtype))
+        stack.enter_context(cast(models.candidate, dtype, late=late))
         truth = None
         if dtype != torch.float64:
-            s.enter_context(cast(models.twin, torch.float64))
-            truth = Run(models.twin, models.images.double(), references_watched, models.seed, "reference")
-        return passes.in_step(
-            Run(models.reference, images, references_watched, models.seed, "reference"),
-            Run(models.candidate, images, candidates_watched, models.seed, "candidate"),
-            alignment,
-            truth=truth,
-            forced=forced,
-            progress=progress,
-        )
+            stack.enter_context(cast(models.twin, torch.float64))
+            truth = Run(models.twin, models.images.double(), watched[0], models.seed, "reference")
+        try:
+            return passes.in_step(
+                Run(models.reference, images, watched[0], models.seed, "reference"),
+                Run(models.candidate, images, watched[1], models.seed, "candidate"),
+                alignment,
+                truth=truth,
+                forced=forced,
+                progress=progress,
+            )
+        except ParityError:
+            if not late or dtype != torch.float64:
+                raise
+    # perhaps a block's parameters are used without calling the block
+    return _run_pass(models, alignment, mode, dtype, progress, forced=forced, late=False)
 
 
-def _doubts(
-    models: _Models, checks: list[Check], plan: list[tuple[Mode, str]], dtype: str, *, synthetic: bool
-) -> Doubts:
-    """Looks for what would make the comparison worthless."""
-    made = [(check, mode, name) for check, (mode, name) in zip(checks, plan, strict=True) if check.free]
+def _bare_run(
+    model: nn.Module,
+    images: torch.Tensor,
+    mode: Mode,
+    dtype: torch.dtype,
+    seed: int,
+    owner: str,
+    *,
+    late: bool = True,
+) -> Run:
+    """Runs a model to its end with nobody watching."""
+    try:
+        with mode.active(model), cast(model, dtype, late=late):
+            run = Run(model, images.to(dtype), set(), seed, owner)
+            run.finish()
+    except ParityError:
+        if not late or dtype != torch.float64:
+            raise
+        return _bare_run(model, images, mode, dtype, seed, owner, late=False)
+    return run
+
+
+def _doubts(models: _Models, checks: list[Check], dtype: str, *, synthetic: bool) -> Doubts:
+    """Looks for what the checks cannot show, and for what would make them worthless."""
+    made = [check for check in checks if check.free]
     unusable: list[str] = []
+    faults: list[str] = []
     blind: list[str] = []
-    for check, mode, name in [entry for entry in made if entry[2] == dtype][:1]:
+    for check in [check for check in made if check.name.endswith(dtype)][:1]:
         assert check.free is not None
-        outputs = (models.reference, "reference", check.free.reference_output), (
-            models.candidate, "candidate", check.free.candidate_output)  # fmt: skip
-        for model, owner, watched in outputs:
-            unusable += _unsteady(model, owner, watched, models, mode, DTYPES[name])
-    if any(m.problem == measuring.NOT_FINITE for check, *_ in made for m in check.free.measured.values()):  # type: ignore[union-attr]
+        for model, owner, watched in (
+            (models.reference, "reference", check.free.reference_output),
+            (models.candidate, "candidate", check.free.candidate_output),
+        ):
+            unusable += _unsteady(model, owner, watched, models, check.mode, DTYPES[dtype])
+    measured = [m for check in made if check.free for m in check.free.measured.values()]
+    if any(m.problem == measuring.NOT_FINITE for m in measured):
         unusable.append(
             "the reference itself has values that are not finite (NaN or infinity); use other weights or inputs"
         )
-    for check, *_ in made[:1]:
+    if not unusable:
+        faults += _faults_on_other_batches(models)
+    for check in made[:1]:
         assert check.free is not None
         why = measuring.is_degenerate(check.free.reference_output)
         if why:
@@ -416,22 +496,51 @@ def _doubts(
             f"{len(dead)} parameters of the reference have no effect on its logits (gradient exactly 0), so wrong ones "
             f"would not show: {listed(dead)}"
         )
-    return Doubts(tuple(unusable), tuple(blind))
+    return Doubts(tuple(unusable), tuple(blind), tuple(faults))
+
+
+def _faults_on_other_batches(models: _Models) -> list[str]:
+    """Compares the bare logits of other images, in batches of one, of two and of the checks' own size.
+
+    A mistake may depend on the batch's size, and a model that remembers something answers an old question.
+    """
+    faults = []
+    size = models.images.shape[-1]
+    for batch in sorted({1, 2, len(models.images)}):
+        images = uniform(f"{models.seed}/other batch {batch}", (batch, 3, size, size)).to(models.images.device)
+        for dtype in (torch.float32, torch.float64):  # float64 only if the bits differ in float32
+            mode, seed = MODES["eval"], models.seed
+            expected = _bare_run(models.reference, images, mode, dtype, seed, "reference")
+            try:
+                found = _bare_run(models.candidate, images, mode, dtype, seed, "candidate")
+            except ParityError as error:
+                faults.append(f"a batch of {batch} is not possible: {error}")
+                break
+            assert expected.output is not None
+            assert found.output is not None
+            measurement = measuring.compare(expected.output, found.output)
+            if found.has_changed_its_input:
+                faults.append("the candidate writes to the images it is given, which others may still need")
+            if measurement.identical:
+                break
+            if dtype == torch.float64 and not measurement.same_function:
+                size_of = measurement.problem or f"relative error {measurement.relative:.2g}"
+                faults.append(f"not the same function on other images in a batch of {batch}: logits with {size_of}")
+    return list(dict.fromkeys(faults))
 
 
 def _unsteady(
     model: nn.Module, owner: str, watched: torch.Tensor, models: _Models, mode: Mode, dtype: torch.dtype
 ) -> list[str]:
     """Checks that a bare run, without hooks, has the bits of the watched one."""
-
-    def bare() -> torch.Tensor:
-        with mode.active(model), cast(model, dtype):
-            return Run(model, models.images.to(dtype), set(), models.seed, owner).finish().detach()
-
-    first = bare()
+    run = functools.partial(_bare_run, model, models.images, mode, dtype, models.seed, owner)
+    first = run().output
+    assert first is not None
     if torch.equal(first, watched) or not measuring.is_finite(watched):
         return []
-    if torch.equal(first, bare()):
+    second = run().output
+    assert second is not None
+    if torch.equal(first, second):
         return [f"watching the {owner}'s modules changes its result; it must not look at its own hooks"]
     return [f"the {owner} is not deterministic: two runs on the same input, weights and random state differ"]
 
@@ -464,7 +573,7 @@ def _dead_parameters(models: _Models) -> list[str]:
 
 
 def _top5(checks: list[Check], pictures: tuple[str, ...], categories: Sequence[str]) -> list[Top]:
-    shown = next((check.free for check in checks if check.free and not check.exact), None)
+    shown = next((check.free for check in reversed(checks) if check.free), None)
     if shown is None:
         return []
 
@@ -483,6 +592,8 @@ def _require_known(dtype: str, device: str, modes: Sequence[str]) -> None:
     for mode in modes:
         if mode not in MODES:
             raise ParityError(f"--modes {mode}: expected some of {', '.join(MODES)}")
+    if device == "meta":
+        raise ParityError("--device meta: it has shapes and no values, so nothing can be compared; use --device cpu")
     try:
         torch.empty(1, dtype=torch.float64, device=device)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
@@ -512,12 +623,14 @@ def _peak_memory() -> int | None:
 
 
 @contextlib.contextmanager
-def _random_state_kept() -> Iterator[None]:
-    state = torch.get_rng_state()
+def _ambient_kept() -> Iterator[None]:
+    """Puts back what a candidate's constructor or forward pass may change for everybody."""
+    ambient, threads = Ambient.now(), torch.get_num_threads()
     try:
         yield
     finally:
-        torch.set_rng_state(state)
+        ambient.restore()
+        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager

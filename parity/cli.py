@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
-    except ParityError as error:
+    except Exception as error:  # noqa: BLE001  (no crash may look like a verdict)
         if options.traceback:
-            raise
-        print(f"parity: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    except BrokenPipeError:  # whoever reads our stdout has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            traceback.print_exc()
+        is_users = isinstance(error, ParityError)
+        what = error if is_users else f"a bug in parity itself, {type(error).__name__}: {error}; please report it"
+        hint = "" if is_users or options.traceback else " with what --traceback shows"
+        print(f"parity: {what}{hint}", file=sys.stderr)
         return USAGE_ERROR
     return status
 
@@ -110,10 +111,7 @@ def _check(options: argparse.Namespace) -> int:
             modes=options.modes.split(",") if options.modes else tuple(MODES),
             progress=progress,
         )
-    if options.json == "-":
-        print(report.to_json())
-    else:
-        _show(report, options)
+    _print(f"{report.to_json()}\n" if options.json == "-" else _rendered(report, options))
     if options.json not in (None, "-"):
         _write(Path(options.json), report.to_json())
     if options.require == "identical" and report.verdict == "equivalent":
@@ -122,12 +120,23 @@ def _check(options: argparse.Namespace) -> int:
     return report.exit_status
 
 
-def _show(report: Report, options: argparse.Namespace) -> None:
+def _rendered(report: Report, options: argparse.Namespace) -> str:
     from rich.console import Console  # noqa: PLC0415  (keeps --help quick)
 
     # a table that goes to a file or a pipe is not cut to some terminal's width
-    console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 200)
-    console.print(report.verdict if options.quiet else report.render(all_layers=options.all_layers), highlight=False)
+    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200)
+    with console.capture() as capture:
+        console.print(report.verdict if options.quiet else report.render(all_layers=options.all_layers), crop=False)
+    return capture.get()
+
+
+def _print(text: str) -> None:
+    """Writes to stdout; whoever reads it may stop early, which says nothing about the verdict."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager
@@ -170,8 +179,12 @@ def _require_folder(path: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file whole or not at all; what is no ordinary file, such as a pipe, is written to as it is."""
+    path = path.resolve()
     try:
+        if path.exists() and not path.is_file():
+            path.write_text(text + "\n", encoding="utf-8")
+            return
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -5,24 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 
-from parity.plugin import setting
+from parity.plugin import register_profiles, setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from parity.report import Report
 
-# pytest parity/ --hypothesis-profile=thorough
-_common = {
-    "deadline": None,
-    "derandomize": True,
-    "print_blob": True,
-    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
-}
-settings.register_profile("parity", max_examples=100, **_common)  # type: ignore[arg-type]
-settings.register_profile("thorough", max_examples=1000, **(_common | {"derandomize": False}))  # type: ignore[arg-type]
+register_profiles()
 settings.load_profile("parity")
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from parity.alignment import Alignment
     from parity.measuring import Measurement
     from parity.passes import Pass
-    from parity.tracing import Point
+    from parity.tracing import Mode, Point
 
 Verdict = Literal["identical", "equivalent", "divergent", "inconclusive"]
 Status = Literal["clean", "origin", "propagated", "not compared"]
@@ -25,19 +25,29 @@ class Check:
 
     Attributes:
         name: such as `forward/eval/float64`.
+        mode: how both models were run.
         exact: in float64, where the question is *same function?*; otherwise it is *same bits?*.
         free: the free pass, or None if the check was not made.
         forced: the forced pass; None where the free one shows no difference that it could explain.
         skipped: why the check was not made.
-        note: how it was made, where that is not the plain way.
+        elsewhere: modules of the reference that this check could not compare, since the candidate, right as it is,
+            draws their boundaries elsewhere.
     """
 
     name: str
+    mode: Mode
     exact: bool
     free: Pass | None = None
     forced: Pass | None = None
     skipped: str | None = None
-    note: str | None = None
+    elsewhere: frozenset[str] = frozenset()
+
+    @property
+    def note(self) -> str | None:
+        """How the check was made, where that is not the plain way."""
+        if self.mode.same_masks:
+            return "dropout masks drawn in logical order, since the two models lay out memory differently"
+        return None
 
     @property
     def isolated(self) -> Pass | None:
@@ -127,15 +137,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class Doubts:
-    """What makes a comparison worthless, one sentence each.
+    """What the checks themselves don't show, one sentence each.
 
     Attributes:
         unusable: nothing that was measured counts (a candidate that is not deterministic ...).
         blind: differences that were found count, but finding none means nothing (all logits zero ...).
+        faults: differences that no tensor of the checks shows (an input that is written to ...).
     """
 
     unusable: tuple[str, ...] = ()
     blind: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
 
 
 def origins(checks: list[Check], alignment: Alignment) -> list[Place]:
@@ -192,7 +204,13 @@ def layers(checks: list[Check], alignment: Alignment) -> list[Layer]:
         free = [(c, p, m) for c in checks if c.free for p, m in _leaves(c.free, module)]
         own = [m.relative for c in checks if c.exact and c.isolated for _, m in _leaves(c.isolated, module)]
         if not free:
-            rows.append(_not_compared(module, candidates[module], "no check was made"))
+            is_elsewhere = any(module in check.elsewhere for check in checks)
+            why = (
+                "the logits agree, and the candidate draws this boundary elsewhere"
+                if is_elsewhere
+                else "no check saw it"
+            )
+            rows.append(_not_compared(module, candidates[module], why))
             continue
         exact = [m.relative for c, _, m in free if c.exact]
         inexact = [(c.free.noise.get(p, 1.0), m.max_ulp) for c, p, m in free if not c.exact and c.free]
@@ -230,8 +248,8 @@ def decide(checks: list[Check], places: list[Place], doubts: Doubts) -> tuple[Ve
         return "inconclusive", list(doubts.unusable)
     made = [check for check in checks if check.free]
     divergent = [check for check in made if check.verdict == "divergent"]
-    if divergent:
-        return "divergent", _why_divergent(divergent, places)
+    if divergent or doubts.faults:
+        return "divergent", [*_why_divergent(divergent, places), *doubts.faults]
     if doubts.blind:
         return "inconclusive", list(doubts.blind)
     if not any(check.exact for check in made):

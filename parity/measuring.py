@@ -17,6 +17,11 @@ SAME_FUNCTION_BOUND = 1e-12
 # float32 to bfloat16 makes it some 10,000.
 NOISE_BOUND = 8.0
 
+# Where the logits agree in float64, a point between that is off by more than this is not wrong but placed elsewhere (a
+# dropout inside the attention module, a final norm of the class token only): an error of this size would not vanish on
+# its way to the logits. Smaller ones are judged as errors, since the logits may dilute them below the bound.
+ELSEWHERE_BOUND = 1e-3
+
 # the problem of a measurement whose reference is at fault
 NOT_FINITE = "values of the reference that are not finite"
 

@@ -7,6 +7,7 @@ before, and nothing else. That is the isolated error of a module, or of the glue
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from parity.measuring import Measurement, compare, compare_all, noise_ratio
 from parity.tracing import Event, Point, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import torch
 
@@ -84,22 +85,14 @@ def in_step(
     Raises:
         ParityError: one of the models failed.
     """
-    expected_run, true_run = _Follower(reference), _Follower(truth) if truth else None
+    true_run = _Follower(truth) if truth else None
     measured: dict[Point, Measurement] = {}
     noise: dict[Point, float | None] = {}
     try:
-        substitute: Tensors | None = None
-        while (event := candidate.advance(substitute)) is not None:
-            substitute = None
-            point = alignment.to_reference(event.point)
-            expected = expected_run.until(point)
-            assert expected is not None, f"aligned modules are called equally often, yet there is no {point}"
-            measured[point] = _measure(expected, event)
-            if not measured[point].identical:
-                if true_run and expected and (exact := true_run.until(point)):
-                    noise[point] = noise_ratio(expected[0], event.tensors[0], exact[0])
-                if forced and measured[point].problem is None:
-                    substitute = _fitting(expected, event)
+        for point, expected, event, measurement in steps(reference, candidate, alignment, forced=forced):
+            measured[point] = measurement
+            if not measurement.identical and true_run and (exact := true_run.until(point)):
+                noise[point] = noise_ratio(expected[0], event.tensors[0], _in_layout_of(event.tensors[0], exact[0]))
             progress()
         outputs = reference.finish(), _output(candidate)
         measured[OUTPUT] = compare(*outputs)
@@ -112,6 +105,32 @@ def in_step(
     return Pass(measured, noise, outputs[0].detach(), outputs[1].detach())
 
 
+def steps(
+    reference: Run, candidate: Run, alignment: Alignment, *, forced: bool
+) -> Iterator[tuple[Point, Tensors, Event, Measurement]]:
+    """Runs both models in step to the candidate's end and yields what passes each aligned point.
+
+    Yields:
+        The point, the reference's tensors in the layout of the candidate's, the candidate's event, and their distance.
+        Points where no layout step that the shapes determine makes the two comparable are passed over.
+    """
+    expected_run = _Follower(reference)
+    substitute: Tensors | None = None
+    while (event := candidate.advance(substitute)) is not None:
+        substitute = None
+        point = alignment.to_reference(event.point)
+        tensors = expected_run.until(point)  # None where a mode calls a module more often than its counterpart
+        if not tensors or not event.tensors:
+            continue
+        expected = _fitting(tensors, event)
+        if point.moment == "enter" and _is_rearranged(expected[0], event.tensors[0]):
+            continue
+        measurement = compare_all(expected, event.tensors[: len(expected)])
+        if forced and not measurement.identical and measurement.problem is None:
+            substitute = expected
+        yield point, expected, event, measurement
+
+
 def _output(run: Run) -> torch.Tensor:
     assert run.output is not None
     return run.output
@@ -121,14 +140,30 @@ def _fitting(expected: Tensors, event: Event) -> Tensors:
     """Returns one reference tensor for every tensor of the candidate's event.
 
     What leaves a module is its first tensor (the second one of an attention is its weights, which not every
-    implementation returns). What enters may be one tensor in one model and several copies of it in the other.
+    implementation returns). What enters may be one tensor in one model and several copies of it in the other; tensors
+    of another shape than the first, such as a mask, are not compared.
     """
-    count = 1 if event.point.moment == "leave" else len(event.tensors)
-    return [*expected, *expected[-1:] * count][:count]
+    first = event.tensors[0]
+    if event.point.moment == "leave":
+        return [_in_layout_of(first, expected[0])]
+    alike = list(itertools.takewhile(lambda tensor: tensor.shape == first.shape, event.tensors))
+    fitting = [*expected, *expected[-1:] * len(alike)][: len(alike)]
+    return [_in_layout_of(first, tensor) for tensor in fitting]
 
 
-def _measure(expected: Tensors, event: Event) -> Measurement:
-    if not expected or not event.tensors:
-        return compare_all(expected, event.tensors)
-    fitting = _fitting(expected, event)
-    return compare_all(fitting, event.tensors[: len(fitting)])
+def _in_layout_of(actual: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    """Rearranges the reference's tensor as the candidate's is, if the two shapes leave but one way to do so.
+
+    Feature maps (B, D, h, w) against tokens (B, N, D), and (B, N, D) against (N, B, D).
+    """
+    choices = [expected]
+    if expected.ndim == 4 and actual.ndim == 3:
+        choices.append(expected.flatten(2).transpose(1, 2))
+    elif expected.ndim == actual.ndim == 3 and expected.shape[0] != expected.shape[1]:
+        choices.append(expected.transpose(0, 1))
+    return next((choice for choice in choices if choice.shape == actual.shape), expected)
+
+
+def _is_rearranged(expected: torch.Tensor, actual: torch.Tensor) -> bool:
+    """Whether the two hold equally many values in shapes that cannot be compared, such as an image and its patches."""
+    return expected.shape != actual.shape and expected.numel() == actual.numel()

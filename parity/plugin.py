@@ -42,6 +42,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         parser.addini(setting.ini, setting.help, default=setting.default)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes the profile known before Hypothesis looks for it, if it is the one that was asked for."""
+    if config.getoption("hypothesis_profile", None) == "thorough":
+        register_profiles()
+
+
+def register_profiles() -> None:
+    """Registers the Hypothesis profiles of the suite: `parity`, its default, and `thorough`."""
+    from hypothesis import HealthCheck, settings  # noqa: PLC0415  (only the suite needs it)
+
+    unhurried = [HealthCheck.too_slow, HealthCheck.data_too_large]
+    settings.register_profile(
+        "parity", max_examples=100, derandomize=True, deadline=None, print_blob=True, suppress_health_check=unhurried
+    )
+    settings.register_profile(
+        "thorough", max_examples=1000, deadline=None, print_blob=True, suppress_health_check=unhurried
+    )
+
+
 def setting(config: pytest.Config, name: str) -> str:
     """Returns the value of a setting by its ini name: the option if given, else the ini file's, else the default."""
     value = config.getoption(name)

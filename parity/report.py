@@ -113,7 +113,7 @@ class Report:
             "top5": [asdict(top) for top in self.top5],
             "timings": self.timings,
             "peak_memory": self.peak_memory,
-            "complete": True,
+            "complete": self.mapping is not None,
         }
         finite: dict[str, Any] = _only_finite(report)
         return finite
@@ -132,27 +132,32 @@ class Report:
         if self.checks:
             parts += [_check_table(self.checks), _layer_table(self.layers, self.origins, all_layers=all_layers)]
         parts += [_top_table(top) for top in self.top5]
-        parts += [Text(f"- {reason}") for reason in self.reasons]
+        parts += [_line(f"- {reason}") for reason in self.reasons]
         if "total" in self.timings:
             memory = f", peak memory {self.peak_memory / 2**30:.1f} GiB" if self.peak_memory else ""
-            parts.append(Text(f"took {self.timings['total']:.1f} s{memory}"))
+            parts.append(_line(f"took {self.timings['total']:.1f} s{memory}"))
         compared = sum(layer.status != "not compared" for layer in self.layers)
-        last = Text(f"{self.verdict}", style=_COLOURS[self.verdict])
+        last = _line(self.verdict, style=_COLOURS[self.verdict])
         last.append(
             f": {self.candidate['name']} and {self.reference['name']}, {compared} layers compared", style="default"
         )
         return Group(*parts, last)
 
     def __str__(self) -> str:
-        console = Console(width=140, no_color=True)
+        console = Console(width=140, no_color=True, markup=False)
         with console.capture() as capture:
-            console.print(self.render())
+            console.print(self.render(), crop=False)
         return capture.get().rstrip()
 
     def _repr_html_(self) -> str:
-        console = Console(width=140, record=True, file=io.StringIO())
+        console = Console(width=140, record=True, file=io.StringIO(), markup=False)
         console.print(self.render())
         return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+
+def _line(text: str, style: str = "") -> Text:
+    """Returns a text that stays on one line however long it is."""
+    return Text(text, style=style, no_wrap=True, overflow="ignore")
 
 
 def _only_finite(value: Any) -> Any:

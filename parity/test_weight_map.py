@@ -39,6 +39,36 @@ def test_parameter_counts_at_the_swag_sizes_are_the_published_ones(candidate: st
     assert sum(p.numel() for p in ours.parameters()) == swag.parameters
 
 
+def test_map_is_the_one_that_a_reader_would_write(reference: str) -> None:
+    """Written out by hand for one block, so that a bijection that mixes tensors up doesn't pass."""
+    pair = build_pair("vit:ViT", reference, overrides=SMALL | {"num_layers": 1, "representation_size": 8})
+    block, ours = "encoder.layers.encoder_layer_0", "attn_layers.0"
+    assert {entry.reference: entry.candidate for entry in pair.mapping.entries} == {
+        "class_token": "cls_token",
+        "conv_proj.weight": "patches.patch.weight",
+        "conv_proj.bias": "patches.patch.bias",
+        "encoder.pos_embedding": "pos_embedding",
+        f"{block}.ln_1.weight": f"{ours}.pre_norm.weight",
+        f"{block}.ln_1.bias": f"{ours}.pre_norm.bias",
+        f"{block}.self_attention.in_proj_weight": f"{ours}.attention.in_proj_weight",
+        f"{block}.self_attention.in_proj_bias": f"{ours}.attention.in_proj_bias",
+        f"{block}.self_attention.out_proj.weight": f"{ours}.attention.out_proj.weight",
+        f"{block}.self_attention.out_proj.bias": f"{ours}.attention.out_proj.bias",
+        f"{block}.ln_2.weight": f"{ours}.norm.weight",
+        f"{block}.ln_2.bias": f"{ours}.norm.bias",
+        f"{block}.mlp.0.weight": f"{ours}.MLP.0.weight",
+        f"{block}.mlp.0.bias": f"{ours}.MLP.0.bias",
+        f"{block}.mlp.3.weight": f"{ours}.MLP.3.weight",
+        f"{block}.mlp.3.bias": f"{ours}.MLP.3.bias",
+        "encoder.ln.weight": "ln.weight",
+        "encoder.ln.bias": "ln.bias",
+        "heads.pre_logits.weight": "pre_logits.weight",
+        "heads.pre_logits.bias": "pre_logits.bias",
+        "heads.head.weight": "head.weight",
+        "heads.head.bias": "head.bias",
+    }
+
+
 def test_round_trip_gives_the_same_tensors(candidate: str, reference: str) -> None:
     pair = build_pair(candidate, reference, overrides=SMALL)
     original = pair.reference.state_dict()

@@ -6,13 +6,14 @@ is looked at after a later in-place operation could have changed it. While it st
 tensors to go on with (teacher forcing).
 
 Runs are greenlets: they switch inside one thread, which leaves torch's thread pools and their numerics alone. What a
-model may change while it runs, the random generator and the grad mode, belongs to each run and is swapped when it goes
-on.
+model may change while it runs (random generator, grad mode, autocast, default dtype) belongs to each run and is swapped
+when it goes on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -78,7 +79,7 @@ class Mode:
                 model.train(self.train)
             if flag:
                 flag.set_fastpath_enabled(self.fastpath)
-            masks: Any = _MasksInLogicalOrder() if self.same_masks else contextlib.nullcontext()  # type: ignore[no-untyped-call]
+            masks: Any = DropoutMasks() if self.same_masks else contextlib.nullcontext()
             with torch.set_grad_enabled(self.grad), _no_saved_tensors(), masks:
                 yield
         finally:
@@ -110,18 +111,55 @@ def _no_saved_tensors() -> torch.autograd.graph.saved_tensors_hooks:
     return torch.autograd.graph.saved_tensors_hooks(lambda _: nothing, lambda packed: packed)
 
 
-class _MasksInLogicalOrder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Draws dropout masks in the order of their indices.
+class DropoutMasks(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Draws dropout masks in the order of their indices, and keeps their rates and shapes in `drawn`.
 
     Torch draws a mask in the order in which the input lies in memory. Two right implementations whose attention leaves
     its output in another layout therefore drop other elements under the same random state.
     """
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.drawn: list[tuple[float, tuple[int, ...]]] = []
+
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function is torch.ops.aten.bernoulli_.float:
             mask, *options = args
+            self.drawn.append((options[0], tuple(mask.shape)))
             return mask.copy_(torch.empty(mask.shape, dtype=mask.dtype, device=mask.device).bernoulli_(*options))
         return function(*args, **(kwargs or {}))
+
+
+@dataclass(frozen=True)
+class Ambient:
+    """What torch computes with besides a call's arguments, and a model may change."""
+
+    grad: bool
+    random: torch.Tensor
+    default_dtype: torch.dtype
+    autocast: tuple[bool, torch.dtype]
+
+    @classmethod
+    def now(cls) -> Ambient:
+        """Returns the state of this moment."""
+        if hasattr(torch, "get_autocast_dtype"):  # since torch 2.4
+            autocast = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+        else:
+            autocast = torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype()
+        return cls(torch.is_grad_enabled(), torch.get_rng_state(), torch.get_default_dtype(), autocast)
+
+    def restore(self) -> None:
+        """Puts torch into this state."""
+        torch.set_grad_enabled(self.grad)
+        torch.set_rng_state(self.random)
+        torch.set_default_dtype(self.default_dtype)
+        enabled, dtype = self.autocast
+        if hasattr(torch, "set_autocast_dtype"):
+            torch.set_autocast_enabled("cpu", enabled)
+            torch.set_autocast_dtype("cpu", dtype)
+        else:
+            torch.set_autocast_cpu_enabled(enabled)
+            torch.set_autocast_cpu_dtype(dtype)
 
 
 class Run:
@@ -129,7 +167,7 @@ class Run:
 
     Args:
         model: runs in the mode it is in.
-        inputs: its only argument.
+        inputs: its only argument, of which the run takes a copy, since a model may write to it.
         watched: names of the modules to stop at.
         seed: of this run's own random generator.
         owner: who the model is, for messages.
@@ -138,13 +176,13 @@ class Run:
     def __init__(self, model: nn.Module, inputs: torch.Tensor, watched: set[str], seed: int, owner: str) -> None:
         self.output: torch.Tensor | None = None
         self._model = model
-        self._inputs = inputs
+        self._inputs = inputs.clone()
+        self._untouched_inputs = inputs
         self._watched = watched
         self._owner = owner
         self._calls: dict[str, int] = {}
         self._open: list[str] = []
-        self._grad = torch.is_grad_enabled()
-        self._random = torch.Generator().manual_seed(seed).get_state()
+        self._ambient = dataclasses.replace(Ambient.now(), random=torch.Generator().manual_seed(seed).get_state())
         self._greenlet = greenlet.greenlet(self._forward)
 
     def advance(self, forced: Tensors | None = None) -> Event | None:
@@ -156,17 +194,15 @@ class Run:
         Raises:
             ParityError: the model raised, or returned no tensor.
         """
-        outer = torch.is_grad_enabled(), torch.get_rng_state()
-        torch.set_grad_enabled(self._grad)
-        torch.set_rng_state(self._random)
+        outer = Ambient.now()
+        self._ambient.restore()
         try:
             event = self._greenlet.switch(forced)
             assert event is None or isinstance(event, Event)
             return event
         finally:
-            self._grad, self._random = torch.is_grad_enabled(), torch.get_rng_state()
-            torch.set_grad_enabled(outer[0])
-            torch.set_rng_state(outer[1])
+            self._ambient = Ambient.now()
+            outer.restore()
 
     def finish(self) -> torch.Tensor:
         """Runs to the end without looking and returns the output."""
@@ -174,6 +210,11 @@ class Run:
             pass
         assert self.output is not None
         return self.output
+
+    @property
+    def has_changed_its_input(self) -> bool:
+        """Whether the model has written to the tensor that it was given."""
+        return not torch.equal(self._inputs, self._untouched_inputs)
 
     def close(self) -> None:
         """Gives the run up where it stands and takes the hooks off the model."""
@@ -188,7 +229,7 @@ class Run:
                     handles.append(module.register_forward_pre_hook(self._entering(name), with_kwargs=True))
                     handles.append(module.register_forward_hook(self._leaving(name)))
             self.output = first_tensor(self._model(self._inputs))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             where = f" in {self._open[-1]}" if self._open else ""
             raise ParityError(
                 f"the {self._owner} failed{where} on an input of shape {tuple(self._inputs.shape)}: "
@@ -268,11 +309,12 @@ def _map_leaves(function: Callable[[Any], Any], values: Any) -> Any:
 
 
 @contextlib.contextmanager
-def cast(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+def cast(model: nn.Module, dtype: torch.dtype, *, late: bool = True) -> Iterator[None]:
     """Holds the parameters and buffers of `model` in `dtype` for as long as the context lasts.
 
     A cast to a wider dtype is exact, so it can be made late: a block (a child of a `ModuleList` or `Sequential`) is
-    widened when it is entered and let go when it is left, and only one block at a time exists in float64.
+    widened when it is entered and let go when it is left, and only one block at a time exists in float64. A model that
+    uses a block's parameters without calling the block needs `late=False`.
     """
 
     def converted(_: str, tensor: torch.Tensor) -> torch.Tensor | None:
@@ -282,10 +324,10 @@ def cast(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     def is_wider(tensor: torch.Tensor) -> bool:
         return tensor.is_floating_point() and torch.finfo(dtype).bits > torch.finfo(tensor.dtype).bits
 
-    blocks = list(_blocks(model)) if all(map(is_wider, model.parameters())) else []
-    late = {id(tensor) for block in blocks for tensor in (*block.parameters(), *block.buffers())}
+    blocks = list(_blocks(model)) if late and all(map(is_wider, model.parameters())) else []
+    in_blocks = {id(tensor) for block in blocks for tensor in (*block.parameters(), *block.buffers())}
     with contextlib.ExitStack() as stack:
-        stack.enter_context(replaced(model, lambda name, t: None if id(t) in late else converted(name, t)))
+        stack.enter_context(replaced(model, lambda name, t: None if id(t) in in_blocks else converted(name, t)))
         for block in blocks:
             stack.enter_context(_replaced_during_calls(block, converted))
         yield

@@ -139,6 +139,74 @@ BUGS = {
     "dropout missing after attention, which train mode shows": Change(
         ("        x = x + self.dropout(y)\n", "        x = x + y\n"), origin="(forward/train/float64)"
     ),
+    "dropout rate hard-wired": Change(
+        (
+            "self.dropout = nn.Dropout(dropout)\n\n        self.norm",
+            "self.dropout = nn.Dropout(0.1)\n\n        self.norm",
+        ),
+        origin=f"in {_BLOCK}.dropout",
+    ),
+    "attention dropout takes the other rate": Change(
+        ("embed_dim, num_heads, dropout=attention_dropout", "embed_dim, num_heads, dropout=dropout"),
+        origin=f"in {_BLOCK}.self_attention",
+    ),
+    "blocks in reverse order": Change(
+        (
+            "        x = self.attn_layers(x)\n",
+            "        for block in reversed(self.attn_layers):\n            x = block(x)\n",
+        ),
+        origin="between ",
+    ),
+    "norms of a block swapped": Change(
+        ("y: torch.Tensor = self.pre_norm(x)", "y: torch.Tensor = self.norm(x)"),
+        ("self.MLP(self.norm(x))", "self.MLP(self.pre_norm(x))"),
+        origin="",
+    ),
+    "autocast around attention": Change(
+        (
+            "        y, _ = self.attention(",
+            "        with torch.autocast('cpu', dtype=torch.bfloat16):\n            y, _ = self.attention(",
+        ),
+        origin=f"in {_BLOCK}.self_attention",
+    ),
+    "images scaled in place": Change(
+        ("        self._check_images(images)\n", "        self._check_images(images)\n        images.mul_(2)\n"),
+        origin="between the input and the input of conv_proj",
+    ),
+}
+
+# no tensor of the checks shows these; the reason does
+FAULTS = {
+    "position embedding zeroed in place": (
+        Change(("        self._check_images(images)\n", "        self.pos_embedding.data.zero_()\n")),
+        "writes to its own weights as it runs: encoder.pos_embedding",
+    ),
+    "images zeroed after use": (
+        Change(("        x = self.ln(x)\n", "        images.zero_()\n        x = self.ln(x)\n")),
+        "writes to the images it is given",
+    ),
+    "batch axis lost at batch 1": (
+        Change(("        return logits", "        return logits.squeeze()")),
+        r"in a batch of 1: logits with shape (10,), the reference has (1, 10)",
+    ),
+    "doubled in batches of two": (
+        Change(("        return logits", "        return logits * (1 + (len(images) == 2))")),
+        "in a batch of 2: logits with relative error 1",
+    ),
+    "remembers the tokens of the first batch of a shape": (
+        Change(
+            (
+                "x = self.patches(images)",
+                "x = self.cache.setdefault((*images.shape, images.dtype), self.patches(images))",
+            ),
+            (_BUILT, f"        self.cache = {{}}\n{_BUILT}"),
+        ),
+        "not the same function on other images in a batch of 3",
+    ),
+    "batch hard-wired": (
+        Change(("        x = x[:, 0]", "        x = x.view(3, -1, x.shape[-1])[:, 0]")),
+        "a batch of 1 is not possible: the candidate failed",
+    ),
 }
 
 SAME_FUNCTION = {
@@ -156,6 +224,37 @@ SAME_FUNCTION = {
             "torch.cat([cls_token + self.pos_embedding[:, :1], x + self.pos_embedding[:, 1:]]",
         ),
         ("self.dropout(x + self.pos_embedding)", "self.dropout(x)"),
+    ),
+    "(N, B, D) throughout": Change(
+        (
+            "        x = self.attn_layers(x)\n        x = self.ln(x)\n        x = x[:, 0]",
+            "        x = self.attn_layers(x.transpose(0, 1))\n        x = self.ln(x)\n        x = x[0]",
+        ),
+        ("batch_first=True", "batch_first=False"),
+    ),
+    "final norm of the class token only": Change(
+        ("        x = self.ln(x)\n        x = x[:, 0]", "        x = self.ln(x[:, 0])"),
+    ),
+    "functional convolution": Change(
+        ("self.patch(images)", "nn.functional.conv2d(images, self.patch.weight, self.patch.bias, self.patch.stride)"),
+    ),
+    "attention mask of zeros": Change(
+        ("need_weights=False", "need_weights=False, attn_mask=y.new_zeros(y.shape[1], y.shape[1])"),
+    ),
+    "head per sample": Change(("self.head(x)", "torch.cat([self.head(row[None]) for row in x])")),
+    "blocks called by their forward": Change(
+        (
+            "        x = self.attn_layers(x)\n",
+            "        for block in self.attn_layers:\n            x = block.forward(x)\n",
+        ),
+    ),
+    "constant in a closure": Change(
+        (_BUILT, f"        one = torch.ones(1)\n        self.post = lambda x: x * one\n{_BUILT}"),
+        ("        return logits", "        return self.post(logits)"),
+    ),
+    "dropout of the MLP outside it": Change(
+        ("narrow, nn.Dropout(dropout))", "narrow)"),
+        ("        return x + y\n", "        return x + nn.functional.dropout(y, self.dropout.p, self.training)\n"),
     ),
     "in-place residual": Change(("        return x + y\n", "        return x.add_(y)\n")),
 }

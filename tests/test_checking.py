@@ -205,6 +205,25 @@ def test_constants_that_the_meta_device_loses_are_built_for_real() -> None:
     assert check(Scaled, overrides=SMALL, candidate_args=OURS, **EVAL).verdict == "identical"
 
 
+def test_model_that_is_the_reference_itself_or_shares_a_module_with_it() -> None:
+    reference = _reference()
+    assert check(reference, reference).verdict == "identical"
+    candidate = vit.ViT(**OURS)
+    candidate.head = reference.heads.head
+    assert check(candidate, reference).verdict == "identical"
+    assert candidate.head is reference.heads.head
+
+
+def test_lazy_layers_are_refused() -> None:
+    with pytest.raises(ParityError, match="lazy layers"):
+        check(nn.LazyLinear(3))
+
+
+def test_required_verdict_must_be_one() -> None:
+    with pytest.raises(ParityError, match="expected 'equivalent' or 'identical'"):
+        parity.assert_parity(vit.ViT, overrides=SMALL, require="identcal")
+
+
 def test_assert_parity_raises_with_the_table() -> None:
     candidate = vit.ViT(**OURS)
     candidate.ln.eps = 1e-5

@@ -183,6 +183,8 @@ PRINTS_NOTHING = [
     (["--dtype", "int8"], "--dtype int8: expected one of float32"),
     (["--modes", "evil"], "--modes evil: expected some of eval"),
     (["--device", "moon"], "--device moon: it has no float64 tensors"),
+    (["--device", "meta"], "--device meta: it has shapes and no values"),
+    (["--seed", "-1"], "--seed -1: expected a whole number from 0"),
     (["--json", "nowhere/report.json"], "there is no folder nowhere"),
     (["--json", "."], "the report cannot be written to .: it is a folder"),
 ]
@@ -230,12 +232,54 @@ def test_candidate_that_fails_in_its_forward_pass_names_the_module(
     file.write_text(source.replace("        y = self.MLP(self.norm(x))", "        raise RuntimeError('out of luck')"))
     status, _, err = run("check", f"{file}:ViT", *SMALL_OPTIONS)
     assert status == 2
-    assert "the candidate failed in attn_layers.0 on an input of shape (1, 3, 48, 48): RuntimeError: out of luck" in err
+    assert "the candidate failed in attn_layers.0 on an input of shape (3, 3, 48, 48): RuntimeError: out of luck" in err
 
 
-def test_traceback_is_shown_when_asked_for() -> None:
-    with pytest.raises(ValueError, match=r"unknown reference"):
-        main(["check", "--reference", "vit_b_17", "--traceback"])
+def test_traceback_is_shown_when_asked_for(run: Callable[..., tuple[int, str, str]]) -> None:
+    status, out, err = run("check", "--reference", "vit_b_17", "--traceback")
+    assert (status, out) == (2, "")
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("parity: unknown reference")
+
+
+def test_candidate_that_ends_python_is_an_error(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    file = tmp_path / "script.py"
+    file.write_text("import sys\nsys.exit(0)\n")
+    status, out, err = run("check", f"{file}:ViT")
+    assert (status, out) == (2, "")
+    assert "cannot be imported: SystemExit" in err
+
+
+def test_bug_of_our_own_is_no_verdict(
+    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("missing")
+
+    monkeypatch.setattr("parity.checking.align", fail)
+    status, out, err = run("check", *SMALL_OPTIONS)
+    assert (status, out) == (2, "")
+    assert err.startswith("parity: a bug in parity itself, KeyError")
+
+
+def test_verdict_stays_on_the_last_line_however_long_the_name(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    folder = tmp_path / ("a" * 120) / ("b" * 120)
+    folder.mkdir(parents=True)
+    _, out, _ = run("check", SAME_FUNCTION["in-place residual"].write(folder), *SMALL_OPTIONS, *EVAL)
+    assert out.splitlines()[-1].startswith("identical: ")
+    assert out.splitlines()[-1].endswith("layers compared")
+
+
+def test_report_goes_through_a_link_and_into_a_pipe(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    link, file = tmp_path / "link.json", tmp_path / "file.json"
+    link.symlink_to(file)
+    assert run("check", *SMALL_OPTIONS, *EVAL, "--json", link)[0] == 0
+    assert link.is_symlink()
+    assert json.loads(file.read_text())["complete"] is True
+    assert run("check", *SMALL_OPTIONS, *EVAL, "--json", "/dev/null")[0] == 0
+    assert not Path("/dev/null").is_file()
 
 
 def test_wrong_option_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,13 @@ def test_options_are_explained(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*parity_candidate (string):*"])
 
 
+def test_thorough_profile_is_known_from_anywhere(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest_subprocess(
+        "--pyargs", "parity.test_fuzz", "--hypothesis-profile=thorough", "--co", "-q"
+    )
+    result.stdout.fnmatch_lines(["*test_any_configuration_is_identical*"])
+
+
 def test_plugin_imports_nothing_heavy(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("import sys\ndef test_light():\n    assert 'torch' not in sys.modules\n")
     pytester.runpytest_subprocess().assert_outcomes(passed=1)
@@ -61,4 +68,4 @@ def test_suite_runs_on_another_candidate(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess(
         "--pyargs", "parity.test_weight_map", "--candidate", "mine.py:Mine", "--reference", "vit_b_16", "-q"
     )
-    result.assert_outcomes(passed=7)
+    result.assert_outcomes(passed=8)

@@ -14,7 +14,7 @@ import parity
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from parity.checking import Pair
+    from parity.setup import Pair
 
 
 @pytest.fixture(scope="session", autouse=True)

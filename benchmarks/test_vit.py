@@ -17,7 +17,7 @@ from parity.weights import uniform
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
-    from parity.checking import Pair
+    from parity.setup import Pair
 
 IMPLEMENTATIONS = ["reference", "candidate"]
 

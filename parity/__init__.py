@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from parity.errors import MappingError, ParityError
 
 if TYPE_CHECKING:
-    from parity.checking import assert_parity, build_pair, check
+    from parity.checking import assert_parity, check
     from parity.mapping import WeightMap
     from parity.mapping import find as infer_mapping
     from parity.report import Report
+    from parity.setup import build_pair
 
 __all__ = [
     "MappingError",
@@ -32,7 +33,7 @@ _HOMES = {
     "Report": ("parity.report", "Report"),
     "WeightMap": ("parity.mapping", "WeightMap"),
     "assert_parity": ("parity.checking", "assert_parity"),
-    "build_pair": ("parity.checking", "build_pair"),
+    "build_pair": ("parity.setup", "build_pair"),
     "check": ("parity.checking", "check"),
     "infer_mapping": ("parity.mapping", "find"),
 }

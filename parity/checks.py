@@ -1,0 +1,168 @@
+"""One check: both models in one mode and dtype, once free and, where they differ, once forced."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from parity import measuring, passes
+from parity.diagnosis import Check
+from parity.errors import ParityError
+from parity.tracing import DropoutMasks, Mode, Run, can_switch_fastpath, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from parity.alignment import Alignment
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Models:
+    """Everything a pass needs, with weights in place."""
+
+    reference: nn.Module
+    candidate: nn.Module
+    twin: nn.Module
+    images: torch.Tensor
+    seed: int
+
+    @property
+    def all(self) -> tuple[nn.Module, ...]:
+        """All three modules, to be put into a mode together."""
+        return self.reference, self.candidate, self.twin
+
+
+@dataclass
+class Steps:
+    """Counts points and passes the count on."""
+
+    progress: Callable[[str, int, int], None]
+    what: str
+    done: int
+    to_do: int
+
+    def __call__(self) -> None:
+        """Tells that another point is done."""
+        self.done += 1
+        self.progress(self.what, self.done, self.to_do)
+
+
+def run_check(
+    models: Models,
+    alignment: Alignment,
+    mode: Mode,
+    dtype: str,
+    earlier: list[Check],
+    progress: Callable[[], None],
+) -> Check:
+    """Runs both models in `mode` and `dtype` and measures at every aligned point.
+
+    Args:
+        models: with weights in place.
+        alignment: which module is which.
+        mode: how to run them.
+        dtype: one of `DTYPES`; a mode's float64 check comes before the others.
+        earlier: the checks that were made before.
+        progress: called at every point.
+
+    Raises:
+        ParityError: one of the models failed.
+    """
+    name = f"forward/{mode.name}/{dtype}"
+    exact = dtype == "float64"
+    if not mode.fastpath and not can_switch_fastpath():
+        why = f"torch {torch.__version__} has no switch for the native attention kernel"
+        return Check(name, mode, exact, skipped=why)
+    run = functools.partial(_run_pass, models, dtype=DTYPES[dtype], progress=progress)
+    if not exact:  # what float64 has shown of this mode holds for every dtype
+        same = next(check for check in earlier if check.mode.name == mode.name)
+        if same.skipped:
+            return dataclasses.replace(same, name=name, exact=False)
+        free = run(alignment.without(same.elsewhere), same.mode)
+        return Check(name, same.mode, exact, free, elsewhere=same.elsewhere)
+
+    free = run(alignment, mode)
+    if mode.train and not free.measured[passes.OUTPUT].same_function:
+        with_same_masks = dataclasses.replace(mode, same_masks=True)
+        aligned = run(alignment, with_same_masks)
+        if aligned.measured[passes.OUTPUT].relative < free.measured[passes.OUTPUT].relative / 1000:
+            mode, free = with_same_masks, aligned
+        elif _drops_alike_elsewhere(models, mode):
+            why = "both drop at the same rates and as often, but over another layout, so that masks cannot be aligned"
+            return Check(name, mode, exact, skipped=why)
+    elsewhere = _drawn_elsewhere(free)
+    if elsewhere:
+        alignment = alignment.without(elsewhere)
+        free = run(alignment, mode)
+    check = Check(name, mode, exact, free, elsewhere=elsewhere)
+    is_first = not any(other.free for other in earlier)
+    is_off = is_first or not all(m.same_function for m in free.measured.values())
+    if free.identical or not is_off or any(other.dirty for other in earlier):
+        return check
+    return dataclasses.replace(check, forced=run(alignment, mode, forced=True))
+
+
+def _drawn_elsewhere(free: passes.Pass) -> frozenset[str]:
+    """Returns the modules that are off by far although the logits agree, in float64; none if the logits don't."""
+    if not free.measured[passes.OUTPUT].same_function:
+        return frozenset()
+    return frozenset(
+        point.module for point, m in free.measured.items() if m.problem or m.relative > measuring.ELSEWHERE_BOUND
+    )
+
+
+def _drops_alike_elsewhere(models: Models, mode: Mode) -> bool:
+    """Whether both models draw as many dropout masks of the same sizes and rates, but in other shapes."""
+    drawn = []
+    for model, owner in ((models.reference, "reference"), (models.candidate, "candidate")):
+        with mode.active(model), DropoutMasks() as masks:
+            Run(model, models.images, set(), models.seed, owner).finish()
+        drawn.append(masks.drawn)
+    sizes = [sorted((rate, math.prod(shape)) for rate, shape in masks) for masks in drawn]
+    return sizes[0] == sizes[1] and sorted(drawn[0]) != sorted(drawn[1])
+
+
+def _run_pass(
+    models: Models,
+    alignment: Alignment,
+    mode: Mode,
+    dtype: torch.dtype,
+    progress: Callable[[], None],
+    *,
+    forced: bool = False,
+    late: bool = True,
+) -> passes.Pass:
+    images = models.images.to(dtype)
+    watched = set(alignment.pairs.values()), set(alignment.pairs)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mode.active(*models.all))
+        stack.enter_context(cast(models.reference, dtype))
+        stack.enter_context(cast(models.candidate, dtype, late=late))
+        truth = None
+        if dtype != torch.float64:
+            stack.enter_context(cast(models.twin, torch.float64))
+            truth = Run(models.twin, models.images.double(), watched[0], models.seed, "reference")
+        try:
+            return passes.in_step(
+                Run(models.reference, images, watched[0], models.seed, "reference"),
+                Run(models.candidate, images, watched[1], models.seed, "candidate"),
+                alignment,
+                truth=truth,
+                forced=forced,
+                progress=progress,
+            )
+        except ParityError:
+            if not late or dtype != torch.float64:
+                raise
+    # perhaps a block's parameters are used without calling the block
+    return _run_pass(models, alignment, mode, dtype, progress, forced=forced, late=False)

@@ -1,0 +1,162 @@
+"""Getting both models ready: one configuration, one copy of the weights, built once."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from parity import candidate as candidates
+from parity import reference as references
+from parity.errors import ParityError
+from parity.mapping import find as find_map
+from parity.state import assigned, hold, lacks_values
+from parity.tracing import MODES, call_order
+from parity.weights import of_module as own_weights
+from parity.weights import resolve as resolve_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import torch
+
+    from parity.candidate import Candidate
+    from parity.mapping import WeightMap
+    from parity.tracing import Point
+    from parity.weights import Weights
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Reference, candidate and weights, agreed on one configuration; `twin` is the reference once more.
+
+    The twin runs in float64 while the reference runs in another dtype. All three get the same storage.
+    """
+
+    name: str
+    config: dict[str, Any]
+    reference: nn.Module
+    twin: nn.Module
+    weights: Weights
+    candidate: Candidate
+    is_synthetic: bool
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the images that both models take, in pixels."""
+        return int(self.config.get("image_size", 224))
+
+
+def set_up(
+    candidate: str | nn.Module | Callable[..., Any],
+    reference: str | nn.Module,
+    overrides: Mapping[str, Any],
+    candidate_args: Mapping[str, Any] | None,
+    weights: str | None,
+    seed: int,
+) -> Setup:
+    """Agrees reference, candidate and weights on one configuration and builds the reference, without values yet.
+
+    The arguments are those of `checking.check`.
+
+    Raises:
+        ParityError: an unknown name or setting, or a candidate that cannot be found or given its arguments.
+    """
+    if isinstance(reference, nn.Module):
+        if overrides:
+            raise ParityError(
+                "--set changes a reference that is given by name; this one is a module that is built already"
+            )
+        if weights not in (None, "synthetic"):
+            raise ParityError(
+                f"weights={weights!r} belong to a reference given by name; load them into the module instead"
+            )
+        config = references.configuration_of(reference)
+        chosen = resolve_weights("synthetic", "", seed) if weights else own_weights(reference)
+        if isinstance(candidate, nn.Module) and {*candidate.modules()} & {*reference.modules()}:
+            candidate = sharing_copy(candidate)  # one module cannot be at two places of its run at a time
+        found = candidates.resolve(candidate, config, candidate_args)
+        name, module = type(reference).__name__, reference
+    else:
+        name = reference
+        config = references.configuration(name, overrides)
+        chosen = resolve_weights(weights or "synthetic", name, seed)
+        config |= {key: value for key, value in chosen.config.items() if key not in overrides}
+        config |= {rate: p for rate, p in references.CHECKED_DROPOUT.items() if rate not in overrides}
+        found = candidates.resolve(candidate, config, candidate_args)
+        # a candidate that takes no dropout is compared without
+        config |= {rate: 0.0 for rate in references.RATES if rate not in {*overrides, *found.settings}}
+        module = references.build(config)
+    return Setup(name, config, module, sharing_copy(module), chosen, found, chosen.source.startswith("synthetic"))
+
+
+def sharing_copy(module: nn.Module) -> nn.Module:
+    """Returns a second module of the same structure that holds the very same tensors."""
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    return copy.deepcopy(module, shared)
+
+
+def ready(
+    module: nn.Module,
+    candidate: Candidate,
+    state: dict[str, torch.Tensor],
+    images: torch.Tensor,
+    stack: contextlib.ExitStack,
+) -> tuple[nn.Module, list[Point]]:
+    """Holds `state` in the candidate until the stack unwinds, and returns it with the order of its modules' calls.
+
+    If tensors are left without values, or it cannot be run, it is built anew on a real device.
+    """
+    with contextlib.ExitStack() as trial:
+        trial.enter_context(assigned(module, state))
+        if not lacks_values(module):
+            with contextlib.suppress(ParityError), MODES["eval"].active(module):
+                order = call_order(module, images, "candidate")
+                stack.push(trial.pop_all())
+                return module, order
+    module = candidate.build()
+    stack.enter_context(assigned(module, state))
+    with MODES["eval"].active(module):
+        return module, call_order(module, images, "candidate")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models that hold the same weights in the same storage, in eval mode, and their weight map."""
+
+    reference: nn.Module
+    candidate: nn.Module
+    mapping: WeightMap
+    config: dict[str, Any]
+
+
+def build_pair(
+    candidate: str | Callable[..., Any],
+    reference: str = "vit_b_16",
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    weights: str = "synthetic",
+    seed: int = 0,
+) -> Pair:
+    """Builds a reference and a candidate with one copy of their weights, to be run as one likes.
+
+    Args:
+        candidate: as in `check`, but no module that is built already.
+        reference: the name of a torchvision ViT.
+        overrides: as in `check`.
+        weights: as in `check`.
+        seed: of synthetic weights.
+
+    Raises:
+        ParityError: as in `check`, and MappingError where no weight map is found.
+    """
+    setup = set_up(candidate, reference, overrides or {}, None, weights, seed)
+    module = candidates.build_without_values(setup.candidate)
+    found = find_map(setup.reference, module)
+    state = setup.weights.state_dict(setup.reference)
+    hold(setup.reference, state)
+    found.load(module, state, assign=True)
+    return Pair(setup.reference.eval(), module.eval(), found, setup.config)

@@ -255,13 +255,16 @@ def decide(checks: list[Check], places: list[Place], doubts: Doubts) -> tuple[Ve
     if not any(check.exact for check in made):
         return "inconclusive", ["no check in float64 was made, and only float64 tells rounding from a bug"]
     points = sum(len(check.free.measured) for check in made if check.free)
+    left_out = [f"not part of this verdict: {check.name}, since {check.skipped}" for check in checks if check.skipped]
     if all(check.verdict == "identical" for check in made):
-        return "identical", [f"the same bits in all {len(made)} checks, at all {points} points compared"]
+        same = f"the same bits in all {len(made)} checks that were made, at all {points} points compared"
+        return "identical", [same, *left_out]
     worst = max(m.relative for c in made if c.exact and c.free for m in c.free.measured.values())
     noise = max((n or 1.0 for c in made if c.free for n in c.free.noise.values()), default=1.0)
     return "equivalent", [
         f"the same function: in float64 no error beyond {worst:.1e} (bound {SAME_FUNCTION_BOUND:.0e})",
         f"other bits, as accurate as the reference: noise ratio at most {noise:.2f} (bound {NOISE_BOUND:g})",
+        *left_out,
     ]
 
 

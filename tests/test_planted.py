@@ -47,6 +47,19 @@ def test_other_way_to_the_same_function_is_not_flagged(way: str, tmp_path: Path)
     assert all(layer.status == "clean" or (layer.status == "not compared" and layer.why) for layer in report.layers)
 
 
+def test_check_that_cannot_be_made_is_named_beside_the_verdict(tmp_path: Path) -> None:
+    report = check(SAME_FUNCTION["(N, B, D) throughout"].write(tmp_path), overrides=SMALL)
+    assert "forward/train/float64, since both drop at the same rates and as often" in " ".join(report.reasons)
+
+
+def test_module_whose_boundary_lies_elsewhere_is_not_compared(tmp_path: Path) -> None:
+    report = check(SAME_FUNCTION["final norm of the class token only"].write(tmp_path), overrides=SMALL)
+    rows = {layer.reference: layer for layer in report.layers}
+    assert rows["encoder.ln"].status == "not compared"
+    assert rows["encoder.ln"].why == "the logits agree, and the candidate draws this boundary elsewhere"
+    assert rows["heads.head"].status == "clean"
+
+
 def test_faint_bug_leaves_the_float32_bits_of_another_seed_alone(tmp_path: Path) -> None:
     """The reason for float64: with eps 1.1e-6 in one block, float32 is no less accurate than the reference itself."""
     report = check(BUGS["LayerNorm eps 1.1e-6 in one block"].write(tmp_path), overrides=SMALL)

@@ -54,7 +54,8 @@ def find_doubts(models: Models, checks: list[Check], dtype: str, *, synthetic: b
         synthetic: the weights are our own, in which every parameter is known to have an effect.
     """
     unusable = _unusable(models, checks, dtype)
-    faults = [] if unusable else _faults_on_other_batches(models)
+    is_settled = unusable or any(check.verdict == "divergent" for check in checks)
+    faults = [] if is_settled else _faults_on_other_batches(models)
     return Doubts(tuple(unusable), tuple(_blind(models, checks, synthetic=synthetic)), tuple(faults))
 
 

@@ -214,6 +214,7 @@ def test_model_that_is_the_reference_itself_or_shares_a_module_with_it() -> None
     assert candidate.head is reference.heads.head
 
 
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")  # torch 2.0 says so
 def test_lazy_layers_are_refused() -> None:
     with pytest.raises(ParityError, match="lazy layers"):
         check(nn.LazyLinear(3))

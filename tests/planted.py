@@ -162,12 +162,12 @@ BUGS = {
         ("self.MLP(self.norm(x))", "self.MLP(self.pre_norm(x))"),
         origin="",
     ),
-    "autocast around attention": Change(
+    "autocast around the MLP": Change(
         (
-            "        y, _ = self.attention(",
-            "        with torch.autocast('cpu', dtype=torch.bfloat16):\n            y, _ = self.attention(",
+            "        y = self.MLP(self.norm(x))\n",
+            "        with torch.autocast('cpu', dtype=torch.bfloat16):\n            y = self.MLP(self.norm(x))\n",
         ),
-        origin=f"in {_BLOCK}.self_attention",
+        origin=f"in {_BLOCK}.mlp.0",
     ),
     "images scaled in place": Change(
         ("        self._check_images(images)\n", "        self._check_images(images)\n        images.mul_(2)\n"),

@@ -13,8 +13,8 @@ from parity.errors import MappingError, ParityError
 
 if TYPE_CHECKING:
     from parity.checking import assert_parity, check
+    from parity.inferring import find as infer_mapping
     from parity.mapping import WeightMap
-    from parity.mapping import find as infer_mapping
     from parity.report import Report
     from parity.setup import build_pair
 
@@ -35,7 +35,7 @@ _HOMES = {
     "assert_parity": ("parity.checking", "assert_parity"),
     "build_pair": ("parity.setup", "build_pair"),
     "check": ("parity.checking", "check"),
-    "infer_mapping": ("parity.mapping", "find"),
+    "infer_mapping": ("parity.inferring", "find"),
 }
 
 

@@ -8,18 +8,20 @@ as activations and dropouts, are aligned by their place between aligned neighbou
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from torch import nn
+
+from parity.mapping import split
 from parity.tracing import Point
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from torch import nn
-
-    from parity.mapping import WeightMap
+    from parity.mapping import Entry, WeightMap
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,16 @@ class Alignment:
         unaligned: reference modules that were called and have no partner -> the reason.
         order: reference modules that were called, in the order in which they were entered.
         containers: aligned reference modules in which another aligned one is called.
+        by_place: aligned reference modules without weights, which only their place pairs.
+        rolled: number of tokens, if the candidate's class token is the last of them and not the first; else None.
     """
 
     pairs: dict[str, str]
     unaligned: dict[str, str]
     order: tuple[str, ...]
     containers: frozenset[str]
+    by_place: frozenset[str] = frozenset()
+    rolled: int | None = None
 
     def without(self, modules: Collection[str]) -> Alignment:
         """Returns the alignment without these modules of the reference."""
@@ -63,8 +69,8 @@ def align(
         reference_order: the reference's points in the order of a forward pass (`tracing.call_order`).
         candidate_order: the candidate's.
     """
-    r_owned = _owned(reference, reference_order, {})
-    c_owned = _owned(candidate, candidate_order, {e.candidate: e.reference for e in mapping.entries})
+    r_owned = _owned(reference, reference_order, mapping.entries)
+    c_owned = _owned(candidate, candidate_order, mapping.invert().entries)
     r_chains, c_chains = _chains(r_owned), _chains(c_owned)
     pairs = {
         c: r
@@ -75,15 +81,12 @@ def align(
     unequal = {r: f"called {r_calls[r]} times, {c} {c_calls[c]} times" for c, r in pairs.items()
                if r_calls[r] != c_calls[c]}  # fmt: skip
     pairs = {c: r for c, r in pairs.items() if r not in unequal}
-    r_gaps = _weightless_between(reference_order, r_owned, {r: r for r in pairs.values()})
-    c_gaps = _weightless_between(candidate_order, c_owned, pairs)
-    # modules without weights that are called between the same two aligned points, if equally many are
-    pairs |= {
-        c: r
-        for gap, c_modules in c_gaps.items()
-        if gap in r_gaps and len(c_modules) == len(r_gaps[gap])
-        for c, r in zip(c_modules, r_gaps[gap], strict=True)
-    }
+    r_gaps = _weightless_between(reference_order, r_owned, _weightless(reference), {r: r for r in pairs.values()})
+    c_gaps = _weightless_between(candidate_order, c_owned, _weightless(candidate), pairs)
+    by_place: dict[str, str] = {}
+    for gap in c_gaps.keys() & r_gaps.keys():
+        by_place |= _by_place(reference, candidate, r_gaps[gap], c_gaps[gap])
+    pairs |= by_place
 
     order = tuple(dict.fromkeys(point.module for point in reference_order if point.moment == "enter"))
     aligned = set(pairs.values())
@@ -92,21 +95,59 @@ def align(
         for module in order
         if module not in aligned
     }
-    return Alignment(pairs, unaligned, order, frozenset(_containers(reference_order, aligned)))
+    containers = frozenset(_containers(reference_order, aligned))
+    weightless = frozenset(by_place.values())
+    return Alignment(pairs, unaligned, order, containers, weightless, _tokens_if_class_is_last(mapping))
 
 
-def _owned(module: nn.Module, order: list[Point], translation: dict[str, str]) -> dict[str, frozenset[str]]:
-    """Returns for every called module, outer ones first, the tensors it owns, by their names in the reference."""
-    names = module.state_dict().keys()
+def _tokens_if_class_is_last(mapping: WeightMap) -> int | None:
+    """Returns the number of tokens if the map puts the first row of a table into the last row."""
+    for entry in mapping.entries:
+        (_, first), (_, last) = split(entry.reference), split(entry.candidate)
+        if first and last and first[-1] == (0, 1) and last[-1][0] == last[-1][1] - 1 > 0:
+            return last[-1][1]
+    return None
+
+
+def _owned(module: nn.Module, order: list[Point], entries: tuple[Entry, ...]) -> dict[str, frozenset[int]]:
+    """Returns for every called module, outer ones first, the numbers of the map's entries that it owns.
+
+    Args:
+        module: the model.
+        order: its calls.
+        entries: of the map, with the model's tensors on the left.
+    """
+    numbers = defaultdict(set)
+    for number, entry in enumerate(entries):
+        numbers[split(entry.reference)[0]].add(number)
     called = {point.module for point in order}
+    names = list(module.state_dict())
     return {
-        name: frozenset(translation.get(tensor, tensor) for tensor in names if tensor.startswith(f"{name}."))
+        name: frozenset().union(*(numbers[tensor] for tensor in names if tensor.startswith(f"{name}.")))
         for name, _ in module.named_modules()
         if name in called
     }
 
 
-def _chains(owned: dict[str, frozenset[str]]) -> dict[frozenset[str], list[str]]:
+def _weightless(module: nn.Module) -> set[str]:
+    """Returns the names of the modules that have no tensors at all, mapped or not."""
+    return {name for name, inner in module.named_modules() if not inner.state_dict()}
+
+
+def _by_place(reference: nn.Module, candidate: nn.Module, ours: list[str], theirs: list[str]) -> dict[str, str]:
+    """Pairs modules without weights that are called between the same two points, if equally many are.
+
+    Where only one side has dropouts, they are left out.
+    """
+    if len(ours) != len(theirs):
+        ours, theirs = (
+            [name for name in names if not isinstance(model.get_submodule(name), (nn.Dropout, nn.Identity))]
+            for model, names in ((reference, ours), (candidate, theirs))
+        )
+    return dict(zip(theirs, ours, strict=True)) if len(ours) == len(theirs) else {}
+
+
+def _chains(owned: dict[str, frozenset[int]]) -> dict[frozenset[int], list[str]]:
     chains = defaultdict(list)
     for name, tensors in owned.items():
         if tensors:
@@ -122,25 +163,33 @@ def _calls(order: list[Point]) -> dict[str, int]:
 
 
 def _weightless_between(
-    order: list[Point], owned: dict[str, frozenset[str]], aligned: dict[str, str]
+    order: list[Point], owned: dict[str, frozenset[int]], weightless: set[str], aligned: dict[str, str]
 ) -> dict[tuple[Point | None, Point | None], list[str]]:
-    """Returns the innermost modules that own nothing and are called once, by the aligned points around them."""
+    """Returns the innermost modules that own nothing and are called once, by the aligned points around them.
+
+    Where other modules with mapped weights are called between the same two points, their place is not known.
+    """
     calls = _calls(order)
     gaps: dict[tuple[Point | None, Point | None], list[str]] = {}
     before: Point | None = None
     inside: list[str] = []
-    for point, following in zip(order, [*order[1:], None], strict=True):
+    entered: set[str] = set()  # modules with mapped weights that are not aligned, since the last aligned point
+    is_mixed = False
+    for point, following in itertools.zip_longest(order, order[1:]):
         if point.module in aligned:
             here = Point(aligned[point.module], point.call, point.moment)
-            gaps[before, here] = inside
-            before, inside = here, []
+            gaps[before, here] = [] if is_mixed else inside
+            before, inside, entered, is_mixed = here, [], set(), False
+        elif owned[point.module]:
+            is_mixed |= point.module in entered
+            entered.add(point.module)
         elif (
             following == Point(point.module, point.call, "leave")
             and calls[point.module] == 1
-            and not owned[point.module]
+            and point.module in weightless
         ):
             inside.append(point.module)
-    gaps[before, None] = inside
+    gaps[before, None] = [] if is_mixed else inside
     return gaps
 
 
@@ -159,7 +208,7 @@ def _containers(order: list[Point], aligned: set[str]) -> set[str]:
     return containers
 
 
-def _why_unaligned(module: str, chains: dict[frozenset[str], list[str]], aligned: set[str]) -> str:
+def _why_unaligned(module: str, chains: dict[frozenset[int], list[str]], aligned: set[str]) -> str:
     for modules in chains.values():
         if module in modules:
             partner = next((other for other in modules if other in aligned), None)

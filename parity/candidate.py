@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from torch import nn
 from parity.errors import ParityError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 # What implementations really call the reference's settings. An argument named `hidden_dim` is the MLP's width where
 # the model's own width has another name beside it, as in the tutorial, and the model's width where it has not.
@@ -127,22 +128,22 @@ def _bind(
         raise ParityError(f"the candidate {name} cannot be built: Python knows no signature of it") from error
     named = {k: p for k, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    unknown = [key for key in arguments if key not in named and not takes_any]
+    unknown = [key for key in arguments if key.partition(".")[0] not in named and not takes_any]
     if unknown:
         raise ParityError(
             f"the candidate {name} takes no argument {unknown[0]!r}; it takes {', '.join(named) or 'none'}"
         )
-    values = dict(config)
-    if config:
-        values |= {"in_channels": 3, "mlp_ratio": config["mlp_dim"] / config["hidden_dim"]}
-    bound: dict[str, Any] = {}
-    settings = set()
-    for setting, aliases in _ALIASES.items():
-        argument = next((alias for alias in aliases if alias in named and alias not in bound), None)
-        if argument is not None and setting in values:
-            bound[argument] = values[setting]
-            settings.add(setting)
-    bound |= arguments
+    own = {key: value for key, value in arguments.items() if "." not in key}
+    bound, settings = _by_alias(list(named), config)
+    bound |= own
+    hints = _type_hints(function)
+    for key, parameter in named.items():
+        nested = {k.partition(".")[2]: v for k, v in arguments.items() if k.startswith(f"{key}.")}
+        if key not in bound and (nested or parameter.default is parameter.empty):
+            made = _nested(f"{name}'s {key}", key, hints.get(key), config, nested)
+            if made is not None:
+                bound[key], inner = made
+                settings |= inner
     required = [key for key, p in named.items() if p.default is p.empty and key not in bound]
     if required:
         raise ParityError(
@@ -150,6 +151,71 @@ def _bind(
             f"give it with --candidate-arg {required[0]}=VALUE"
         )
     return bound, tuple(key for key in named if key not in bound), frozenset(settings)
+
+
+def _by_alias(names: Sequence[str], config: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """Gives values to those of `names` by which one of the settings goes; returns them and the settings."""
+    values = dict(config)
+    if config:
+        values |= {"in_channels": 3, "mlp_ratio": config["mlp_dim"] / config["hidden_dim"]}
+    bound: dict[str, Any] = {}
+    settings = set()
+    for setting, aliases in _ALIASES.items():
+        argument = next((alias for alias in aliases if alias in names and alias not in bound), None)
+        if argument is not None and setting in values:
+            bound[argument] = values[setting]
+            settings.add(setting)
+    return bound, settings
+
+
+_CONFIG_NAMES = ("config", "cfg", "conf", "configs", "args", "params", "hparams", "opt", "options", "settings")
+
+
+def _nested(
+    name: str, key: str, kind: Any, config: Mapping[str, Any], arguments: dict[str, Any]
+) -> tuple[Any, set[str]] | None:
+    """Makes the value of an argument that holds settings itself: an object of its annotated class, or a mapping.
+
+    Returns:
+        The value and the settings in it; None if the argument holds no settings.
+    """
+    if inspect.isclass(kind) and kind.__module__ not in ("builtins", "typing", "collections.abc", "types", "torch"):
+        bound, _, settings = _bind(name, kind, config, arguments)
+        return kind(**bound), set(settings)
+    if key.lower() not in _CONFIG_NAMES:
+        return None
+    # whatever it asks for, as an item or as an attribute, by any of the names
+    answers = _Settings()
+    for setting in reversed(_ALIASES):
+        for alias in _ALIASES[setting]:
+            answers |= _by_alias([alias], config)[0] if alias != "hidden_dim" else {}
+    answers |= arguments
+    return answers, {*config}
+
+
+class _Settings(dict[str, Any]):
+    """Settings by every name they go by, to be read as items or as attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(name) from error
+
+    def __missing__(self, name: str) -> Any:
+        raise KeyError(
+            f"no setting of the reference goes by {name!r}; give it with --candidate-arg config.{name}=VALUE"
+        )
+
+    def __repr__(self) -> str:
+        return "{every setting by each of its names}"
+
+
+def _type_hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    except Exception:  # noqa: BLE001  (an annotation that cannot be resolved is no hint)
+        return {}
 
 
 def _import(spec: str) -> Any:

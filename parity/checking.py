@@ -20,9 +20,11 @@ from parity.alignment import align
 from parity.checks import DTYPES, Models, Steps, run_check
 from parity.doubts import find_doubts
 from parity.errors import MappingError, ParityError, listed
-from parity.mapping import find as find_map
+from parity.inferring import find as find_map
+from parity.mapping import cut, split
+from parity.reference import unverifiable
 from parity.report import Report, Top
-from parity.setup import ready, set_up
+from parity.setup import ready, set_up, values_for
 from parity.state import assigned, fingerprint
 from parity.tracing import MODES, Ambient, call_order
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from parity.diagnosis import Check
+    from parity.mapping import WeightMap
 
 
 def check(
@@ -92,15 +95,16 @@ def check(
         "inputs": shown.describe(),
         "timings": timings,
     }
+    notes: list[str] = []
     try:
-        found = find_map(setup.reference, module, Path(mapping) if mapping else None)
+        path = Path(mapping) if mapping else None
+        found = find_map(setup.reference, module, path, images=shown.images, build=setup.candidate.build)
     except MappingError as error:
         return Report(
             "inconclusive",
             [f"no weight map: {error}"],
             **about,
-            unmapped_reference=error.unmapped_reference,
-            unmapped_candidate=error.unmapped_candidate,
+            left_over=(error.unmapped_reference, error.unmapped_candidate),
         )
 
     with contextlib.ExitStack() as stack:
@@ -111,10 +115,11 @@ def check(
             stack.enter_context(assigned(setup.reference, state))
             stack.enter_context(assigned(setup.twin, state))
         images = shown.images.to(device)
-        with _timed(timings, "align"), MODES["eval"].active(setup.reference):
+        with _timed(timings, "align"), MODES["eval-grad"].active(setup.reference):
             calls = call_order(setup.reference, images, "reference")
-            before = fingerprint(state)
-            module, candidate_calls = ready(module, setup.candidate, found.apply(state), images, stack)
+            held = {k: t.to(device) for k, t in values_for(module, found, seed).items()} | found.apply(state)
+            before = fingerprint(held)
+            module, candidate_calls = ready(module, setup.candidate, held, images, stack)
             alignment = align(setup.reference, module, found, calls, candidate_calls)
         models = Models(setup.reference, module, setup.twin, images, seed)
 
@@ -127,8 +132,8 @@ def check(
             with _timed(timings, label):
                 checks.append(run_check(models, alignment, mode, name, checks, step))
         with _timed(timings, "doubts"):
-            doubts = find_doubts(models, checks, dtype, synthetic=setup.is_synthetic)
-            after = fingerprint(state)
+            doubts = find_doubts(models, checks, dtype, found, synthetic=setup.is_synthetic)
+            after = fingerprint(held)
     written = [name for name, checksum in before.items() if after[name] != checksum]
     if written:
         fault = f"the candidate writes to its own weights as it runs: {listed(written)}"
@@ -142,7 +147,9 @@ def check(
         reasons,
         **about,
         mapping=found,
-        parameters=sum(tensor.numel() for tensor in state.values()),
+        notes=notes,
+        unverifiable=unverifiable(setup.reference, found),
+        parameters=sum(tensor.numel() for tensor in state.values()) - _left_out(found, state),
         checks=checks,
         layers=diagnosis.layers(checks, alignment),
         origins=places,
@@ -173,6 +180,11 @@ def assert_parity(
     if report.verdict not in accepted:
         raise AssertionError(f"{report}")
     return report
+
+
+def _left_out(found: WeightMap, state: Mapping[str, torch.Tensor]) -> int:
+    """Returns how many values of the reference have no counterpart."""
+    return sum(cut(state[name], box).numel() for name, box in map(split, found.unmapped_reference))
 
 
 def _top5(checks: list[Check], pictures: tuple[str, ...], categories: Sequence[str]) -> list[Top]:

@@ -100,7 +100,7 @@ def run_check(
         elif _drops_alike_elsewhere(models, mode):
             why = "both drop at the same rates and as often, but over another layout, so that masks cannot be aligned"
             return Check(name, mode, exact, skipped=why)
-    elsewhere = _drawn_elsewhere(free)
+    elsewhere = _drawn_elsewhere(free, alignment)
     if elsewhere:
         alignment = alignment.without(elsewhere)
         free = run(alignment, mode)
@@ -112,10 +112,13 @@ def run_check(
     return dataclasses.replace(check, forced=run(alignment, mode, forced=True))
 
 
-def _drawn_elsewhere(free: passes.Pass) -> frozenset[str]:
-    """Returns the modules that are off by far although the logits agree, in float64; none if the logits don't."""
+def _drawn_elsewhere(free: passes.Pass, alignment: Alignment) -> frozenset[str]:
+    """Returns the modules that are off by far although the logits agree, in float64.
+
+    If the logits don't agree, only those that are paired by place alone and whose tensors have other shapes.
+    """
     if not free.measured[passes.OUTPUT].same_function:
-        return frozenset()
+        return frozenset(p.module for p, m in free.measured.items() if m.problem and p.module in alignment.by_place)
     return frozenset(
         point.module for point, m in free.measured.items() if m.problem or m.relative > measuring.ELSEWHERE_BOUND
     )

@@ -143,11 +143,13 @@ class Doubts:
         unusable: nothing that was measured counts (a candidate that is not deterministic ...).
         blind: differences that were found count, but finding none means nothing (all logits zero ...).
         faults: differences that no tensor of the checks shows (an input that is written to ...).
+        unmapped: tensors without a counterpart; whatever they do, agreement is no proof as long as they do something.
     """
 
     unusable: tuple[str, ...] = ()
     blind: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
+    unmapped: tuple[str, ...] = ()
 
 
 def origins(checks: list[Check], alignment: Alignment) -> list[Place]:
@@ -249,11 +251,15 @@ def decide(checks: list[Check], places: list[Place], doubts: Doubts) -> tuple[Ve
     made = [check for check in checks if check.free]
     divergent = [check for check in made if check.verdict == "divergent"]
     if divergent or doubts.faults:
-        return "divergent", [*_why_divergent(divergent, places), *doubts.faults]
-    if doubts.blind:
-        return "inconclusive", list(doubts.blind)
+        return "divergent", [*_why_divergent(divergent, places), *doubts.unmapped, *doubts.faults]
+    why_nothing_is_shown = list(doubts.blind)
+    if doubts.unmapped:
+        agree = "the outputs agree, although some tensors have no counterpart, which nothing explains"
+        why_nothing_is_shown += [agree, *doubts.unmapped]
     if not any(check.exact for check in made):
-        return "inconclusive", ["no check in float64 was made, and only float64 tells rounding from a bug"]
+        why_nothing_is_shown.append("no check in float64 was made, and only float64 tells rounding from a bug")
+    if why_nothing_is_shown:
+        return "inconclusive", why_nothing_is_shown
     points = sum(len(check.free.measured) for check in made if check.free)
     left_out = [f"not part of this verdict: {check.name}, since {check.skipped}" for check in checks if check.skipped]
     if all(check.verdict == "identical" for check in made):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from parity.checks import Models
     from parity.diagnosis import Check
+    from parity.mapping import WeightMap
     from parity.tracing import Mode
 
 
@@ -44,19 +45,21 @@ def _bare_run(
     return run
 
 
-def find_doubts(models: Models, checks: list[Check], dtype: str, *, synthetic: bool) -> Doubts:
+def find_doubts(models: Models, checks: list[Check], dtype: str, mapping: WeightMap, *, synthetic: bool) -> Doubts:
     """Looks for what the checks cannot show, and for what would make them worthless.
 
     Args:
         models: with weights in place.
         checks: all that were made.
         dtype: the dtype under test.
+        mapping: the weight map.
         synthetic: the weights are our own, in which every parameter is known to have an effect.
     """
     unusable = _unusable(models, checks, dtype)
     is_settled = unusable or any(check.verdict == "divergent" for check in checks)
     faults = [] if is_settled else _faults_on_other_batches(models)
-    return Doubts(tuple(unusable), tuple(_blind(models, checks, synthetic=synthetic)), tuple(faults))
+    blind = _blind(models, checks, synthetic=synthetic)
+    return Doubts(tuple(unusable), tuple(blind), tuple(faults), tuple(mapping.without_counterpart()))
 
 
 def _unusable(models: Models, checks: list[Check], dtype: str) -> list[str]:

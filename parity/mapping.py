@@ -1,23 +1,36 @@
 """The weight map: which tensor of the reference is which tensor of the candidate.
 
-A map is data: pairs of name patterns in a TOML file, read in both directions. It is a bijection and is refused when it
-is not: every tensor of both models is used exactly once.
+A map is data. Each entry pairs a tensor of the reference, or a slice of one, with a tensor of the candidate, or a slice
+of one, and says how the values are rearranged between them. It is read in both directions, and as a TOML file:
 
 ```toml
 [map]
-"encoder.layers.encoder_layer_{i}.ln_1.weight" = "attn_layers.{i}.pre_norm.weight"
+"encoder.layers.encoder_layer_{i}.ln_1.weight" = "blocks.{i}.norm1.weight"
+"encoder.layers.encoder_layer_{i}.self_attention.in_proj_weight[0:768]" = "blocks.{i}.query.weight"
+"conv_proj.weight" = { candidate = "patches.weight", layout = "o c p q -> o (p q c), c=3, p=16, q=16" }
+
+[unmapped]
+candidate = ["blocks.{i}.scale"]
 ```
 
-A pattern's `{i}` stands for the number of a block, the same on both sides.
+A pattern's `{i}` stands for the number of a block, the same on both sides. Every element of every tensor is used
+exactly once, or its tensor is listed under `[unmapped]`; anything else is refused.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
+import math
 import re
 import sys
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import einops
+import torch
 
 from parity.errors import MappingError, ParityError, listed
 from parity.state import hold
@@ -28,50 +41,97 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    import torch
     from torch import nn
 
-    Shapes = Mapping[str, tuple[int, ...]]
+    Shape = tuple[int, ...]
+    Shapes = Mapping[str, Shape]
+    Box = tuple[tuple[int, int], ...]
 
 _SHIPPED = Path(__file__).parent / "maps"
+
+IDENTITY = "identity"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One reference tensor, the candidate tensor that holds the same values, and the layout step between them."""
+    """The same values on both sides, and the layout step between them.
+
+    Attributes:
+        reference: a tensor's name, or a slice of it: `name[0:64]` (rows), `name[:, 0:64]` (columns).
+        candidate: the same on the other side.
+        layout: `identity`, or an einops pattern with its sizes, from the reference's side to the candidate's.
+    """
 
     reference: str
     candidate: str
-    layout: str = "identity"
+    layout: str = IDENTITY
+
+    def inverted(self) -> Entry:
+        """Returns the entry in the other direction."""
+        if self.layout == IDENTITY:
+            return Entry(self.candidate, self.reference)
+        pattern, *sizes = self.layout.split(",")
+        left, right = pattern.split("->")
+        return Entry(self.candidate, self.reference, ",".join((f"{right.strip()} -> {left.strip()}", *sizes)))
 
 
 @dataclass(frozen=True)
 class WeightMap:
-    """A bijection between the tensors of a reference and those of a candidate."""
+    """A bijection between the tensors of a reference and those of a candidate, as far as they correspond.
+
+    Attributes:
+        entries: in the order in which a forward pass of the reference uses them.
+        source: where the map comes from.
+        certainty: how sure it is, in words; empty for a map that was written.
+        unmapped_reference: tensors, or slices of tensors, of the reference without a counterpart.
+        unmapped_candidate: the same of the candidate.
+        unused: tensors of the candidate that its forward pass never uses.
+        warnings: a sentence each, on what is odd about the map.
+        meaning: what it means that a tensor has no counterpart, by name, where that is known.
+    """
 
     entries: tuple[Entry, ...]
     source: str
+    certainty: str = ""
+    unmapped_reference: tuple[str, ...] = ()
+    unmapped_candidate: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    meaning: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every tensor that either model uses has its counterpart."""
+        return not (self.unmapped_reference or self.unmapped_candidate)
 
     def apply(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Renames a reference's state dict to the candidate's names; values and storage are shared, not copied.
+        """Turns a reference's state dict into the candidate's.
+
+        Storage is shared where the layout allows it. Tensors of the candidate without a counterpart are left out.
 
         Raises:
             MappingError: `state` lacks a tensor of the map, or has one that the map doesn't know.
         """
-        names = [entry.reference for entry in self.entries]
-        missing, extra = [name for name in names if name not in state], sorted(state.keys() - set(names))
+        names = [split(entry.reference)[0] for entry in self.entries]
+        known = {*names, *(split(name)[0] for name in self.unmapped_reference)}
+        missing = [name for name in dict.fromkeys(names) if name not in state]
+        extra = sorted(name for name in state if name not in known and state[name].is_floating_point())
         if missing:
             raise MappingError(f"the state dict lacks {len(missing)} tensors of the weight map: {listed(missing)}")
         if extra:
             raise MappingError(
                 f"the state dict has {len(extra)} tensors that are not in the weight map: {listed(extra)}"
             )
-        return {entry.candidate: state[entry.reference] for entry in self.entries}
+        pieces: dict[str, list[tuple[Box, torch.Tensor]]] = defaultdict(list)
+        for entry in self.entries:
+            (source, box), (target, place) = split(entry.reference), split(entry.candidate)
+            pieces[target].append((place, rearranged(cut(state[source], box), entry.layout)))
+        return {name: _assembled(parts) for name, parts in pieces.items()}
 
     def load(self, candidate: nn.Module, state: Mapping[str, torch.Tensor], *, assign: bool = False) -> None:
-        """Puts a reference's state dict into `candidate`.
+        """Puts a reference's state dict into `candidate`; what has no counterpart keeps its values.
 
         Args:
             candidate: the map's candidate, on any device; on meta only with `assign`.
@@ -85,36 +145,94 @@ class WeightMap:
         if assign:
             hold(candidate, mapped)
         else:
-            candidate.load_state_dict(mapped)
+            candidate.load_state_dict(mapped, strict=not (self.unmapped_candidate or self.unused))
 
     def invert(self) -> WeightMap:
-        """Returns the map in the other direction, from the candidate's names to the reference's."""
-        return WeightMap(tuple(Entry(e.candidate, e.reference, e.layout) for e in self.entries), self.source)
+        """Returns the map in the other direction, from the candidate's tensors to the reference's."""
+        return WeightMap(
+            tuple(entry.inverted() for entry in self.entries),
+            self.source,
+            self.certainty,
+            (*self.unmapped_candidate, *self.unused),
+            self.unmapped_reference,
+            warnings=self.warnings,
+        )
+
+    def without_counterpart(self) -> list[str]:
+        """Says, a sentence for each kind, which tensors have no counterpart and what that means."""
+        sentences = []
+        for owner, names in (("reference", self.unmapped_reference), ("candidate", self.unmapped_candidate)):
+            kinds: dict[tuple[str, str], list[str]] = defaultdict(list)
+            for name in names:
+                kinds[self.meaning.get(name, ""), re.sub(r"\d+", "{i}", split(name)[0])].append(name)
+            for (meaning, pattern), members in kinds.items():
+                which = members[0] if len(members) == 1 else f"{pattern} ({len(members)} tensors)"
+                lacks = "the candidate has no counterpart of" if owner == "reference" else "the reference has none of"
+                sentences.append(f"{meaning}: {lacks} {which}" if meaning else f"{lacks} {which}")
+        return sentences
+
+    def to_toml(self) -> str:
+        """Writes the map as `read` reads it, one line for all blocks wherever they are alike."""
+        lines = ["[map]", *(f"{_quoted(left)} = {right}" for left, right in _patterns(self.entries))]
+        leftovers = {
+            "reference": self.unmapped_reference, "candidate": self.unmapped_candidate, "unused": self.unused,
+        }  # fmt: skip
+        if any(leftovers.values()):
+            lines += ["", "[unmapped]"]
+            lines += [f"{side} = {json.dumps(list(names), indent=4)}" for side, names in leftovers.items() if names]
+        return "\n".join(lines) + "\n"
 
 
-def read_patterns(path: Path) -> dict[str, str]:
-    """Reads the table `[map]` of a TOML file: reference pattern -> candidate pattern.
+@dataclass(frozen=True)
+class Patterns:
+    """A written map: patterns that any number of blocks can be filled into."""
+
+    rules: tuple[Entry, ...]
+    unmapped_reference: tuple[str, ...] = ()
+    unmapped_candidate: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+
+def read(path: Path) -> Patterns:
+    """Reads a map from a TOML file, in the format at the top of this module.
 
     Raises:
-        ParityError: no such file, no TOML, or no table of text to text.
+        ParityError: no such file, no TOML, or another structure.
     """
     try:
         with path.open("rb") as file:
-            table = tomllib.load(file).get("map")
+            content = tomllib.load(file)
     except OSError as error:
         raise ParityError(f"cannot read the weight map {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ParityError(f"the weight map {path} is not valid TOML: {error}") from error
-    if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
+    table, leftovers = content.get("map"), content.get("unmapped", {})
+    if not isinstance(table, dict) or not all(map(_is_right_side, table.values())):
         raise ParityError(f'the weight map {path} needs a table [map] of lines "reference name" = "candidate name"')
-    return table
+    if not isinstance(leftovers, dict) or not all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in leftovers.values()
+    ):
+        raise ParityError(f'the weight map {path} needs lists of names under [unmapped], such as candidate = ["name"]')
+    rules = tuple(
+        Entry(left, right) if isinstance(right, str) else Entry(left, right["candidate"], right.get("layout", IDENTITY))
+        for left, right in table.items()
+    )
+    return Patterns(rules, *(tuple(leftovers.get(side, ())) for side in ("reference", "candidate", "unused")))
 
 
-def expand(patterns: Mapping[str, str], reference: Shapes, candidate: Shapes, source: str) -> WeightMap:
-    """Matches `patterns` against the tensors of both models.
+def _is_right_side(value: Any) -> bool:
+    if isinstance(value, dict):
+        return {"candidate"} <= value.keys() <= {"candidate", "layout"} and all(
+            isinstance(text, str) for text in value.values()
+        )
+    return isinstance(value, str)
+
+
+def expand(patterns: Patterns, reference: Shapes, candidate: Shapes, source: str) -> WeightMap:
+    """Fills the tensors of both models into `patterns`.
 
     Args:
-        patterns: reference pattern -> candidate pattern. A pattern may match nothing (an optional layer).
+        patterns: a pattern may match nothing (an optional layer).
         reference: name -> shape of every tensor of the reference.
         candidate: the same of the candidate.
         source: where the patterns come from, for messages.
@@ -122,81 +240,220 @@ def expand(patterns: Mapping[str, str], reference: Shapes, candidate: Shapes, so
     Raises:
         MappingError: the result is no bijection, or pairs tensors of different shapes.
     """
-    rules = [(_as_regex(left), right) for left, right in patterns.items()]
+    rules = [(_as_regex(split(rule.reference)[0]), rule) for rule in patterns.rules]
     entries = []
     for name in reference:
-        targets = [
-            right.replace("{i}", match.groupdict().get("i") or "")
-            for regex, right in rules
-            if (match := regex.fullmatch(name))
-        ]
-        if len(targets) > 1:
-            raise MappingError(f"the weight map {source} names {name} more than once: {listed(targets)}")
-        entries += [Entry(name, target) for target in targets]
-
-    mapped = {entry.candidate for entry in entries}
-    if len(mapped) < len(entries):
-        twice = sorted({e.candidate for e in entries if sum(o.candidate == e.candidate for o in entries) > 1})
-        raise MappingError(f"the weight map {source} uses a tensor of the candidate twice: {listed(twice)}")
-    ruled = {entry.reference for entry in entries}
-    unknown = [name for name in reference if name not in ruled]
-    missing = [entry for entry in entries if entry.candidate not in candidate]
-    extra = [name for name in candidate if name not in mapped]
-    if unknown or missing or extra:
-        raise MappingError(
-            "; ".join(
-                f"{owner} {len(names)} of {counterpart}'s tensors: {listed(names)}"
-                for owner, counterpart, names in (
-                    (f"the weight map {source} doesn't know", "the reference", unknown),
-                    ("the candidate lacks", f"the weight map {source}", [entry.candidate for entry in missing]),
-                    (f"the weight map {source} doesn't know", "the candidate", extra),
-                )
-                if names
-            ),
-            [*unknown, *(entry.reference for entry in missing)],
-            extra,
+        for regex, rule in rules:
+            if match := regex.fullmatch(name):
+                left = name + rule.reference[len(split(rule.reference)[0]) :]
+                right = rule.candidate.replace("{i}", match.groupdict().get("i") or "")
+                entries.append(Entry(left, right, rule.layout))
+    left_out = [
+        tuple(name for name in shapes if any(_as_regex(split(p)[0]).fullmatch(name) for p in names))
+        for names, shapes in (
+            (patterns.unmapped_reference, reference),
+            (patterns.unmapped_candidate, candidate),
+            (patterns.unused, candidate),
         )
-    misshapen = [
-        f"{e.reference} {reference[e.reference]} = {e.candidate} {candidate[e.candidate]}"
-        for e in entries
-        if reference[e.reference] != candidate[e.candidate]
     ]
-    if misshapen:
-        raise MappingError(f"tensors of different shapes are mapped to each other: {listed(misshapen)}")
-    return WeightMap(tuple(entries), source)
+    # a slice that is left out is listed as it was written
+    slices = tuple(name for name in patterns.unmapped_reference if split(name)[1])
+    whole = tuple(name for name in left_out[0] if not any(split(part)[0] == name for part in slices))
+    found = WeightMap(tuple(entries), source, "", (*whole, *slices), left_out[1], left_out[2])
+    require_bijection(found, reference, candidate)
+    return found
 
 
-def find(reference: nn.Module, candidate: nn.Module, path: Path | None = None) -> WeightMap:
-    """Finds the weight map between two modules.
-
-    Args:
-        reference: the model taken as right.
-        candidate: the model under test.
-        path: a written map to use; without it, equal names are tried, then the maps that are shipped in `maps/`.
+def by_name(reference: nn.Module, candidate: nn.Module) -> WeightMap:
+    """Maps tensors of equal names, or by one of the written maps that are shipped in `maps/`.
 
     Raises:
-        ParityError: the file cannot be read.
-        MappingError: no map is a bijection; the message lists what the closest one leaves over.
+        MappingError: neither is a bijection; the message lists what the closest one leaves over.
     """
     shapes = state_shapes(reference), state_shapes(candidate)
-    if path is not None:
-        return expand(read_patterns(path), *shapes, str(path))
-    tables = {"of equal names": {name: name for name in shapes[0]}}
-    tables |= {file.stem: read_patterns(file) for file in sorted(_SHIPPED.glob("*.toml"))}
+    tables = {"of equal names": Patterns(tuple(Entry(name, name) for name in shapes[0]))}
+    tables |= {file.stem: read(file) for file in sorted(_SHIPPED.glob("*.toml"))}
     failures = []
     for source, patterns in tables.items():
         try:
             return expand(patterns, *shapes, source)
         except MappingError as error:
-            known = sum(any(_as_regex(right).fullmatch(name) for right in patterns.values()) for name in shapes[1])
-            failures.append((known, error))
+            regexes = [_as_regex(split(rule.candidate)[0]) for rule in patterns.rules]
+            failures.append((sum(any(regex.fullmatch(name) for regex in regexes) for name in shapes[1]), error))
     _, closest = max(failures, key=lambda failure: failure[0])
     raise closest
 
 
-def state_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Returns the name and shape of every tensor in the module's state dict."""
-    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+def state_shapes(module: nn.Module) -> dict[str, Shape]:
+    """Returns the name and shape of every tensor in the module's state dict; counters and indices are no weights."""
+    return {k: tuple(tensor.shape) for k, tensor in module.state_dict().items() if tensor.is_floating_point()}
+
+
+def require_bijection(found: WeightMap, reference: Shapes, candidate: Shapes) -> None:
+    """Checks that every element of every tensor is used exactly once, or left out by name.
+
+    Raises:
+        MappingError: it isn't; the message lists the tensors.
+    """
+    sides = (
+        ("the reference", reference, [e.reference for e in found.entries], found.unmapped_reference),
+        ("the candidate", candidate, [e.candidate for e in found.entries],
+         (*found.unmapped_candidate, *found.unused)),
+    )  # fmt: skip
+    complaints, left_over = [], []
+    for owner, shapes, parts, left_out in sides:
+        boxes = defaultdict(list)
+        for part in (*parts, *left_out):
+            name, box = split(part)
+            boxes[name].append(box)
+        missing = [name for name in boxes if name not in shapes]
+        twice = [name for name, b in boxes.items() if name in shapes and _overlap(b, shapes[name])]
+        unknown = [
+            name for name, shape in shapes.items()
+            if name not in twice and sum(_volume(box, shape) for box in boxes[name]) < math.prod(shape)
+        ]  # fmt: skip
+        left_over.append(unknown)
+        for names, what in (
+            (missing, f"{owner} lacks {{}} of the weight map {found.source}'s tensors"),
+            (twice, f"the weight map {found.source} uses {{}} of {owner}'s tensors twice"),
+            (unknown, f"the weight map {found.source} doesn't know {{}} of {owner}'s tensors"),
+        ):
+            if names:
+                complaints.append(f"{what.format(len(names))}: {listed(names)}")
+        if missing and owner == "the candidate":
+            left_over[0] += [e.reference for e in found.entries if split(e.candidate)[0] in missing]
+    if complaints:
+        raise MappingError("; ".join(complaints), *left_over)
+    misshapen = [
+        f"{e.reference} {shape} = {e.candidate} {whole}"
+        for e in found.entries
+        if (shape := _shape_after(e, reference)) != (whole := _part_shape(e.candidate, candidate))
+    ]
+    if misshapen:
+        raise MappingError(f"tensors of different shapes are mapped to each other: {listed(misshapen)}")
+
+
+def split(part: str) -> tuple[str, Box]:
+    """Splits `name[a:b, c:d]` into the name and the bounds along each axis; (0, -1) means a whole axis."""
+    match = re.fullmatch(r"(.*?)\[([\d:, ]+)\]", part)
+    if match is None:
+        return part, ()
+    bounds = []
+    for axis in match[2].split(","):
+        start, _, stop = axis.strip().partition(":")
+        bounds.append((int(start or 0), int(stop or -1)))
+    return match[1], tuple(bounds)
+
+
+def rearranged(tensor: torch.Tensor, layout: str) -> torch.Tensor:
+    """Carries out a layout step; `identity` returns the tensor itself.
+
+    Raises:
+        MappingError: the pattern doesn't fit the tensor.
+    """
+    if layout == IDENTITY:
+        return tensor
+    pattern, *sizes = (text.strip() for text in layout.split(","))
+    try:
+        lengths = {name.strip(): int(length) for name, length in (size.split("=") for size in sizes)}
+        return einops.rearrange(tensor, pattern, **lengths).contiguous()
+    except (einops.EinopsError, ValueError) as error:
+        raise MappingError(f"the layout {layout!r} doesn't fit a tensor of shape {tuple(tensor.shape)}") from error
+
+
+def cut(tensor: torch.Tensor, box: Box) -> torch.Tensor:
+    """Returns the part of a tensor within the bounds of `split`; storage is shared."""
+    for axis, (start, stop) in enumerate(box):
+        tensor = tensor.narrow(axis, start, (tensor.shape[axis] if stop < 0 else stop) - start)
+    return tensor
+
+
+def _assembled(parts: list[tuple[Box, torch.Tensor]]) -> torch.Tensor:
+    if len(parts) == 1:
+        return parts[0][1].contiguous()
+    first_box, first = parts[0]
+    shape = [
+        max(box[axis][1] for box, _ in parts) if axis < len(first_box) and first_box[axis][1] >= 0 else length
+        for axis, length in enumerate(first.shape)
+    ]
+    whole = first.new_empty(shape)
+    for box, piece in parts:
+        cut(whole, box).copy_(piece)
+    return whole
+
+
+def _bounds(box: Box, shape: Shape) -> list[tuple[int, int]]:
+    bounds = [(start, shape[axis] if stop < 0 else stop) for axis, (start, stop) in enumerate(box)]
+    return bounds + [(0, length) for length in shape[len(box) :]]
+
+
+def _volume(box: Box, shape: Shape) -> int:
+    return math.prod(max(stop - start, 0) for start, stop in _bounds(box, shape))
+
+
+def _overlap(boxes: Sequence[Box], shape: Shape) -> bool:
+    bounds = [_bounds(box, shape) for box in boxes]
+    if len(bounds) == 1:
+        return False
+    pairs = itertools.combinations(sorted(bounds), 2)
+    return any(all(a[0] < b[1] and b[0] < a[1] for a, b in zip(one, other, strict=True)) for one, other in pairs)
+
+
+def _part_shape(part: str, shapes: Shapes) -> Shape:
+    name, box = split(part)
+    try:
+        return tuple(cut(torch.empty(shapes[name], device="meta"), box).shape)
+    except (RuntimeError, IndexError) as error:
+        raise MappingError(f"the weight map takes {part} of a tensor of shape {shapes[name]}") from error
+
+
+def _shape_after(entry: Entry, reference: Shapes) -> Shape:
+    part = _part_shape(entry.reference, reference)
+    if entry.layout == IDENTITY:
+        return part
+    return tuple(rearranged(torch.empty(part, device="meta"), entry.layout).shape)
+
+
+_NUMBER = re.compile(r"(?<![\d\[:])(?<!: )\d+(?![\d:\]=])")
+
+
+def _patterns(entries: Iterable[Entry]) -> Iterator[tuple[str, str]]:
+    """Yields the lines of a TOML table: as few as give exactly `entries` when they are expanded again."""
+    entries = list(entries)
+    names = {split(entry.reference)[0] for entry in entries}
+    groups: dict[Entry, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        groups[_generalised(entry)].append(entry)
+    for rule, members in groups.items():
+        regex = _as_regex(split(rule.reference)[0])
+        covered = {split(entry.reference)[0] for entry in members}
+        is_exact = {name for name in names if regex.fullmatch(name)} == covered and len(covered) == len(members)
+        for line in [rule] if is_exact else members:
+            yield line.reference, _right_side(line)
+
+
+def _generalised(entry: Entry) -> Entry:
+    """Replaces the first number of both names by `{i}`, if it is the same on both sides."""
+    (left, _), right = split(entry.reference), entry.candidate
+    numbers = _NUMBER.search(left), _NUMBER.search(right)
+    if not numbers[0] or not numbers[1] or numbers[0][0] != numbers[1][0]:
+        return entry
+    left, right = (
+        text[: match.start()] + "{i}" + text[match.end() :]
+        for text, match in zip((entry.reference, right), numbers, strict=True)
+        if match
+    )
+    return Entry(left, right, entry.layout)
+
+
+def _right_side(entry: Entry) -> str:
+    if entry.layout == IDENTITY:
+        return _quoted(entry.candidate)
+    return f"{{ candidate = {_quoted(entry.candidate)}, layout = {_quoted(entry.layout)} }}"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _as_regex(pattern: str) -> re.Pattern[str]:

@@ -92,7 +92,7 @@ def in_step(
         for point, expected, event, measurement in steps(reference, candidate, alignment, forced=forced):
             measured[point] = measurement
             if not measurement.identical and true_run and (exact := true_run.until(point)):
-                noise[point] = noise_ratio(expected[0], event.tensors[0], _in_layout_of(event.tensors[0], exact[0]))
+                noise[point] = noise_ratio(expected[0], event.tensors[0], _fitting(exact, event, alignment.rolled)[0])
             progress()
         outputs = reference.finish(), _output(candidate)
         measured[OUTPUT] = compare(*outputs)
@@ -122,7 +122,7 @@ def steps(
         tensors = expected_run.until(point)  # None where a mode calls a module more often than its counterpart
         if not tensors or not event.tensors:
             continue
-        expected = _fitting(tensors, event)
+        expected = _fitting(tensors, event, alignment.rolled)
         if point.moment == "enter" and _is_rearranged(expected[0], event.tensors[0]):
             continue
         measurement = compare_all(expected, event.tensors[: len(expected)])
@@ -136,31 +136,37 @@ def _output(run: Run) -> torch.Tensor:
     return run.output
 
 
-def _fitting(expected: Tensors, event: Event) -> Tensors:
+def _fitting(expected: Tensors, event: Event, rolled: int | None) -> Tensors:
     """Returns one reference tensor for every tensor of the candidate's event.
 
-    What leaves a module is its first tensor (the second one of an attention is its weights, which not every
-    implementation returns). What enters may be one tensor in one model and several copies of it in the other; tensors
+    What enters a module may be one tensor in one model and several copies of it in the other; tensors
     of another shape than the first, such as a mask, are not compared.
     """
     first = event.tensors[0]
     if event.point.moment == "leave":
-        return [_in_layout_of(first, expected[0])]
+        return [_in_layout_of(first, expected[0], rolled)]
     alike = list(itertools.takewhile(lambda tensor: tensor.shape == first.shape, event.tensors))
     fitting = [*expected, *expected[-1:] * len(alike)][: len(alike)]
-    return [_in_layout_of(first, tensor) for tensor in fitting]
+    return [_in_layout_of(first, tensor, rolled) for tensor in fitting]
 
 
-def _in_layout_of(actual: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+def _in_layout_of(actual: torch.Tensor, expected: torch.Tensor, rolled: int | None) -> torch.Tensor:
     """Rearranges the reference's tensor as the candidate's is, if the two shapes leave but one way to do so.
 
-    Feature maps (B, D, h, w) against tokens (B, N, D), and (B, N, D) against (N, B, D).
+    Feature maps (B, D, h, w) against tokens (B, N, D), and tokens against (N, B, D) and (B, D, N); where the
+    candidate's class token is the last one of `rolled` tokens, the tokens are turned as well. Where the candidate goes
+    on with one token, (B, D), that is the class token.
     """
+    if expected.ndim == 3 and actual.ndim == 2:
+        expected = expected[:, 0]
+    if rolled and expected.ndim == 3 and expected.shape[1] == rolled:
+        expected = expected.roll(-1, 1)
     choices = [expected]
     if expected.ndim == 4 and actual.ndim == 3:
-        choices.append(expected.flatten(2).transpose(1, 2))
-    elif expected.ndim == actual.ndim == 3 and expected.shape[0] != expected.shape[1]:
-        choices.append(expected.transpose(0, 1))
+        choices += [expected.flatten(2).transpose(1, 2), expected.flatten(2)]
+    elif expected.ndim == actual.ndim == 3:
+        choices += [expected.transpose(0, 1)] if expected.shape[0] != expected.shape[1] else []
+        choices += [expected.transpose(1, 2)] if expected.shape[1] != expected.shape[2] else []
     return next((choice for choice in choices if choice.shape == actual.shape), expected)
 
 

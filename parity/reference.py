@@ -14,9 +14,12 @@ from torch import nn
 from torchvision.models import get_model, get_model_builder, list_models, vision_transformer
 
 from parity.errors import ParityError, listed
+from parity.mapping import split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from parity.mapping import WeightMap
 
 # Rates that make every dropout site visible in train mode and leave most of the signal alone. They are unequal, and
 # nobody's default, so that a rate that is hard-wired or goes to the wrong site shows.
@@ -106,3 +109,18 @@ def _check_override(key: str, value: object, config: dict[str, Any]) -> None:
         raise ParityError(f"--set {key}={value!r}: expected a positive whole number")
     if key in RATES and not (isinstance(value, (int, float)) and 0 <= value < 1):
         raise ParityError(f"--set {key}={value!r}: expected a probability of at least 0 and below 1")
+
+
+def unverifiable(module: nn.Module, found: WeightMap) -> tuple[str, ...]:
+    """Returns the mapped tensors, or slices of them, that cannot change the output whatever they hold.
+
+    A bias of the key adds the same number to all of a query's scores, and the softmax takes it away again.
+    """
+    left_out = {split(name)[0] for name in found.unmapped_reference}
+    return tuple(
+        f"{name}.in_proj_bias[{inner.embed_dim}:{2 * inner.embed_dim}]"
+        for name, inner in module.named_modules()
+        if isinstance(inner, nn.MultiheadAttention)
+        and inner.in_proj_bias is not None
+        and f"{name}.in_proj_bias" not in left_out
+    )

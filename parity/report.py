@@ -13,13 +13,16 @@ from rich.console import Console, Group
 from rich.table import Column, Table
 from rich.text import Text
 
+from parity.errors import listed
+from parity.mapping import WeightMap
 from parity.passes import OUTPUT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import RenderableType
 
     from parity.diagnosis import Check, Layer, Place, Verdict
-    from parity.mapping import WeightMap
 
 SCHEMA = 1
 _COLOURS = {"identical": "green", "equivalent": "green", "divergent": "red", "inconclusive": "yellow",
@@ -47,8 +50,10 @@ class Report:
         environment: versions and platform.
         inputs: what both models were shown.
         mapping: the weight map, or None if none was found.
-        unmapped_reference: tensors of the reference for which no counterpart was found.
-        unmapped_candidate: tensors of the candidate likewise.
+        left_over: where there is no map, the tensors of reference and candidate without a counterpart.
+        notes: what else there is to know, a sentence each.
+        unverifiable: tensors, or slices of tensors, of the reference that cannot change its output whatever they hold
+            (a key's bias), so that the map alone certifies them.
         parameters: number of values that are mapped.
         checks: one entry per mode and dtype.
         layers: one row per module of the reference, in order of execution.
@@ -65,8 +70,9 @@ class Report:
     environment: dict[str, Any]
     inputs: str
     mapping: WeightMap | None = None
-    unmapped_reference: tuple[str, ...] = ()
-    unmapped_candidate: tuple[str, ...] = ()
+    left_over: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    notes: list[str] = field(default_factory=list)
+    unverifiable: tuple[str, ...] = ()
     parameters: int = 0
     checks: list[Check] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
@@ -87,7 +93,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as JSON types, schema 1; numbers that are not finite are None."""
-        entries = self.mapping.entries if self.mapping else ()
+        mapping = self.mapping or WeightMap((), "none", "", *self.left_over)
         report = {
             "schema": SCHEMA,
             "verdict": self.verdict,
@@ -97,13 +103,18 @@ class Report:
             "environment": self.environment,
             "input": self.inputs,
             "mapping": {
-                "tensors": len(entries),
+                "tensors": len(mapping.entries),
                 "parameters": self.parameters,
-                "unmapped_reference": self.unmapped_reference,
-                "unmapped_candidate": self.unmapped_candidate,
-                "entries": [asdict(entry) for entry in entries],
-                "warnings": [],
+                "source": mapping.source,
+                "certainty": mapping.certainty,
+                "unmapped_reference": mapping.unmapped_reference,
+                "unmapped_candidate": mapping.unmapped_candidate,
+                "unused_candidate": mapping.unused,
+                "certified_by_bijection": self.unverifiable,
+                "entries": [asdict(entry) for entry in mapping.entries],
+                "warnings": mapping.warnings,
             },
+            "notes": self.notes,
             "checks": [_check_row(check) for check in self.checks],
             "layers": [asdict(layer) for layer in self.layers],
             "origin": asdict(self.origin) if self.origin else None,
@@ -198,9 +209,27 @@ def _heading(report: Report) -> Text:
         f"input      {report.inputs}",
     ]
     if report.mapping:
-        tensors = f"{len(report.mapping.entries)} tensors, {report.parameters:,} parameters"
-        lines.append(f"map        {tensors}, each used exactly once (map {report.mapping.source})")
+        lines += [f"map        {line}" if n == 0 else f"           {line}" for n, line in enumerate(_map_lines(report))]
+    lines += [f"note       {note}" for note in report.notes]
     return Text("\n".join(lines))
+
+
+def _map_lines(report: Report) -> Iterator[str]:
+    found = report.mapping
+    assert found is not None
+    how = f"{found.source}, {found.certainty}" if found.certainty else f"map {found.source}"
+    yield f"{len(found.entries)} tensors, {report.parameters:,} parameters, each used exactly once ({how})"
+    for sentence in found.without_counterpart():
+        yield f"without counterpart: {sentence}"
+    if found.unused:
+        yield f"never used by the candidate: {listed(list(found.unused))}"
+    if report.unverifiable:
+        yield (
+            f"certified by the map alone, since no output depends on them: {len(report.unverifiable)} tensors such as "
+            f"{report.unverifiable[0]}"
+        )
+    for warning in found.warnings:
+        yield f"warning: {warning}"
 
 
 def _check_table(checks: list[Check]) -> Table:

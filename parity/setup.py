@@ -12,11 +12,13 @@ from torch import nn
 from parity import candidate as candidates
 from parity import reference as references
 from parity.errors import ParityError
-from parity.mapping import find as find_map
+from parity.inferring import find as find_map
+from parity.mapping import split
 from parity.state import assigned, hold, lacks_values
 from parity.tracing import MODES, call_order
 from parity.weights import of_module as own_weights
 from parity.weights import resolve as resolve_weights
+from parity.weights import synthetic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -99,6 +101,16 @@ def sharing_copy(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, shared)
 
 
+def values_for(module: nn.Module, found: WeightMap, seed: int) -> dict[str, torch.Tensor]:
+    """Draws values for the candidate's parameters that have no counterpart, so that what they do shows.
+
+    Its buffers keep their values: a table of numbers is part of a function, not of its weights.
+    """
+    parameters = dict(module.named_parameters()).keys()
+    extra = {split(name)[0] for name in (*found.unmapped_candidate, *found.unused)} & parameters
+    return synthetic(module, seed, only=extra)
+
+
 def ready(
     module: nn.Module,
     candidate: Candidate,
@@ -113,13 +125,13 @@ def ready(
     with contextlib.ExitStack() as trial:
         trial.enter_context(assigned(module, state))
         if not lacks_values(module):
-            with contextlib.suppress(ParityError), MODES["eval"].active(module):
+            with contextlib.suppress(ParityError), MODES["eval-grad"].active(module):
                 order = call_order(module, images, "candidate")
                 stack.push(trial.pop_all())
                 return module, order
     module = candidate.build()
     stack.enter_context(assigned(module, state))
-    with MODES["eval"].active(module):
+    with MODES["eval-grad"].active(module):
         return module, call_order(module, images, "candidate")
 
 
@@ -155,7 +167,7 @@ def build_pair(
     """
     setup = set_up(candidate, reference, overrides or {}, None, weights, seed)
     module = candidates.build_without_values(setup.candidate)
-    found = find_map(setup.reference, module)
+    found = find_map(setup.reference, module, build=setup.candidate.build)
     state = setup.weights.state_dict(setup.reference)
     hold(setup.reference, state)
     found.load(module, state, assign=True)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     Registry = dict[str, torch.Tensor | None]
 
@@ -80,9 +80,14 @@ def fingerprint(state: Mapping[str, torch.Tensor]) -> dict[str, int]:
     }
 
 
-def lacks_values(model: nn.Module) -> bool:
-    """Returns whether a tensor of `model`, registered or a plain attribute, is on the meta device."""
-    tensors = [registry[key] for _, registry, key in slots(model)]
+def lacks_values(model: nn.Module, besides: Collection[str] = ()) -> bool:
+    """Returns whether a tensor of `model`, registered or a plain attribute, is on the meta device.
+
+    Args:
+        model: any module.
+        besides: names of tensors that don't count.
+    """
+    tensors = [registry[key] for name, registry, key in slots(model) if name not in besides]
     attributes = [value for m in model.modules() for key, value in vars(m).items() if key not in _REGISTRIES]
     return any(map(_is_meta, (*tensors, *attributes)))
 

@@ -266,11 +266,14 @@ class Run:
         return None if forced is None else _substituted(values, dict(zip(map(id, tensors), forced, strict=False)))
 
 
-def call_order(model: nn.Module, inputs: torch.Tensor, owner: str) -> list[Point]:
-    """Runs `model` once and returns every enter and leave of its modules' calls, in order, itself left out."""
+def call_order(model: nn.Module, inputs: torch.Tensor, owner: str, points: list[Point] | None = None) -> list[Point]:
+    """Runs `model` once and returns every enter and leave of its modules' calls, in order, itself left out.
+
+    They are appended to `points`, if that is given, as they are passed.
+    """
     names = {name for name, _ in model.named_modules() if name}
     run = Run(model, inputs, names, seed=0, owner=owner)
-    points = []
+    points = [] if points is None else points
     while (event := run.advance()) is not None:
         points.append(event.point)
     return points
@@ -359,6 +362,7 @@ def _blocks(model: nn.Module) -> Iterator[nn.Module]:
     """Yields the outermost children of containers, which are the units that a model calls one after the other."""
     for child in model.children():
         if isinstance(child, (nn.ModuleList, nn.Sequential)):
-            yield from child.children()
+            for block in child.children():
+                yield from block.children() if isinstance(block, nn.ModuleList) else (block,)
         else:
             yield from _blocks(child)

@@ -31,7 +31,7 @@ from parity.errors import ParityError, listed
 from parity.mapping import state_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     State = dict[str, torch.Tensor]
 
@@ -116,7 +116,7 @@ def of_module(module: nn.Module) -> Weights:
     return Weights("the reference's own", _load=lambda _: {k: v.detach() for k, v in module.state_dict().items()})
 
 
-def synthetic(model: nn.Module, seed: int) -> State:
+def synthetic(model: nn.Module, seed: int, only: Collection[str] | None = None) -> State:
     """Draws non-degenerate values for every tensor of `model`.
 
     Each tensor has its own stream, keyed by the seed and its name, of numpy's Philox generator, whose bits are
@@ -126,6 +126,7 @@ def synthetic(model: nn.Module, seed: int) -> State:
     Args:
         model: any module, on any device.
         seed: any integer.
+        only: names of the tensors to draw; by default all.
 
     Returns:
         The values by state-dict name, float32, on the CPU. Norm scales lie around 1, biases around 0, the inputs of a
@@ -135,6 +136,8 @@ def synthetic(model: nn.Module, seed: int) -> State:
               for key in (*module._parameters, *module._buffers)}  # noqa: SLF001  # fmt: skip
     state = {}
     for name, tensor in model.state_dict().items():
+        if only is not None and name not in only:
+            continue
         if not tensor.is_floating_point():
             state[name] = torch.zeros(tensor.shape, dtype=tensor.dtype)
             continue

@@ -99,7 +99,7 @@ BUGS = {
         y = nn.functional.linear(y, a.out_proj.weight, a.out_proj.bias)
 """,
         ),
-        origin=f"between the output of {_BLOCK}.ln_1 and the input of {_BLOCK}.dropout",
+        origin=f"between the output of {_BLOCK}.ln_1 and the input of {_BLOCK}.ln_2",
     ),
     "softmax over queries": _attention("y = (q @ k.transpose(-2, -1) * scale).softmax(-2) @ v"),
     "softmax rounded to bfloat16": _attention(
@@ -179,7 +179,7 @@ BUGS = {
 FAULTS = {
     "position embedding zeroed in place": (
         Change(("        self._check_images(images)\n", "        self.pos_embedding.data.zero_()\n")),
-        "writes to its own weights as it runs: encoder.pos_embedding",
+        "writes to its own weights as it runs: pos_embedding",
     ),
     "images zeroed after use": (
         Change(("        x = self.ln(x)\n", "        images.zero_()\n        x = self.ln(x)\n")),
@@ -235,6 +235,7 @@ SAME_FUNCTION = {
     "final norm of the class token only": Change(
         ("        x = self.ln(x)\n        x = x[:, 0]", "        x = self.ln(x[:, 0])"),
     ),
+    "head of twice its input, halved": Change(("self.head(x)", "(self.head(x * 2) + self.head.bias) / 2")),
     "functional convolution": Change(
         ("self.patch(images)", "nn.functional.conv2d(images, self.patch.weight, self.patch.bias, self.patch.stride)"),
     ),

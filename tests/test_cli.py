@@ -111,7 +111,9 @@ def test_fresh_torchvision_model_as_reference_is_inconclusive(
     assert out.splitlines()[-1].startswith("inconclusive: ")
 
 
-def test_tensors_that_nothing_maps_are_inconclusive(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_tensor_without_counterpart_is_named_and_the_rest_compared(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
     file = tmp_path / "other.py"
     file.write_text(
         "from vit import ViT\n"
@@ -122,10 +124,27 @@ def test_tensors_that_nothing_maps_are_inconclusive(run: Callable[..., tuple[int
     )
     report_file = tmp_path / "report.json"
     status, out, _ = run("check", f"{file}:Other", *SMALL_OPTIONS, "--json", report_file)
-    assert status == 3
-    assert "no weight map: the candidate lacks 1 of the weight map scratch_vit's tensors: ln.bias" in out
-    mapping = json.loads(report_file.read_text())["mapping"]
+    assert status == 1
+    assert "no shift: the candidate has no counterpart of encoder.ln.bias" in out
+    report = json.loads(report_file.read_text())
+    assert report["origin"]["reference"] == "encoder.ln"
+    mapping = report["mapping"]
     assert (mapping["unmapped_reference"], mapping["unmapped_candidate"]) == (["encoder.ln.bias"], [])
+
+
+def test_model_without_attention_is_inconclusive(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    file = tmp_path / "other.py"
+    file.write_text(
+        "from torch import nn\n"
+        "def build(image_size, num_classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size**2, num_classes))\n"
+    )
+    report_file = tmp_path / "report.json"
+    status, out, _ = run("check", f"{file}:build", *SMALL_OPTIONS, "--json", report_file)
+    assert status == 3
+    assert "no projections to query, key and value that correspond to the reference's" in out
+    report = json.loads(report_file.read_text())
+    assert report["mapping"]["unmapped_candidate"] == ["1.weight", "1.bias"]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import vit
 from parity import MappingError, ParityError, WeightMap, infer_mapping
 from parity.alignment import align
 from parity.conftest import SMALL
-from parity.mapping import Entry, expand, read_patterns
+from parity.mapping import Entry, Patterns, by_name, expand, read
 from parity.reference import build, configuration
 from parity.tracing import Point, call_order
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SHAPES = {"a.0.weight": (2, 3), "a.1.weight": (2, 3), "b": (4,)}
-PATTERNS = {"a.{i}.weight": "c.{i}.w", "b": "d"}
+PATTERNS = Patterns((Entry("a.{i}.weight", "c.{i}.w"), Entry("b", "d")))
 OTHER = {"c.0.w": (2, 3), "c.1.w": (2, 3), "d": (4,)}
 
 
@@ -29,10 +29,10 @@ def test_patterns_number_the_blocks_alike_on_both_sides() -> None:
 
 
 def test_number_that_stands_twice_must_be_the_same() -> None:
-    mapping = expand({"x.{i}.y.{i}": "z.{i}"}, {"x.1.y.1": (1,)}, {"z.1": (1,)}, "test")
+    mapping = expand(Patterns((Entry("x.{i}.y.{i}", "z.{i}"),)), {"x.1.y.1": (1,)}, {"z.1": (1,)}, "test")
     assert mapping.entries == (Entry("x.1.y.1", "z.1"),)
     with pytest.raises(MappingError, match=r"the weight map test doesn't know 1 of the reference's tensors: x.1.y.2"):
-        expand({"x.{i}.y.{i}": "z.{i}"}, {"x.1.y.2": (1,)}, {"z.1": (1,)}, "test")
+        expand(Patterns((Entry("x.{i}.y.{i}", "z.{i}"),)), {"x.1.y.2": (1,)}, {"z.1": (1,)}, "test")
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,83 @@ def test_what_is_no_bijection_is_refused_with_the_names(
 
 
 def test_tensor_used_twice_is_refused() -> None:
-    with pytest.raises(MappingError, match=r"uses a tensor of the candidate twice: c"):
-        expand({"a": "c", "b": "c"}, {"a": (1,), "b": (1,)}, {"c": (1,)}, "test")
-    with pytest.raises(MappingError, match=r"names a\.0 more than once: c, d"):
-        expand({"a.{i}": "c", "a.0": "d"}, {"a.0": (1,)}, {"c": (1,)}, "test")
+    twice = Patterns((Entry("a", "c"), Entry("b", "c")))
+    with pytest.raises(MappingError, match=r"uses 1 of the candidate's tensors twice: c"):
+        expand(twice, {"a": (1,), "b": (1,)}, {"c": (1,)}, "test")
+    twice = Patterns((Entry("a.{i}", "c"), Entry("a.0", "d")))
+    with pytest.raises(MappingError, match=r"uses 1 of the reference's tensors twice: a\.0"):
+        expand(twice, {"a.0": (1,)}, {"c": (1,), "d": (1,)}, "test")
+
+
+def test_slices_must_cover_a_tensor_without_overlap() -> None:
+    thirds = [Entry(f"w[{2 * n}:{2 * n + 2}]", name) for n, name in enumerate("qkv")]
+    candidate = dict.fromkeys("qkv", (2, 4))
+    assert expand(Patterns(tuple(thirds)), {"w": (6, 4)}, candidate, "test").entries == tuple(thirds)
+    with pytest.raises(MappingError, match=r"doesn't know 1 of the reference's tensors: w"):
+        expand(Patterns(tuple(thirds[:2])), {"w": (6, 4)}, dict.fromkeys("qk", (2, 4)), "test")
+    overlapping = (thirds[0], Entry("w[1:4]", "k"), thirds[2])
+    with pytest.raises(MappingError, match=r"uses 1 of the reference's tensors twice: w"):
+        expand(Patterns(overlapping), {"w": (6, 4)}, candidate | {"k": (3, 4)}, "test")
+
+
+def test_layouts_are_carried_out_and_undone_exactly() -> None:
+    state = {
+        "w": torch.arange(72.0).view(12, 6),
+        "p": torch.arange(96.0).view(2, 3, 4, 4),
+        "x": torch.arange(6.0).view(1, 6),
+    }
+    mapping = WeightMap(
+        (
+            Entry("w[0:4]", "q", "o i -> i o"),
+            Entry("w[4:12]", "kv", "(k h d) i -> (h d k) i, k=2, h=2, d=2"),
+            Entry("p", "patch", "o c p q -> o (p q c), c=3, p=4, q=4"),
+            Entry("x[:, 0:2]", "a", "1 n -> n"),
+            Entry("x[:, 2:6]", "b", "1 n -> n 1 1"),
+        ),
+        "test",
+    )
+    moved = mapping.apply(state)
+    assert torch.equal(moved["q"], state["w"][:4].T)
+    assert moved["kv"][:2, 0].tolist() == [state["w"][4, 0], state["w"][8, 0]]
+    assert torch.equal(moved["patch"], state["p"].permute(0, 2, 3, 1).flatten(1))
+    assert moved["b"].shape == (4, 1, 1)
+    back = mapping.invert().apply(moved)
+    assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
+
+
+def test_written_map_is_read_back_as_it_was(tmp_path: Path) -> None:
+    blocks = [
+        entry
+        for i in range(12)
+        for entry in (
+            Entry(f"layers.layer_{i}.w[0:4]", f"blocks.{i}.q.weight", "o i -> i o"),
+            Entry(f"layers.layer_{i}.w[4:8]", f"blocks.{i}.k.weight"),
+            Entry(f"layers.layer_{i}.b", f"stacked[{i}:{i + 1}]", "a -> 1 a"),
+        )
+    ]
+    mapping = WeightMap(
+        (*blocks, Entry("cls", "token")), "test", "", ("pos[:, 0:1]",), ("extra.0.g", "extra.1.g"), ("old",)
+    )
+    file = tmp_path / "map.toml"
+    file.write_text(mapping.to_toml())
+    assert (
+        '"layers.layer_{i}.w[0:4]" = { candidate = "blocks.{i}.q.weight", layout = "o i -> i o" }' in file.read_text()
+    )
+    reference = {f"layers.layer_{i}.{k}": shape for i in range(12) for k, shape in (("w", (8, 3)), ("b", (5,)))}
+    reference |= {"cls": (2,), "pos": (1, 1)}
+    candidate: dict[str, tuple[int, ...]] = {f"blocks.{i}.q.weight": (3, 4) for i in range(12)}
+    candidate |= {f"blocks.{i}.k.weight": (4, 3) for i in range(12)}
+    candidate |= {"stacked": (12, 5), "token": (2,), "extra.0.g": (1,), "extra.1.g": (1,), "old": (1,)}
+    again = expand(read(file), reference, candidate, "test")
+    assert set(again.entries) == set(mapping.entries)
+    assert again.unmapped_reference == mapping.unmapped_reference
+    assert again.unmapped_candidate == mapping.unmapped_candidate
+    assert again.unused == mapping.unused
+
+
+def test_layout_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(MappingError, match=r"the layout 'o i -> i o' doesn't fit a tensor of shape \(3,\)"):
+        expand(Patterns((Entry("a", "b", "o i -> i o"),)), {"a": (3,)}, {"b": (3,)}, "test")
 
 
 def test_map_is_applied_strictly() -> None:
@@ -75,13 +148,15 @@ def test_map_is_applied_strictly() -> None:
         ("[map\n", "is not valid TOML"),
         ("[mapping]\n", r"needs a table \[map\] of lines"),
         ("[map]\na = 3\n", r"needs a table \[map\] of lines"),
+        ("[map]\na = { layout = 'o i -> i o' }\n", r"needs a table \[map\] of lines"),
+        ("[map]\n[unmapped]\ncandidate = 'a'\n", r"needs lists of names under \[unmapped\]"),
     ],
 )
 def test_file_that_is_no_map_is_refused(text: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "map.toml"
     file.write_text(text)
     with pytest.raises(ParityError, match=message):
-        read_patterns(file)
+        read(file)
 
 
 def test_written_map_is_used(tmp_path: Path) -> None:
@@ -100,10 +175,10 @@ def test_model_is_its_own_map() -> None:
 
 def test_models_without_a_map_say_what_is_left_over() -> None:
     with pytest.raises(MappingError, match=r"the candidate lacks .* tensors") as raised:
-        infer_mapping(nn.Linear(2, 3), nn.Conv2d(2, 3, 1, bias=False))
+        by_name(nn.Linear(2, 3), nn.Conv2d(2, 3, 1, bias=False))
     assert raised.value.unmapped_reference == ("bias",)
     with pytest.raises(MappingError) as raised:
-        infer_mapping(nn.Linear(2, 3, bias=False), nn.Linear(2, 3))
+        by_name(nn.Linear(2, 3, bias=False), nn.Linear(2, 3))
     assert raised.value.unmapped_candidate == ("bias",)
 
 

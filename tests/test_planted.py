@@ -53,11 +53,17 @@ def test_check_that_cannot_be_made_is_named_beside_the_verdict(tmp_path: Path) -
 
 
 def test_module_whose_boundary_lies_elsewhere_is_not_compared(tmp_path: Path) -> None:
-    report = check(SAME_FUNCTION["final norm of the class token only"].write(tmp_path), overrides=SMALL)
+    report = check(SAME_FUNCTION["head of twice its input, halved"].write(tmp_path), overrides=SMALL)
     rows = {layer.reference: layer for layer in report.layers}
-    assert rows["encoder.ln"].status == "not compared"
-    assert rows["encoder.ln"].why == "the logits agree, and the candidate draws this boundary elsewhere"
-    assert rows["heads.head"].status == "clean"
+    assert rows["heads.head"].status == "not compared"
+    assert rows["heads.head"].why == "the logits agree, and the candidate draws this boundary elsewhere"
+    assert rows["encoder.ln"].status == "clean"
+
+
+def test_norm_of_the_class_token_only_is_compared_for_the_class_token(tmp_path: Path) -> None:
+    report = check(SAME_FUNCTION["final norm of the class token only"].write(tmp_path), overrides=SMALL)
+    row = next(layer for layer in report.layers if layer.reference == "encoder.ln")
+    assert (row.candidate, row.status) == ("ln", "clean")
 
 
 def test_faint_bug_leaves_the_float32_bits_of_another_seed_alone(tmp_path: Path) -> None:

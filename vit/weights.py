@@ -51,5 +51,5 @@ def load(name: str, weights: str = "official", **arguments: Any) -> Pretrained:
     sizes = {"img_size": config["image_size"], "num_classes": config["num_classes"]}
     with torch.device("meta"):
         model = ViT(**(PRESETS[name]._asdict() | sizes | arguments))
-    mapping.find(original, model).load(model, chosen.state_dict(original), assign=True)
+    mapping.by_name(original, model).load(model, chosen.state_dict(original), assign=True)
     return Pretrained(model.eval(), chosen.transforms(model.img_size), chosen.categories)

@@ -1,0 +1,117 @@
+"""Candidates in many people's styles, built, mapped and judged without a hint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from parity import check, infer_mapping
+from parity.candidate import resolve
+from parity.mapping import expand, read, state_shapes
+from parity.reference import build, configuration
+from parity.weights import synthetic
+from tests.candidates.catalogue import RIGHT, WRONG
+
+if TYPE_CHECKING:
+    from parity.report import Report
+
+FOLDER = Path(__file__).parent / "candidates"
+
+# no two of its sizes are the same, but for a patch's side and a head's width
+SIZES = {
+    "image_size": 24, "patch_size": 8, "num_layers": 3, "num_heads": 4, "hidden_dim": 32, "mlp_dim": 48,
+    "num_classes": 11,
+}  # fmt: skip
+
+
+def _check(name: str, entry_point: str) -> Report:
+    return check(f"{FOLDER / name}.py:{entry_point}", overrides=SIZES, modes=["eval", "train"])
+
+
+def test_there_is_one_entry_per_file() -> None:
+    files = {file.stem for file in FOLDER.glob("*.py")} - {"__init__", "catalogue"}
+    assert files == {*RIGHT, *WRONG}
+    assert len(RIGHT) >= 30
+    assert len(WRONG) >= 10
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_candidate_is_mapped_by_proof_and_found_right(name: str) -> None:
+    report = _check(name, RIGHT[name])
+    assert report.verdict in ("identical", "equivalent"), report
+    assert report.mapping is not None
+    assert report.mapping.certainty == "unique by proof"
+    assert report.mapping.is_complete
+    assert not report.mapping.unused
+    assert report.parameters == sum(p.numel() for p in build(configuration("vit_b_16", SIZES)).parameters())
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_candidate_is_divergent_from_where_it_is_wrong(name: str) -> None:
+    entry_point, expected = WRONG[name]
+    report = _check(name, entry_point)
+    assert report.verdict == "divergent", report
+    assert report.origin is not None
+    places = [("glue:" if place.kind == "glue" else "") + place.reference for place in report.origins]
+    assert places[0] == expected[0], report
+    assert set(expected) <= set(places), report
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_weights_moved_there_and_back_are_the_same_bits(name: str, tmp_path: Path) -> None:
+    config = configuration("vit_b_16", SIZES)
+    reference = build(config)
+    candidate = resolve(f"{FOLDER / name}.py:{RIGHT[name]}", config).build()
+    mapping = infer_mapping(reference, candidate)
+    state = synthetic(reference, 0)
+    moved = mapping.apply(state)
+    candidate.load_state_dict(moved)
+    back = mapping.invert().apply(candidate.state_dict())
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], state[key]) for key in state)
+    file = tmp_path / "map.toml"
+    file.write_text(mapping.to_toml())
+    again = expand(read(file), state_shapes(reference), state_shapes(candidate), "file")
+    assert set(again.entries) == set(mapping.entries)
+
+
+def test_tensor_that_acts_as_another_than_its_name_says_is_a_warning() -> None:
+    report = _check("contradicting_names", RIGHT["contradicting_names"])
+    assert report.mapping is not None
+    warnings = "\n".join(report.mapping.warnings)
+    assert "layers.0.attention.key.weight, the key by its name, acts as the query" in warnings
+    assert "layers.0.norm2 is used before layers.0.norm1, whatever their numbers say" in warnings
+
+
+def test_class_token_in_a_buffer_is_a_warning() -> None:
+    report = _check("class_token_buffer", RIGHT["class_token_buffer"])
+    assert report.mapping is not None
+    assert report.mapping.warnings == ("class_token is a buffer: it is never trained, whatever the weights",)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("no_qkv_bias", "no bias of query, key and value"),
+        ("no_final_norm", "no such norm: the candidate has no counterpart of encoder.ln.weight"),
+        ("patch_norm", "an extra norm: the reference has none of to_patch_embedding.2.weight"),
+        ("tanh_head", "an extra projection: the reference has none of pooler.dense.weight"),
+        ("sinusoid_positions", "a fixed table: the reference has none of positional_encoding.pe"),
+        ("no_out_projection", "no such projection"),
+    ],
+)
+def test_what_has_no_counterpart_is_named_with_what_it_means(name: str, sentence: str) -> None:
+    reasons = "\n".join(_check(name, WRONG[name][0]).reasons)
+    assert sentence in reasons
+
+
+def test_key_biases_are_certified_by_the_map_alone() -> None:
+    report = _check("separate_qkv", RIGHT["separate_qkv"])
+    assert report.unverifiable == tuple(
+        f"encoder.layers.encoder_layer_{block}.self_attention.in_proj_bias[32:64]" for block in range(3)
+    )
+    mapped = {entry.reference for entry in report.mapping.entries} if report.mapping else set()
+    assert {*report.unverifiable} <= mapped

@@ -1,4 +1,4 @@
-"""The command line: `parity check`. Results go to stdout, progress and errors to stderr."""
+"""The command line: `parity check`, `map` and `convert`. Results go to stdout, progress and errors to stderr."""
 
 # ruff: noqa: T201  (printing is what a command line is for)
 
@@ -58,16 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
     add = check.add_argument
     # fmt: off
-    add("candidate", nargs="?", default="vit:ViT", metavar="CANDIDATE",
-        help="package.module:callable or path/to/file.py:callable that returns an nn.Module (default: vit:ViT)")
-    add("--reference", default="vit_b_16", metavar="NAME", help="a ViT of torchvision's (default: vit_b_16)")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-        help="change the reference's configuration, such as image_size=384; may be repeated")
-    add("--candidate-arg", action="append", default=[], metavar="KEY=VALUE", dest="candidate_args",
-        help="an argument for the candidate that cannot be guessed; may be repeated")
-    add("--weights", default="synthetic", metavar="WEIGHTS",
-        help="synthetic (default), official, a member of torchvision's weights enum, or a .pth or .safetensors file")
-    add("--mapping", metavar="FILE", help="a written weight map (TOML)")
+    _add_models(check)
+    add("--weights", default="synthetic", metavar="WEIGHTS", help=f"synthetic (default), {_WEIGHTS}")
     add("--input", default="random", metavar="INPUT", help="random (default), or a picture or folder of pictures")
     add("--batch", type=int, default=3, metavar="N", help="images in the batch (default: 3)")
     add("--seed", type=int, default=0, metavar="N", help="of weights, random images and dropout (default: 0)")
@@ -80,29 +72,74 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", metavar="PATH", help="write the report as JSON; - for stdout, and nothing else there")
     add("--all-layers", action="store_true", help="show every layer, not only blocks and those that differ")
     add("--quiet", action="store_true", help="print the verdict only, and no progress")
-    add("--traceback", action="store_true", help="show the traceback of an error")
     # fmt: on
+    show_map = commands.add_parser(
+        "map",
+        help="show or write the weight map of a candidate",
+        description="Finds which tensor of a torchvision ViT is which tensor of CANDIDATE, and prints the map as TOML.",
+    )
+    show_map.set_defaults(run=_map, quiet=False)
+    _add_models(show_map)
+    show_map.add_argument("-o", "--output", metavar="FILE", help="write the map to this file, for --mapping")
+    convert = commands.add_parser(
+        "convert",
+        help="move real weights into the candidate's own state dict, or back",
+        description="Proves the weight map, and writes torchvision's weights under the names of CANDIDATE, as "
+        "safetensors; or, with --reverse, the candidate's under torchvision's.",
+    )
+    convert.set_defaults(run=_convert, quiet=False)
+    _add_models(convert)
+    convert.add_argument(
+        "--weights", required=True, metavar="WEIGHTS", help=f"{_WEIGHTS}; with --reverse a file of the candidate's own"
+    )
+    convert.add_argument("-o", "--output", required=True, metavar="OUT.safetensors", help="the file to write")
+    convert.add_argument("--reverse", action="store_true", help="from the candidate's names to torchvision's")
+    convert.add_argument("--force", action="store_true", help="convert although the map is not proved")
+    for command in (check, show_map, convert):
+        command.add_argument("--traceback", action="store_true", help="show the traceback of an error")
     return parser
+
+
+_WEIGHTS = "official, a member of torchvision's weights enum, or a .pth or .safetensors file"
+
+
+def _add_models(command: argparse.ArgumentParser) -> None:
+    """Adds the options that say what is compared with what."""
+    add = command.add_argument
+    # fmt: off
+    add("candidate", nargs="?", default="vit:ViT", metavar="CANDIDATE",
+        help="package.module:callable or path/to/file.py:callable that returns an nn.Module (default: vit:ViT)")
+    add("--reference", default="vit_b_16", metavar="NAME", help="a ViT of torchvision's (default: vit_b_16)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+        help="change the reference's configuration, such as image_size=384; may be repeated")
+    add("--candidate-arg", action="append", default=[], metavar="KEY=VALUE", dest="candidate_args",
+        help="an argument for the candidate that cannot be guessed (KEY.FIELD=VALUE in a config); may be repeated")
+    add("--mapping", metavar="FILE", help="a written weight map (TOML)")
+    # fmt: on
+
+
+def _models(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "candidate": options.candidate,
+        "reference": options.reference,
+        "overrides": _key_values(options.overrides, "--set"),
+        "candidate_args": _key_values(options.candidate_args, "--candidate-arg"),
+        "mapping": options.mapping,
+    }
 
 
 def _check(options: argparse.Namespace) -> int:
     if options.json not in (None, "-"):
         _require_folder(Path(options.json))
-    overrides = _key_values(options.overrides, "--set")
-    candidate_args = _key_values(options.candidate_args, "--candidate-arg")
-
+    models = _models(options)
     with _progress(quiet=options.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
         progress("importing torch", 0, 0)
         from parity.checking import check  # noqa: PLC0415  (torch takes seconds to import)
         from parity.tracing import MODES  # noqa: PLC0415
 
         report = check(
-            options.candidate,
-            options.reference,
-            overrides=overrides,
-            candidate_args=candidate_args,
+            **models,
             weights=options.weights,
-            mapping=options.mapping,
             input=options.input,
             batch=options.batch,
             seed=options.seed,
@@ -120,6 +157,55 @@ def _check(options: argparse.Namespace) -> int:
     return report.exit_status
 
 
+def _map(options: argparse.Namespace) -> int:
+    if options.output:
+        _require_folder(Path(options.output))
+    models = _models(options)
+    with _progress(quiet=False) as progress, contextlib.redirect_stdout(sys.stderr):
+        progress("finding the weight map", 0, 0)
+        from parity.setup import find_map_of  # noqa: PLC0415  (torch takes seconds to import)
+
+        _, _, found = find_map_of(**models)
+    how = f"{found.source}, {found.certainty}" if found.certainty else f"map {found.source}"
+    for line in (
+        f"{len(found.entries)} entries ({how})",
+        *(f"without counterpart: {sentence}" for sentence in found.without_counterpart()),
+        *(f"never used by the candidate: {name}" for name in found.unused),
+        *(f"warning: {warning}" for warning in found.warnings),
+    ):
+        print(line, file=sys.stderr)
+    if options.output:
+        _write(Path(options.output), found.to_toml().rstrip("\n"))
+    else:
+        _print(found.to_toml())
+    return 0 if found.is_complete else 3
+
+
+def _convert(options: argparse.Namespace) -> int:
+    output = Path(options.output)
+    _require_folder(output)
+    if output.suffix != ".safetensors":
+        raise ParityError(f"-o {output}: the file is written as safetensors; give it a name that ends in .safetensors")
+    models = _models(options)
+    with _progress(quiet=False) as progress, contextlib.redirect_stdout(sys.stderr):
+        progress("importing torch", 0, 0)
+        from safetensors.torch import save  # noqa: PLC0415  (torch takes seconds to import)
+
+        from parity.converting import convert  # noqa: PLC0415
+
+        converted = convert(
+            **models, weights=options.weights, reverse=options.reverse, force=options.force, progress=progress
+        )
+        about = {"format": "pt", "weights": converted.source, "proof": converted.report.verdict}
+        _write(output, save(converted.state, metadata=about))
+    for sentence in converted.mapping.without_counterpart():
+        print(f"parity: {sentence}", file=sys.stderr)
+    names = f"{options.reference}'s" if options.reverse else f"{options.candidate}'s"
+    _print(f"{output}: {len(converted.state)} tensors of {converted.source} under {names} names; "
+           f"proof: {converted.report.verdict}, {converted.report.reasons[0]}\n")  # fmt: skip
+    return 0
+
+
 def _rendered(report: Report, options: argparse.Namespace) -> str:
     from rich.console import Console  # noqa: PLC0415  (keeps --help quick)
 
@@ -135,6 +221,8 @@ def _print(text: str) -> None:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
+        if sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
+            os.dup2(2, sys.stdout.fileno())  # what a candidate prints when Python exits is not a result
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -173,26 +261,27 @@ def _key_values(pairs: list[str], option: str) -> dict[str, Any]:
 
 def _require_folder(path: Path) -> None:
     if not path.parent.is_dir():
-        raise ParityError(f"the report cannot be written to {path}: there is no folder {path.parent}")
+        raise ParityError(f"{path} cannot be written: there is no folder {path.parent}")
     if path.is_dir():
-        raise ParityError(f"the report cannot be written to {path}: it is a folder")
+        raise ParityError(f"{path} cannot be written: it is a folder")
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: str | bytes) -> None:
     """Writes a file whole or not at all; what is no ordinary file, such as a pipe, is written to as it is."""
     path = path.resolve()
+    data = content if isinstance(content, bytes) else f"{content}\n".encode()
     try:
         if path.exists() and not path.is_file():
-            path.write_text(text + "\n", encoding="utf-8")
+            path.write_bytes(data)
             return
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text + "\n")
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
             Path(temporary).chmod(0o644)
             Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise ParityError(f"the report cannot be written to {path}: {error.strerror}") from error
+        raise ParityError(f"{path} cannot be written: {error.strerror}") from error

@@ -421,29 +421,37 @@ def _patterns(entries: Iterable[Entry]) -> Iterator[tuple[str, str]]:
     """Yields the lines of a TOML table: as few as give exactly `entries` when they are expanded again."""
     entries = list(entries)
     names = {split(entry.reference)[0] for entry in entries}
-    groups: dict[Entry, list[Entry]] = defaultdict(list)
+    alike: dict[str, list[Entry]] = defaultdict(list)  # by the reference's pattern
     for entry in entries:
-        groups[_generalised(entry)].append(entry)
-    for rule, members in groups.items():
-        regex = _as_regex(split(rule.reference)[0])
-        covered = {split(entry.reference)[0] for entry in members}
-        is_exact = {name for name in names if regex.fullmatch(name)} == covered and len(covered) == len(members)
-        for line in [rule] if is_exact else members:
+        number = _NUMBER.search(split(entry.reference)[0])
+        alike[_with_gap(entry.reference, number) if number else entry.reference].append(entry)
+    for members in alike.values():
+        rule = _rule(members)
+        if rule:
+            regex = _as_regex(split(rule.reference)[0])
+            covered = {split(entry.reference)[0] for entry in members}
+            if {name for name in names if regex.fullmatch(name)} != covered or len(covered) < len(members):
+                rule = None
+        for line in [rule] if rule else members:
             yield line.reference, _right_side(line)
 
 
-def _generalised(entry: Entry) -> Entry:
-    """Replaces the first number of both names by `{i}`, if it is the same on both sides."""
-    (left, _), right = split(entry.reference), entry.candidate
-    numbers = _NUMBER.search(left), _NUMBER.search(right)
-    if not numbers[0] or not numbers[1] or numbers[0][0] != numbers[1][0]:
-        return entry
-    left, right = (
-        text[: match.start()] + "{i}" + text[match.end() :]
-        for text, match in zip((entry.reference, right), numbers, strict=True)
-        if match
-    )
-    return Entry(left, right, entry.layout)
+def _rule(entries: list[Entry]) -> Entry | None:
+    """Writes entries whose names differ by numbers alone as one, if the same number counts them on both sides."""
+    numbers = [(_NUMBER.search(split(e.reference)[0]), list(_NUMBER.finditer(e.candidate))) for e in entries]
+    for position in range(min(len(right) for _, right in numbers)):
+        rules = {
+            Entry(_with_gap(e.reference, left), _with_gap(e.candidate, right[position]), e.layout)
+            for e, (left, right) in zip(entries, numbers, strict=True)
+            if left and left[0] == right[position][0]
+        }
+        if len(rules) == 1 and all(left and left[0] == right[position][0] for left, right in numbers):
+            return rules.pop()
+    return None
+
+
+def _with_gap(text: str, number: re.Match[str]) -> str:
+    return f"{text[: number.start()]}{{i}}{text[number.end() :]}"
 
 
 def _right_side(entry: Entry) -> str:

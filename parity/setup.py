@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -18,7 +19,7 @@ from parity.state import assigned, hold, lacks_values
 from parity.tracing import MODES, call_order
 from parity.weights import of_module as own_weights
 from parity.weights import resolve as resolve_weights
-from parity.weights import synthetic
+from parity.weights import synthetic, uniform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -135,6 +136,29 @@ def ready(
         return module, call_order(module, images, "candidate")
 
 
+def find_map_of(
+    candidate: str | nn.Module | Callable[..., Any],
+    reference: str | nn.Module = "vit_b_16",
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    candidate_args: Mapping[str, Any] | None = None,
+    weights: str | None = "synthetic",
+    mapping: str | Path | None = None,
+) -> tuple[Setup, nn.Module, WeightMap]:
+    """Agrees both models on a configuration, builds them without values and finds their weight map.
+
+    The arguments are those of `checking.check`.
+
+    Raises:
+        ParityError: as in `check`, and MappingError where no weight map is found.
+    """
+    setup = set_up(candidate, reference, overrides or {}, candidate_args, weights, seed=0)
+    module = candidates.build_without_values(setup.candidate)
+    path = Path(mapping) if mapping else None
+    images = uniform("images to map by", (2, 3, setup.image_size, setup.image_size))
+    return setup, module, find_map(setup.reference, module, path, images=images, build=setup.candidate.build)
+
+
 @dataclass(frozen=True)
 class Pair:
     """Two models that hold the same weights in the same storage, in eval mode, and their weight map."""
@@ -167,7 +191,8 @@ def build_pair(
     """
     setup = set_up(candidate, reference, overrides or {}, None, weights, seed)
     module = candidates.build_without_values(setup.candidate)
-    found = find_map(setup.reference, module, build=setup.candidate.build)
+    images = uniform("images to map by", (2, 3, setup.image_size, setup.image_size))
+    found = find_map(setup.reference, module, images=images, build=setup.candidate.build)
     state = setup.weights.state_dict(setup.reference)
     hold(setup.reference, state)
     found.load(module, state, assign=True)

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torchvision.models import VisionTransformer
 
+from parity.candidate import resolve
 from parity.cli import main
 from parity.conftest import SMALL
+from parity.measuring import compare
 from parity.reference import build, configuration
 from parity.weights import synthetic
 from tests.conftest import SMALL_OPTIONS
@@ -205,7 +208,7 @@ PRINTS_NOTHING = [
     (["--device", "meta"], "--device meta: it has shapes and no values"),
     (["--seed", "-1"], "--seed -1: expected a whole number from 0"),
     (["--json", "nowhere/report.json"], "there is no folder nowhere"),
-    (["--json", "."], "the report cannot be written to .: it is a folder"),
+    (["--json", "."], ". cannot be written: it is a folder"),
 ]
 
 
@@ -326,3 +329,83 @@ def test_python_m_parity_is_the_console_script() -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     assert result.returncode == 2
     assert result.stderr.startswith("parity: unknown reference")
+
+
+def _own_weights(path: Path) -> dict[str, torch.Tensor]:
+    state = synthetic(build(configuration("vit_b_16", SMALL)), 1)
+    torch.save(state, path)
+    return state
+
+
+CANDIDATES = Path(__file__).parent / "candidates"
+
+
+@pytest.mark.parametrize(
+    "name", ["vit:ViT", f"{CANDIDATES}/interleaved_hd3.py:ViT", f"{CANDIDATES}/raw_parameters.py:FunctionalViT"]
+)
+def test_convert_there_and_back_is_exact(name: str, run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    state = _own_weights(tmp_path / "weights.pth")
+    there, back = tmp_path / "there.safetensors", tmp_path / "back.safetensors"
+    status, out, _ = run("convert", name, *SMALL_OPTIONS, "--weights", tmp_path / "weights.pth", "-o", there)
+    assert status == 0
+    assert "tensors of" in out
+    config = configuration("vit_b_16", SMALL)
+    candidate = resolve(name, config).build()
+    candidate.load_state_dict(load_file(there))
+    original = build(config).to_empty(device="cpu")
+    original.load_state_dict(state)
+    images = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.no_grad():
+        expected, found = (model.double().eval()(images) for model in (original, candidate))
+    assert compare(expected, found).same_function
+    assert run("convert", name, *SMALL_OPTIONS, "--weights", there, "--reverse", "-o", back)[0] == 0
+    again = load_file(back)
+    assert again.keys() == state.keys()
+    assert all(torch.equal(again[key], state[key]) for key in state)
+
+
+def test_convert_refuses_what_is_not_proved(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    _own_weights(tmp_path / "weights.pth")
+    out_file = tmp_path / "out.safetensors"
+    name, weights = f"{CANDIDATES}/tanh_gelu.py:ScratchViT", tmp_path / "weights.pth"
+    arguments = ("convert", name, *SMALL_OPTIONS, "--weights", weights, "-o", out_file)
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert "the map is not proved, since the models are divergent" in err
+    assert not out_file.exists()
+    assert run(*arguments, "--force")[0] == 0
+    assert out_file.exists()
+
+
+def test_convert_of_another_file_type_is_refused(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    status, _, err = run("convert", *SMALL_OPTIONS, "--weights", "official", "-o", tmp_path / "out.pth")
+    assert status == 2
+    assert "give it a name that ends in .safetensors" in err
+
+
+def test_map_that_was_found_is_written_and_used(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    name, file = f"{CANDIDATES}/interleaved_hd3.py:ViT", tmp_path / "map.toml"
+    status, out, err = run("map", name, *SMALL_OPTIONS, "-o", file)
+    assert (status, out) == (0, "")
+    assert "unique by proof" in err
+    assert run("map", name, *SMALL_OPTIONS)[1] == file.read_text()
+    assert "encoder_layer_{i}.mlp.0.weight" in file.read_text()
+    status, out, _ = run("check", name, *SMALL_OPTIONS, "--mapping", file, "--modes", "eval")
+    assert status == 0
+    assert f"(map {file})" in out
+
+
+def test_map_that_is_not_whole_says_so(run: Callable[..., tuple[int, str, str]]) -> None:
+    status, out, err = run("map", f"{CANDIDATES}/patch_norm.py:ViT", *SMALL_OPTIONS)
+    assert status == 3
+    assert "without counterpart: an extra norm: the reference has none of to_patch_embedding.2.weight" in err
+    assert "[unmapped]" in out
+
+
+def test_what_a_candidate_prints_when_python_exits_is_no_result(tmp_path: Path) -> None:
+    file = tmp_path / "loud.py"
+    file.write_text("import atexit\nfrom vit import ViT\natexit.register(print, 'goodbye')\n")
+    command = [sys.executable, "-m", "parity", "check", f"{file}:ViT", *SMALL_OPTIONS, "--modes", "eval", "--json", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603  (our own command)
+    assert json.loads(done.stdout)["verdict"] == "identical"
+    assert "goodbye" in done.stderr

@@ -1,0 +1,103 @@
+"""Moving real weights into a candidate's own state dict, and back, under a map that has been proved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parity.checking import check
+from parity.errors import ParityError
+from parity.setup import find_map_of
+from parity.weights import read_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import torch
+
+    from parity.mapping import WeightMap
+    from parity.report import Report
+
+
+@dataclass(frozen=True)
+class Converted:
+    """Weights under the other model's names.
+
+    Attributes:
+        state: contiguous tensors of their own by name, ready for a file.
+        source: where the weights come from.
+        mapping: the map that was used, in the direction in which it was used.
+        report: the proof of the map.
+    """
+
+    state: dict[str, torch.Tensor]
+    source: str
+    mapping: WeightMap
+    report: Report
+
+
+def convert(
+    candidate: str | Callable[..., Any],
+    reference: str = "vit_b_16",
+    *,
+    weights: str = "official",
+    reverse: bool = False,
+    force: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    candidate_args: Mapping[str, Any] | None = None,
+    mapping: str | Path | None = None,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> Converted:
+    """Turns the reference's weights into the candidate's state dict, or the candidate's into the reference's.
+
+    The map is proved first: both models run in float64, and must be the same function under it.
+
+    Args:
+        candidate: as in `check`.
+        reference: as in `check`.
+        weights: the weights to move: as in `check`; with `reverse` the path of a state dict of the candidate.
+        reverse: from the candidate's names to the reference's.
+        force: convert although the models are not the same function.
+        overrides: as in `check`.
+        candidate_args: as in `check`.
+        mapping: as in `check`.
+        progress: as in `check`.
+
+    Raises:
+        ParityError: as in `check`; or the map is not proved, and `force` was not given.
+        MappingError: the weights are not those of the map.
+    """
+    options: dict[str, Any] = {"overrides": overrides, "candidate_args": candidate_args, "mapping": mapping}
+    setup, module, found = find_map_of(candidate, reference, weights="synthetic" if reverse else weights, **options)
+    proved_at = {**setup.weights.config, **(overrides or {})}  # sizes that the weights bring
+    report = check(
+        candidate,
+        reference,
+        **(options | {"overrides": proved_at}),
+        modes=["eval"],
+        dtype="float64",
+        batch=2,
+        progress=progress,
+    )
+    if report.exit_status and not force:
+        raise ParityError(
+            f"the map is not proved, since the models are {report.verdict}: {report.reasons[0]}; look closer with "
+            "`parity check` and `parity map`, or convert all the same with --force"
+        )
+    progress(f"weights {weights}", 0, 0)
+    if reverse:
+        state = read_file(Path(weights))
+        backward = found.invert()
+        known = {*found.unused, *(name for name, t in module.state_dict().items() if not t.is_floating_point())}
+        moved = backward.apply({name: t for name, t in state.items() if name not in known})
+        return Converted(_own(moved), weights, backward, report)
+    state = setup.weights.state_dict(setup.reference)
+    moved = found.apply(state)
+    kept = setup.candidate.build().state_dict() if module.state_dict().keys() - moved.keys() else {}
+    return Converted(_own({**kept, **moved}), setup.weights.source, found, report)
+
+
+def _own(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Gives every tensor storage of its own, as a file needs it."""
+    return {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}

@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torch import nn
 
+from parity.attention import PARTS, STEPS, can_be_opened
 from parity.mapping import split
 from parity.tracing import Point
 
@@ -34,6 +35,7 @@ class Alignment:
         order: reference modules that were called, in the order in which they were entered.
         containers: aligned reference modules in which another aligned one is called.
         by_place: aligned reference modules without weights, which only their place pairs.
+        features: for tensors inside an attention, the layout step of their features to the candidate's.
         rolled: number of tokens, if the candidate's class token is the last of them and not the first; else None.
     """
 
@@ -42,6 +44,7 @@ class Alignment:
     order: tuple[str, ...]
     containers: frozenset[str]
     by_place: frozenset[str] = frozenset()
+    features: dict[str, str] = field(default_factory=dict)
     rolled: int | None = None
 
     def without(self, modules: Collection[str]) -> Alignment:
@@ -70,13 +73,21 @@ def align(
         candidate_order: the candidate's.
     """
     r_owned = _owned(reference, reference_order, mapping.entries)
+    inside = {
+        step: entries
+        for name, module in reference.named_modules()
+        if isinstance(module, nn.MultiheadAttention) and can_be_opened(module)
+        for step, entries in _owned_inside(name, module, mapping.entries).items()
+    }
+    r_owned |= {step: inside[step] for step in dict.fromkeys(p.module for p in reference_order) if step in inside}
     c_owned = _owned(candidate, candidate_order, mapping.invert().entries)
     r_chains, c_chains = _chains(r_owned), _chains(c_owned)
-    pairs = {
-        c: r
-        for tensors, r_modules in r_chains.items()
-        for r, c in zip(reversed(r_modules), reversed(c_chains.get(tensors, [])), strict=False)
-    }
+    pairs = {}
+    for tensors, c_modules in c_chains.items():
+        r_modules = r_chains.get(tensors, [])
+        if len(r_modules) > len(c_modules):  # a whole attention that owns its projections only is no projection
+            r_modules = [name for name in r_modules if name not in inside] or r_modules
+        pairs |= dict(zip(reversed(c_modules), reversed(r_modules), strict=False))
     r_calls, c_calls = _calls(reference_order), _calls(candidate_order)
     unequal = {r: f"called {r_calls[r]} times, {c} {c_calls[c]} times" for c, r in pairs.items()
                if r_calls[r] != c_calls[c]}  # fmt: skip
@@ -88,8 +99,9 @@ def align(
         by_place |= _by_place(reference, candidate, r_gaps[gap], c_gaps[gap])
     pairs |= by_place
 
-    order = tuple(dict.fromkeys(point.module for point in reference_order if point.moment == "enter"))
     aligned = set(pairs.values())
+    names = dict.fromkeys(point.module for point in reference_order)
+    order = tuple(name for name in names if name in aligned or name not in inside)
     unaligned = {
         module: unequal.get(module) or _why_unaligned(module, r_chains, aligned)
         for module in order
@@ -97,7 +109,36 @@ def align(
     }
     containers = frozenset(_containers(reference_order, aligned))
     weightless = frozenset(by_place.values())
-    return Alignment(pairs, unaligned, order, containers, weightless, _tokens_if_class_is_last(mapping))
+    layouts = {step: _layout_of_features(inside[step], mapping.entries) for step in aligned & inside.keys()}
+    features = {step: layout for step, layout in layouts.items() if layout}
+    return Alignment(pairs, unaligned, order, containers, weightless, features, _tokens_if_class_is_last(mapping))
+
+
+def _owned_inside(name: str, module: nn.MultiheadAttention, entries: tuple[Entry, ...]) -> dict[str, frozenset[int]]:
+    """Returns the numbers of the entries that belong to each step inside an attention."""
+    width = module.embed_dim
+    owned: dict[str, set[int]] = {f"{name}.{step}": set() for step in STEPS}
+    for number, entry in enumerate(entries):
+        tensor, box = split(entry.reference)
+        if tensor in (f"{name}.in_proj_weight", f"{name}.in_proj_bias"):
+            start, stop = box[0] if box else (0, 3 * width)
+            owned[f"{name}.in_proj"].add(number)
+            for part, step in enumerate(PARTS):
+                if part * width <= start and stop <= (part + 1) * width:
+                    owned[f"{name}.{step}"].add(number)
+        elif tensor.startswith(f"{name}.out_proj."):
+            owned[f"{name}.out_proj"].add(number)
+    return {step: frozenset(numbers) for step, numbers in owned.items()}
+
+
+def _layout_of_features(owned: frozenset[int], entries: tuple[Entry, ...]) -> str | None:
+    """Returns the layout step of the features that a projection makes, if its rows are rearranged."""
+    for number in owned:
+        pattern, *sizes = entries[number].layout.split(",")
+        if entries[number].reference.endswith("in_proj_weight") and "(q h d)" in pattern:
+            left, right = (side.strip().replace(" i", "") for side in pattern.split("->"))
+            return ",".join((f"b n {left} -> b n {right}", *sizes))
+    return None
 
 
 def _tokens_if_class_is_last(mapping: WeightMap) -> int | None:
@@ -158,7 +199,7 @@ def _chains(owned: dict[str, frozenset[int]]) -> dict[frozenset[int], list[str]]
 def _calls(order: list[Point]) -> dict[str, int]:
     calls: dict[str, int] = defaultdict(int)
     for point in order:
-        calls[point.module] += point.moment == "enter"
+        calls[point.module] += point.moment == "leave"  # some steps inside an attention are left only
     return calls
 
 
@@ -203,7 +244,7 @@ def _containers(order: list[Point], aligned: set[str]) -> set[str]:
         if point.moment == "enter":
             containers.update(still_open)
             still_open.append(point.module)
-        else:
+        elif point.module in still_open:
             still_open.remove(point.module)
     return containers
 

@@ -116,7 +116,7 @@ def check(
             stack.enter_context(assigned(setup.twin, state))
         images = shown.images.to(device)
         with _timed(timings, "align"), MODES["eval-grad"].active(setup.reference):
-            calls = call_order(setup.reference, images, "reference")
+            calls = call_order(setup.reference, images, "reference", inside=True)
             held = {k: t.to(device) for k, t in values_for(module, found, seed).items()} | found.apply(state)
             before = fingerprint(held)
             module, candidate_calls = ready(module, setup.candidate, held, images, stack)

@@ -154,10 +154,10 @@ def _run_pass(
         truth = None
         if dtype != torch.float64:
             stack.enter_context(cast(models.twin, torch.float64))
-            truth = Run(models.twin, models.images.double(), watched[0], models.seed, "reference")
+            truth = Run(models.twin, models.images.double(), watched[0], models.seed, "reference", inside=True)
         try:
             return passes.in_step(
-                Run(models.reference, images, watched[0], models.seed, "reference"),
+                Run(models.reference, images, watched[0], models.seed, "reference", inside=True),
                 Run(models.candidate, images, watched[1], models.seed, "candidate"),
                 alignment,
                 truth=truth,

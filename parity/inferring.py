@@ -321,10 +321,12 @@ class _Trial:
 
 
 def _neutral(values: dict[str, torch.Tensor], left_over: dict[str, str]) -> dict[str, torch.Tensor]:
-    """Gives vectors that only one side has the values under which they do least: biases of 0 and scales of 1."""
+    """Gives tensors that only one side has the values under which they do least: shifts 0, scales 1, projections I."""
     what = {split(name)[0]: meaning for name, meaning in left_over.items()}
     for name, tensor in values.items():
-        if name in what and sum(length > 1 for length in tensor.shape) <= 1:
+        if name in what and tensor.ndim == 2 and tensor.shape[0] == tensor.shape[1]:
+            nn.init.eye_(tensor)
+        elif name in what and sum(length > 1 for length in tensor.shape) <= 1:
             tensor.fill_(1.0 if what[name].endswith(("scale", "norm")) and "bias" not in name else 0.0)
     return values
 

@@ -11,6 +11,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from parity.mapping import rearranged
 from parity.measuring import Measurement, compare, compare_all, noise_ratio
 from parity.tracing import Event, Point, Run
 
@@ -92,7 +93,7 @@ def in_step(
         for point, expected, event, measurement in steps(reference, candidate, alignment, forced=forced):
             measured[point] = measurement
             if not measurement.identical and true_run and (exact := true_run.until(point)):
-                noise[point] = noise_ratio(expected[0], event.tensors[0], _fitting(exact, event, alignment.rolled)[0])
+                noise[point] = noise_ratio(expected[0], event.tensors[0], _fitting(exact, event, point, alignment)[0])
             progress()
         outputs = reference.finish(), _output(candidate)
         measured[OUTPUT] = compare(*outputs)
@@ -122,7 +123,7 @@ def steps(
         tensors = expected_run.until(point)  # None where a mode calls a module more often than its counterpart
         if not tensors or not event.tensors:
             continue
-        expected = _fitting(tensors, event, alignment.rolled)
+        expected = _fitting(tensors, event, point, alignment)
         if point.moment == "enter" and _is_rearranged(expected[0], event.tensors[0]):
             continue
         measurement = compare_all(expected, event.tensors[: len(expected)])
@@ -136,13 +137,15 @@ def _output(run: Run) -> torch.Tensor:
     return run.output
 
 
-def _fitting(expected: Tensors, event: Event, rolled: int | None) -> Tensors:
+def _fitting(expected: Tensors, event: Event, point: Point, alignment: Alignment) -> Tensors:
     """Returns one reference tensor for every tensor of the candidate's event.
 
     What enters a module may be one tensor in one model and several copies of it in the other; tensors
     of another shape than the first, such as a mask, are not compared.
     """
-    first = event.tensors[0]
+    first, rolled = event.tensors[0], alignment.rolled
+    if point.module in alignment.features:
+        expected = [rearranged(tensor, alignment.features[point.module]) for tensor in expected]
     if event.point.moment == "leave":
         return [_in_layout_of(first, expected[0], rolled)]
     alike = list(itertools.takewhile(lambda tensor: tensor.shape == first.shape, event.tensors))

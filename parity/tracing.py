@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from parity.attention import STEPS, can_be_opened, opened
 from parity.errors import ParityError
 from parity.state import replaced
 
@@ -171,15 +172,27 @@ class Run:
         watched: names of the modules to stop at.
         seed: of this run's own random generator.
         owner: who the model is, for messages.
+        inside: stop also inside `nn.MultiheadAttention`, at the watched names of `attention.STEPS`; what is handed over
+            there cannot be forced.
     """
 
-    def __init__(self, model: nn.Module, inputs: torch.Tensor, watched: set[str], seed: int, owner: str) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: torch.Tensor,
+        watched: set[str],
+        seed: int,
+        owner: str,
+        *,
+        inside: bool = False,
+    ) -> None:
         self.output: torch.Tensor | None = None
         self._model = model
         self._inputs = inputs.clone()
         self._untouched_inputs = inputs
         self._watched = watched
         self._owner = owner
+        self._inside = inside
         self._calls: dict[str, int] = {}
         self._open: list[str] = []
         self._ambient = dataclasses.replace(Ambient.now(), random=torch.Generator().manual_seed(seed).get_state())
@@ -225,8 +238,13 @@ class Run:
         handles = []
         try:
             for name, module in self._model.named_modules():
-                if name in self._watched:
+                is_watched = name in self._watched and not self._is_inside(name)
+                if is_watched:
                     handles.append(module.register_forward_pre_hook(self._entering(name), with_kwargs=True))
+                if self._inside and can_be_opened(module):
+                    handles.append(module.register_forward_pre_hook(self._opening(name), with_kwargs=True))
+                    handles.append(module.register_forward_hook(self._closing(name)))
+                if is_watched:
                     handles.append(module.register_forward_hook(self._leaving(name)))
             self.output = first_tensor(self._model(self._inputs))
         except (Exception, SystemExit) as error:
@@ -240,6 +258,30 @@ class Run:
                 handle.remove()
         if self.output is None:
             raise ParityError(f"the {self._owner} returned no tensor")
+
+    def _is_inside(self, name: str) -> bool:
+        owner, _, step = name.rpartition(".")
+        return self._inside and step in STEPS and can_be_opened(self._model.get_submodule(owner))
+
+    def _opening(self, name: str) -> Callable[..., Any]:
+        def hook(module: nn.MultiheadAttention, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if any(f"{name}.{step}" in self._watched for step in STEPS):
+                for step, moment, tensor in opened(module, unique_tensors((args, kwargs))):
+                    self._tell(f"{name}.{step}", moment, tensor)
+
+        return hook
+
+    def _closing(self, name: str) -> Callable[..., Any]:
+        def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+            self._tell(f"{name}.out_proj", "leave", output)
+            for step in STEPS:
+                self._calls[f"{name}.{step}"] = self._calls.get(f"{name}.{step}", 0) + 1
+
+        return hook
+
+    def _tell(self, name: str, moment: Moment, values: Any) -> None:
+        if name in self._watched:
+            self._hand_over(name, moment, values)
 
     def _entering(self, name: str) -> Callable[..., Any]:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -266,13 +308,17 @@ class Run:
         return None if forced is None else _substituted(values, dict(zip(map(id, tensors), forced, strict=False)))
 
 
-def call_order(model: nn.Module, inputs: torch.Tensor, owner: str, points: list[Point] | None = None) -> list[Point]:
+def call_order(
+    model: nn.Module, inputs: torch.Tensor, owner: str, points: list[Point] | None = None, *, inside: bool = False
+) -> list[Point]:
     """Runs `model` once and returns every enter and leave of its modules' calls, in order, itself left out.
 
-    They are appended to `points`, if that is given, as they are passed.
+    They are appended to `points`, if that is given, as they are passed. `inside` is that of `Run`.
     """
     names = {name for name, _ in model.named_modules() if name}
-    run = Run(model, inputs, names, seed=0, owner=owner)
+    if inside:
+        names |= {f"{name}.{step}" for name, module in model.named_modules() for step in STEPS if can_be_opened(module)}
+    run = Run(model, inputs, names, seed=0, owner=owner, inside=inside)
     points = [] if points is None else points
     while (event := run.advance()) is not None:
         points.append(event.point)

@@ -82,7 +82,7 @@ def align(
     r_owned |= {step: inside[step] for step in dict.fromkeys(p.module for p in reference_order) if step in inside}
     c_owned = _owned(candidate, candidate_order, mapping.invert().entries)
     r_chains, c_chains = _chains(r_owned), _chains(c_owned)
-    pairs = {}
+    pairs: dict[str, str] = {}
     for tensors, c_modules in c_chains.items():
         r_modules = r_chains.get(tensors, [])
         if len(r_modules) > len(c_modules):  # a whole attention that owns its projections only is no projection

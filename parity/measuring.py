@@ -59,10 +59,11 @@ def _incomparable(problem: str) -> Measurement:
     return Measurement(identical=False, relative=math.inf, max_abs=math.inf, max_ulp=None, problem=problem)
 
 
-def compare(reference: torch.Tensor, candidate: torch.Tensor) -> Measurement:
+def compare(reference: torch.Tensor, candidate: torch.Tensor, *, ulp: bool = True) -> Measurement:
     """Measures how far `candidate` is from `reference`: first shape, then finiteness, then values.
 
-    Nothing is broadcast, and a NaN on either side is a problem, never equal to another NaN.
+    Nothing is broadcast, and a NaN on either side is a problem, never equal to another NaN. `ulp` says whether to count
+    units of the last place, which takes longer than all the rest.
     """
     reference, candidate = reference.detach(), candidate.detach()
     if reference.shape != candidate.shape:
@@ -70,26 +71,28 @@ def compare(reference: torch.Tensor, candidate: torch.Tensor) -> Measurement:
     if reference.dtype == candidate.dtype and torch.equal(reference, candidate):
         # an infinity equals itself, and would prove nothing
         return IDENTICAL if is_finite(reference) else _incomparable(NOT_FINITE)
-    if not is_finite(reference):
-        return _incomparable(NOT_FINITE)
-    if not is_finite(candidate):
-        return _incomparable("values of the candidate that are not finite")
     r, c = reference.double(), candidate.double()
     difference = c - r
-    norm = _norm(r)
+    norm, error = _norm(r), _norm(difference)
+    if not math.isfinite(norm + error):  # a sum of finite squares may overflow, so this is only a hint
+        if not is_finite(reference):
+            return _incomparable(NOT_FINITE)
+        if not is_finite(candidate):
+            return _incomparable("values of the candidate that are not finite")
     return Measurement(
         identical=False,
-        relative=_norm(difference) / norm if norm else math.inf,
-        max_abs=float(difference.abs().max()),
-        max_ulp=ulp_distance(reference, candidate) if reference.dtype == candidate.dtype else None,
+        relative=error / norm if norm else math.inf,
+        max_abs=float(torch.linalg.vector_norm(difference, math.inf)),
+        max_ulp=ulp_distance(reference, candidate) if ulp and reference.dtype == candidate.dtype else None,
     )
 
 
-def compare_all(reference: list[torch.Tensor], candidate: list[torch.Tensor]) -> Measurement:
+def compare_all(reference: list[torch.Tensor], candidate: list[torch.Tensor], *, ulp: bool = True) -> Measurement:
     """Measures several pairs of tensors, in order, and returns the worst of them."""
     if len(reference) != len(candidate):
         return _incomparable(f"{len(candidate)} tensors, the reference has {len(reference)}")
-    return max(map(compare, reference, candidate), key=lambda m: (not m.identical, m.relative), default=IDENTICAL)
+    measured = (compare(r, c, ulp=ulp) for r, c in zip(reference, candidate, strict=True))
+    return max(measured, key=lambda m: (not m.identical, m.relative), default=IDENTICAL)
 
 
 def ulp_distance(a: torch.Tensor, b: torch.Tensor) -> int:
@@ -98,13 +101,18 @@ def ulp_distance(a: torch.Tensor, b: torch.Tensor) -> int:
 
     def ordered(x: torch.Tensor) -> torch.Tensor:
         # sign and magnitude to two's complement, so that neighbouring floats are neighbouring integers
-        bits = x.contiguous().view(integer).long()
+        bits = x.contiguous().view(integer)
         lowest = torch.iinfo(integer).min
-        return torch.where(bits < 0, lowest - bits, bits)
+        return torch.where(bits < 0, lowest - bits, bits).long()
 
-    low, high = (pick(ordered(a), ordered(b)) for pick in (torch.minimum, torch.maximum))
-    steps = high - low  # overflows for float64 of opposite sign and enormous distance
-    return int(steps.max()) if bool((steps >= 0).all()) else torch.iinfo(torch.int64).max
+    one, other = ordered(a), ordered(b)
+    least, most = (int(x) for x in torch.aminmax(one.sub_(other)))
+    # float64 of opposite sign and enormous distance overflow; their signs tell
+    if a.dtype == torch.float64 and bool((((a > 0) & (b < 0)) | ((a < 0) & (b > 0))).any()):
+        low, high = (pick(ordered(a), other) for pick in (torch.minimum, torch.maximum))
+        distance = high - low
+        return int(distance.max()) if bool((distance >= 0).all()) else torch.iinfo(torch.int64).max
+    return max(most, -least)
 
 
 def noise_ratio(reference: torch.Tensor, candidate: torch.Tensor, truth: torch.Tensor) -> float | None:

@@ -1,0 +1,63 @@
+"""Other people's Vision Transformers, from the packages that ship them, at the full size of ViT-B/16."""
+
+# ruff: noqa: PLC0415  (each of these packages takes seconds to import)
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def timm_vit() -> nn.Module:
+    import timm
+
+    model: nn.Module = timm.create_model("vit_base_patch16_224")
+    return model
+
+
+def timm_clip() -> nn.Module:
+    """CLIP's image tower: no bias of the patch projection, a norm before the blocks."""
+    import timm
+
+    model: nn.Module = timm.create_model("vit_base_patch16_clip_224", num_classes=1000)
+    return model
+
+
+def timm_dino() -> nn.Module:
+    """DINOv2's ViT at B/16: a learned scale of every branch."""
+    import timm
+
+    model: nn.Module = timm.create_model("vit_base_patch14_dinov2", img_size=224, patch_size=16, num_classes=1000)
+    return model
+
+
+def _transformers_vit(eps: float) -> nn.Module:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    model: nn.Module = ViTForImageClassification(ViTConfig(num_labels=1000, layer_norm_eps=eps))
+    return model
+
+
+def transformers_vit() -> nn.Module:
+    return _transformers_vit(1e-6)
+
+
+def transformers_vit_as_it_comes() -> nn.Module:
+    """Its default eps is 1e-12."""
+    return _transformers_vit(1e-12)
+
+
+def vit_pytorch_vit() -> nn.Module:
+    """No bias of query, key and value; norms before and after the patch projection."""
+    from vit_pytorch import ViT
+
+    model: nn.Module = ViT(image_size=224, patch_size=16, num_classes=1000, dim=768, depth=12, heads=12, mlp_dim=3072)
+    return model
+
+
+def torchvision_vit() -> nn.Module:
+    from torchvision.models import vit_b_16
+
+    return vit_b_16()

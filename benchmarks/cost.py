@@ -2,7 +2,8 @@
 
     python benchmarks/cost.py [NAME [ROUNDS [MODULE:CALLABLE]]]
 
-Without a callable the candidate is our own ViT; `tests.peers:timm_vit` is somebody else's. Prints the wall time of both and the ratio of each round; the median is the one to quote.
+Without a callable the candidate is our own ViT; `tests.peers:timm_vit` is somebody else's. Prints the wall time of both
+and the ratio of each round; the median is the one to quote.
 """
 
 # ruff: noqa: T201  (printing is what it is for)
@@ -26,9 +27,8 @@ def main() -> None:
         times = [_seconds(command) for command in (check, floor)]
         ratios.append(times[0] / times[1])
         print(f"check {times[0]:6.1f} s   floor {times[1]:6.1f} s   ratio {ratios[-1]:.3f}", flush=True)
-    print(
-        f"{' '.join([name, *candidate])}: median ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
-    )
+    median = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+    print(f"{' '.join([name, *candidate])}: median ratio {median}")
 
 
 def _seconds(command: list[str]) -> float:

@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import sys
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,7 @@ class Candidate:
         arguments: what its constructor was given, by argument name.
         defaults: its constructor's arguments that were left alone.
         settings: the reference's settings that reached it.
+        notes: what there is to say about what was built, a sentence each.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Candidate:
     defaults: tuple[str, ...]
     settings: frozenset[str]
     _build: Callable[[], nn.Module]
+    notes: list[str] = field(default_factory=list, compare=False)
 
     def build(self) -> nn.Module:
         """Builds the module, on the device and in the dtype that are torch's defaults at the moment.
@@ -78,8 +80,24 @@ class Candidate:
             ) from error
         if not isinstance(module, nn.Module):
             raise ParityError(f"the candidate {self.name} returned {type(module).__name__}, expected a torch.nn.Module")
+        module = self._unwrapped(module)
         if any(map(nn.parameter.is_lazy, (*module.parameters(), *module.buffers()))):
             raise ParityError(f"the candidate {self.name} has lazy layers without shapes; run it once before the check")
+        return module
+
+    def _unwrapped(self, module: nn.Module) -> nn.Module:
+        """Takes off what only says how a module is run."""
+        wrappers = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
+        while (kind := type(module).__name__) in wrappers:
+            module = getattr(module, wrappers[kind])
+            note = f"the candidate is wrapped in {kind}; what is compared is the module inside it"
+            if note not in self.notes:
+                self.notes.append(note)
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ParityError(
+                f"the candidate {self.name} is a TorchScript module, whose inside nobody can watch; give the module "
+                "that it was made from"
+            )
         return module
 
 

@@ -24,8 +24,8 @@ from parity.inferring import find as find_map
 from parity.mapping import cut, split
 from parity.reference import unverifiable
 from parity.report import Report, Top
-from parity.setup import ready, set_up, values_for
-from parity.state import assigned, fingerprint
+from parity.setup import fitting_batch, ready, set_up, values_for
+from parity.state import assigned, fingerprint, unregistered
 from parity.tracing import MODES, Ambient, call_order
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from parity.diagnosis import Check
     from parity.mapping import WeightMap
+    from parity.setup import Setup
 
 
 def check(
@@ -82,8 +83,12 @@ def check(
     _require_known(dtype, device, modes, seed)
     with _timed(timings, "build"):
         setup = set_up(candidate, reference, overrides or {}, candidate_args, weights, seed)
-        shown = inputs.make(input, setup.weights, setup.image_size, batch, seed)
         module = candidates.build_without_values(setup.candidate)
+        shown = inputs.make(input, setup.weights, setup.image_size, batch, seed)
+        only_batch = fitting_batch(module, shown.images)
+        if only_batch:
+            shown = inputs.make("random", setup.weights, setup.image_size, only_batch, seed)
+    notes = _notes(setup, module, only_batch)
     about: dict[str, Any] = {
         "reference": {"name": setup.name, "config": setup.config, "weights": setup.weights.source},
         "candidate": {
@@ -95,15 +100,15 @@ def check(
         "inputs": shown.describe(),
         "timings": timings,
     }
-    notes: list[str] = []
     try:
         path = Path(mapping) if mapping else None
         found = find_map(setup.reference, module, path, images=shown.images, build=setup.candidate.build)
     except MappingError as error:
         return Report(
             "inconclusive",
-            [f"no weight map: {error}"],
+            [f"no weight map: {error}", *notes],
             **about,
+            notes=notes,
             left_over=(error.unmapped_reference, error.unmapped_candidate),
         )
 
@@ -140,7 +145,7 @@ def check(
         doubts = dataclasses.replace(doubts, unusable=(), faults=(fault, *doubts.faults))
 
     places = diagnosis.origins(checks, alignment)
-    verdict, reasons = diagnosis.decide(checks, places, doubts)
+    verdict, reasons = diagnosis.decide(checks, places, doubts, alignment)
     timings["total"] = time.perf_counter() - started
     return Report(
         verdict,
@@ -180,6 +185,20 @@ def assert_parity(
     if report.verdict not in accepted:
         raise AssertionError(f"{report}")
     return report
+
+
+def _notes(setup: Setup, module: nn.Module, only_batch: int | None) -> list[str]:
+    """Says what is odd about the candidate before anything is compared."""
+    notes = list(setup.candidate.notes)
+    if only_batch:
+        notes.append(f"the candidate takes batches of {only_batch} only, so such a batch is compared")
+    lists = unregistered(module)
+    if lists:
+        what = "is a plain list or attribute that holds layers torch doesn't know of"
+        notes.append(f"{listed(lists)} {what}: their weights are in no state dict and no optimizer; use nn.ModuleList")
+    if isinstance(setup.reference, type(module)):
+        notes.append(f"the candidate is a {type(module).__name__}, the reference's own class: a model beside itself")
+    return notes
 
 
 def _left_out(found: WeightMap, state: Mapping[str, torch.Tensor]) -> int:

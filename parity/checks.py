@@ -14,7 +14,7 @@ import torch
 from parity import measuring, passes
 from parity.diagnosis import Check
 from parity.errors import ParityError
-from parity.tracing import DropoutMasks, Mode, Run, can_switch_fastpath, cast
+from parity.tracing import ATTEMPTS, DropoutMasks, Mode, Run, can_switch_fastpath, held_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from parity.alignment import Alignment
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+_NOT_IN_FLOAT64 = "the candidate runs in float32 and not in float64"
 
 
 @dataclass(frozen=True)
@@ -84,14 +87,26 @@ def run_check(
         why = f"torch {torch.__version__} has no switch for the native attention kernel"
         return Check(name, mode, exact, skipped=why)
     run = functools.partial(_run_pass, models, dtype=DTYPES[dtype], progress=progress)
-    if not exact:  # what float64 has shown of this mode holds for every dtype
-        same = next(check for check in earlier if check.mode.name == mode.name)
-        if same.skipped:
-            return dataclasses.replace(same, name=name, exact=False)
-        free = run(alignment.without(same.elsewhere), same.mode)
-        return Check(name, same.mode, exact, free, elsewhere=same.elsewhere)
+    if exact:
+        return _run_exact(models, alignment, Check(name, mode, exact), earlier, run)
+    # what float64 has shown of this mode holds for every dtype
+    same = next(check for check in earlier if check.mode.name == mode.name)
+    if same.skipped and not same.skipped.startswith(_NOT_IN_FLOAT64):
+        return dataclasses.replace(same, name=name, exact=False)
+    free = run(alignment.without(same.elsewhere), same.mode)
+    return Check(name, same.mode, exact, free, elsewhere=same.elsewhere)
 
-    free = run(alignment, mode)
+
+def _run_exact(
+    models: Models, alignment: Alignment, check: Check, earlier: list[Check], run: Callable[..., passes.Pass]
+) -> Check:
+    """Makes a float64 check: free, with aligned dropout masks if need be, and forced where bits differ."""
+    mode = check.mode
+    try:
+        free = run(alignment, mode)
+    except ParityError as error:
+        _run_pass(models, alignment, mode, torch.float32, lambda: None)  # is it float64 that it cannot do?
+        return dataclasses.replace(check, skipped=f"{_NOT_IN_FLOAT64}: {error}")
     if mode.train and not free.measured[passes.OUTPUT].same_function:
         with_same_masks = dataclasses.replace(mode, same_masks=True)
         aligned = run(alignment, with_same_masks)
@@ -99,12 +114,12 @@ def run_check(
             mode, free = with_same_masks, aligned
         elif _drops_alike_elsewhere(models, mode):
             why = "both drop at the same rates and as often, but over another layout, so that masks cannot be aligned"
-            return Check(name, mode, exact, skipped=why)
+            return dataclasses.replace(check, skipped=why)
     elsewhere = _drawn_elsewhere(free, alignment)
     if elsewhere:
         alignment = alignment.without(elsewhere)
         free = run(alignment, mode)
-    check = Check(name, mode, exact, free, elsewhere=elsewhere)
+    check = dataclasses.replace(check, mode=mode, free=free, elsewhere=elsewhere)
     is_first = not any(other.free for other in earlier)
     is_off = is_first or not all(m.same_function for m in free.measured.values())
     if free.identical or not is_off or any(other.dirty for other in earlier):
@@ -143,17 +158,18 @@ def _run_pass(
     progress: Callable[[], None],
     *,
     forced: bool = False,
-    late: bool = True,
+    attempt: int = 0,
 ) -> passes.Pass:
+    """Runs a pass; where the candidate fails in float64, it is held otherwise and tried again."""
     images = models.images.to(dtype)
     watched = set(alignment.pairs.values()), set(alignment.pairs)
     with contextlib.ExitStack() as stack:
         stack.enter_context(mode.active(*models.all))
-        stack.enter_context(cast(models.reference, dtype))
-        stack.enter_context(cast(models.candidate, dtype, late=late))
+        stack.enter_context(held_in(models.reference, dtype))
+        stack.enter_context(held_in(models.candidate, dtype, attempt))
         truth = None
         if dtype != torch.float64:
-            stack.enter_context(cast(models.twin, torch.float64))
+            stack.enter_context(held_in(models.twin, torch.float64))
             truth = Run(models.twin, models.images.double(), watched[0], models.seed, "reference", inside=True)
         try:
             return passes.in_step(
@@ -165,7 +181,6 @@ def _run_pass(
                 progress=progress,
             )
         except ParityError:
-            if not late or dtype != torch.float64:
+            if attempt + 1 == ATTEMPTS or dtype != torch.float64:
                 raise
-    # perhaps a block's parameters are used without calling the block
-    return _run_pass(models, alignment, mode, dtype, progress, forced=forced, late=False)
+    return _run_pass(models, alignment, mode, dtype, progress, forced=forced, attempt=attempt + 1)

@@ -241,7 +241,7 @@ def _not_compared(module: str, candidate: str | None, why: str) -> Layer:
     return Layer(module, candidate, None, None, None, None, None, "not compared", why)
 
 
-def decide(checks: list[Check], places: list[Place], doubts: Doubts) -> tuple[Verdict, list[str]]:
+def decide(checks: list[Check], places: list[Place], doubts: Doubts, alignment: Alignment) -> tuple[Verdict, list[str]]:
     """Returns the verdict and the reasons for it, a sentence each.
 
     A difference that was found counts even where finding none would have meant nothing.
@@ -251,17 +251,18 @@ def decide(checks: list[Check], places: list[Place], doubts: Doubts) -> tuple[Ve
     made = [check for check in checks if check.free]
     divergent = [check for check in made if check.verdict == "divergent"]
     if divergent or doubts.faults:
-        return "divergent", [*_why_divergent(divergent, places), *doubts.unmapped, *doubts.faults]
+        found = [*_why_divergent(divergent, places), *_narrowed(made, alignment), *doubts.unmapped, *doubts.faults]
+        return "divergent", found
     why_nothing_is_shown = list(doubts.blind)
     if doubts.unmapped:
         agree = "the outputs agree, although some tensors have no counterpart, which nothing explains"
         why_nothing_is_shown += [agree, *doubts.unmapped]
     if not any(check.exact for check in made):
         why_nothing_is_shown.append("no check in float64 was made, and only float64 tells rounding from a bug")
-    if why_nothing_is_shown:
-        return "inconclusive", why_nothing_is_shown
-    points = sum(len(check.free.measured) for check in made if check.free)
     left_out = [f"not part of this verdict: {check.name}, since {check.skipped}" for check in checks if check.skipped]
+    if why_nothing_is_shown:
+        return "inconclusive", [*why_nothing_is_shown, *left_out]
+    points = sum(len(check.free.measured) for check in made if check.free)
     if all(check.verdict == "identical" for check in made):
         same = f"the same bits in all {len(made)} checks that were made, at all {points} points compared"
         return "identical", [same, *left_out]
@@ -272,6 +273,17 @@ def decide(checks: list[Check], places: list[Place], doubts: Doubts) -> tuple[Ve
         f"other bits, as accurate as the reference: noise ratio at most {noise:.2f} (bound {NOISE_BOUND:g})",
         *left_out,
     ]
+
+
+def _narrowed(made: list[Check], alignment: Alignment) -> list[str]:
+    """Says where the candidate leaves float64 in a float64 run, which limits its precision whatever else is right."""
+    candidates = {reference: candidate for candidate, reference in alignment.pairs.items()}
+    for check in made:
+        if check.exact and check.free and check.free.narrowed:
+            point, dtype = check.free.narrowed
+            where = f"{'the input of' if point.moment == 'enter' else 'the output of'} {candidates[point.module]}"
+            return [f"in a float64 run {where} is {dtype}: a cast or a constant limits the candidate's precision"]
+    return []
 
 
 def _why_divergent(divergent: list[Check], places: list[Place]) -> list[str]:

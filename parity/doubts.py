@@ -11,7 +11,7 @@ from parity import measuring
 from parity.checks import DTYPES
 from parity.diagnosis import Doubts
 from parity.errors import ParityError, listed
-from parity.tracing import MODES, Run, cast, first_tensor
+from parity.tracing import ATTEMPTS, MODES, Run, first_tensor, held_in
 from parity.weights import uniform
 
 if TYPE_CHECKING:
@@ -24,24 +24,17 @@ if TYPE_CHECKING:
 
 
 def _bare_run(
-    model: nn.Module,
-    images: torch.Tensor,
-    mode: Mode,
-    dtype: torch.dtype,
-    seed: int,
-    owner: str,
-    *,
-    late: bool = True,
+    model: nn.Module, images: torch.Tensor, mode: Mode, dtype: torch.dtype, seed: int, owner: str, attempt: int = 0
 ) -> Run:
     """Runs a model to its end with nobody watching."""
     try:
-        with mode.active(model), cast(model, dtype, late=late):
+        with mode.active(model), held_in(model, dtype, attempt):
             run = Run(model, images.to(dtype), set(), seed, owner)
             run.finish()
     except ParityError:
-        if not late or dtype != torch.float64:
+        if attempt + 1 == ATTEMPTS or dtype != torch.float64:
             raise
-        return _bare_run(model, images, mode, dtype, seed, owner, late=False)
+        return _bare_run(model, images, mode, dtype, seed, owner, attempt + 1)
     return run
 
 

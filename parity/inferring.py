@@ -26,8 +26,8 @@ from parity.mapping import WeightMap, by_name, expand, read, require_bijection, 
 from parity.measuring import compare
 from parity.passes import OUTPUT, steps
 from parity.reference import configuration_of
-from parity.state import assigned, lacks_values, replaced
-from parity.tracing import MODES, Point, Run, cast
+from parity.state import assigned, lacks_values, without_values
+from parity.tracing import ATTEMPTS, MODES, Point, Run, held_in
 from parity.weights import synthetic, uniform
 
 if TYPE_CHECKING:
@@ -88,7 +88,12 @@ def find(
         unnamed = error
     images = _default_images(reference) if images is None else images
     try:
-        return _infer(reference, candidate, images[:2], build)
+        try:
+            return _infer(reference, candidate, images[:2], build)
+        except ParityError as error:
+            if len(images) <= 2 or isinstance(error, MappingError):
+                raise
+            return _infer(reference, candidate, images, build)  # a hard-wired batch
     except MappingError:
         if isinstance(candidate, type(reference)):  # the same code: what the names leave over says more
             raise unnamed from None
@@ -96,8 +101,7 @@ def find(
 
 
 def _default_images(reference: nn.Module) -> torch.Tensor:
-    size = configuration_of(reference).get("image_size", 224)
-    return uniform("images to map by", (2, 3, size, size))
+    return uniform("images to map by", (2, 3, *[configuration_of(reference).get("image_size", 224)] * 2))
 
 
 def _infer(
@@ -151,7 +155,7 @@ def _traced(
     model: nn.Module, images: torch.Tensor, owner: str, build: Callable[[], nn.Module] | None
 ) -> tuple[nn.Module, Uses]:
     """Traces a model on the meta device; with values where it refuses that."""
-    with contextlib.suppress(ParityError), replaced(model, lambda _, tensor: tensor.detach().to("meta")):
+    with contextlib.suppress(ParityError), without_values(model):
         return model, uses.trace(model, images.to("meta"), owner)
     if build is not None and lacks_values(model):
         model = build()
@@ -264,16 +268,16 @@ class _Trial:
         after = [point for point in self.ours.order[at:] if point.module in aligned]
         return before[-1] if before else None, after[0] if after else None
 
-    def _errors(self, chosen: dict[str, Way], until: Point, *, late: bool = True) -> dict[Point, float]:
+    def _errors(self, chosen: dict[str, Way], until: Point, attempt: int = 0) -> dict[Point, float]:
         """Returns the errors that arise at every point up to `until`, each of them at most 10."""
         try:
-            return self._run(chosen, until, late=late)
+            return self._run(chosen, until, attempt)
         except ParityError:
-            if not late:
+            if attempt + 1 == ATTEMPTS:
                 raise
-        return self._errors(chosen, until, late=False)  # perhaps a block's parameters are used without calling it
+        return self._errors(chosen, until, attempt + 1)
 
-    def _run(self, chosen: dict[str, Way], until: Point, *, late: bool) -> dict[Point, float]:
+    def _run(self, chosen: dict[str, Way], until: Point, attempt: int) -> dict[Point, float]:
         alignment = self._align(chosen)
         found = _as_map(self.ours, self.matches, chosen)
         state = self._values(until)
@@ -289,9 +293,9 @@ class _Trial:
         errors: dict[Point, float] = {}
         with contextlib.ExitStack() as stack:
             stack.enter_context(MODES["eval-grad"].active(self.reference, self.candidate))
-            for model, held, is_late in ((self.reference, state, True), (self.candidate, values, late)):
+            for model, held, how in ((self.reference, state, 0), (self.candidate, values, attempt)):
                 stack.enter_context(assigned(model, held))
-                stack.enter_context(cast(model, torch.float64, late=is_late))
+                stack.enter_context(held_in(model, torch.float64, how))
             runs = (
                 Run(self.reference, images, watched[0], 0, "reference"),
                 Run(self.candidate, images, watched[1], 0, "candidate"),

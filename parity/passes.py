@@ -35,12 +35,14 @@ class Pass:
         noise: noise ratios at the points where the two models' bits differ.
         reference_output: the reference's logits (B, classes).
         candidate_output: the candidate's.
+        narrowed: the first point where the candidate's tensor is of a narrower dtype than the reference's, and which.
     """
 
     measured: dict[Point, Measurement]
     noise: dict[Point, float | None]
     reference_output: torch.Tensor = field(repr=False)
     candidate_output: torch.Tensor = field(repr=False)
+    narrowed: tuple[Point, torch.dtype] | None = None
 
     @property
     def identical(self) -> bool:
@@ -89,9 +91,12 @@ def in_step(
     true_run = _Follower(truth) if truth else None
     measured: dict[Point, Measurement] = {}
     noise: dict[Point, float | None] = {}
+    narrowed: tuple[Point, torch.dtype] | None = None
     try:
         for point, expected, event, measurement in steps(reference, candidate, alignment, forced=forced):
             measured[point] = measurement
+            if narrowed is None and _is_narrower(event.tensors[0], expected[0]):
+                narrowed = point, event.tensors[0].dtype
             if not measurement.identical and true_run and (exact := true_run.until(point)):
                 noise[point] = noise_ratio(expected[0], event.tensors[0], _fitting(exact, event, point, alignment)[0])
             progress()
@@ -103,7 +108,7 @@ def in_step(
         for run in (reference, candidate, truth):
             if run:
                 run.close()
-    return Pass(measured, noise, outputs[0].detach(), outputs[1].detach())
+    return Pass(measured, noise, outputs[0].detach(), outputs[1].detach(), narrowed)
 
 
 def steps(
@@ -179,6 +184,10 @@ def _in_layout_of(actual: torch.Tensor, expected: torch.Tensor, rolled: int | No
         choices += [expected.transpose(0, 1)] if expected.shape[0] != expected.shape[1] else []
         choices += [expected.transpose(1, 2)] if expected.shape[1] != expected.shape[2] else []
     return next((choice for choice in choices if choice.shape == actual.shape), expected)
+
+
+def _is_narrower(actual: torch.Tensor, expected: torch.Tensor) -> bool:
+    return torch.finfo(actual.dtype).bits < torch.finfo(expected.dtype).bits
 
 
 def _is_rearranged(expected: torch.Tensor, actual: torch.Tensor) -> bool:

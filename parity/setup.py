@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from parity import candidate as candidates
@@ -15,16 +16,14 @@ from parity import reference as references
 from parity.errors import ParityError
 from parity.inferring import find as find_map
 from parity.mapping import split
-from parity.state import assigned, hold, lacks_values
-from parity.tracing import MODES, call_order
+from parity.state import assigned, hold, lacks_values, without_values
+from parity.tracing import MODES, Run, call_order
 from parity.weights import of_module as own_weights
 from parity.weights import resolve as resolve_weights
 from parity.weights import synthetic, uniform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    import torch
 
     from parity.candidate import Candidate
     from parity.mapping import WeightMap
@@ -36,7 +35,8 @@ if TYPE_CHECKING:
 class Setup:
     """Reference, candidate and weights, agreed on one configuration; `twin` is the reference once more.
 
-    The twin runs in float64 while the reference runs in another dtype. All three get the same storage.
+    The twin runs in float64 while the reference runs in another dtype. All three get the same storage. `image_size` is
+    height and width of the images that both models take, in pixels.
     """
 
     name: str
@@ -46,11 +46,7 @@ class Setup:
     weights: Weights
     candidate: Candidate
     is_synthetic: bool
-
-    @property
-    def image_size(self) -> int:
-        """Height and width of the images that both models take, in pixels."""
-        return int(self.config.get("image_size", 224))
+    image_size: int
 
 
 def set_up(
@@ -93,13 +89,38 @@ def set_up(
         # a candidate that takes no dropout is compared without
         config |= {rate: 0.0 for rate in references.RATES if rate not in {*overrides, *found.settings}}
         module = references.build(config)
-    return Setup(name, config, module, sharing_copy(module), chosen, found, chosen.source.startswith("synthetic"))
+    size = config["image_size"] if config else _image_size(module)
+    return Setup(name, config, module, sharing_copy(module), chosen, found, chosen.source.startswith("synthetic"), size)
+
+
+def _image_size(module: nn.Module) -> int:
+    """Returns the first of some usual sizes, in pixels, that a reference of unknown configuration takes."""
+    usual = (224, 384, 256, 512, 518, 336, 448, 192, 160, 128, 112, 96, 80, 64, 56, 48, 40, 36, 32, 28, 24, 16)
+    for size in usual:
+        if takes(module, torch.empty(2, 3, size, size)):
+            return size
+    return usual[0]
+
+
+def takes(module: nn.Module, images: torch.Tensor) -> bool:
+    """Returns whether `module` can be run on images of this shape; it is run without values, in next to no time."""
+    with contextlib.suppress(ParityError), MODES["eval"].active(module), without_values(module):
+        Run(module, images.to("meta"), set(), 0, "model").finish()
+        return True
+    return False
 
 
 def sharing_copy(module: nn.Module) -> nn.Module:
     """Returns a second module of the same structure that holds the very same tensors."""
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     return copy.deepcopy(module, shared)
+
+
+def fitting_batch(module: nn.Module, images: torch.Tensor) -> int | None:
+    """Returns how many images `module` takes at once if its code fixes that, or None."""
+    if takes(module, images):
+        return None
+    return next((n for n in (1, 2, 4, 8, 16, 32, 64) if takes(module, images[:1].expand(n, -1, -1, -1))), None)
 
 
 def values_for(module: nn.Module, found: WeightMap, seed: int) -> dict[str, torch.Tensor]:

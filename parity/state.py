@@ -59,6 +59,11 @@ def replaced(model: nn.Module, replacement: Callable[[str, torch.Tensor], torch.
             registry[key] = tensor
 
 
+def without_values(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Holds tensors without values in `model` for as long as the context lasts."""
+    return replaced(model, lambda _, tensor: tensor.detach().to("meta"))
+
+
 def hold(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     """Puts the tensors of `state` into `model` for good, sharing their storage."""
     for name, registry, key in list(slots(model)):
@@ -92,11 +97,32 @@ def lacks_values(model: nn.Module, besides: Collection[str] = ()) -> bool:
     return any(map(_is_meta, (*tensors, *attributes)))
 
 
+def unregistered(model: nn.Module) -> list[str]:
+    """Returns the names of plain attributes of `model` that hold modules torch doesn't know of."""
+    known = set(model.modules())
+    return [
+        f"{prefix}.{key}" if prefix else key
+        for prefix, module in model.named_modules()
+        for key, value in vars(module).items()
+        if key not in _REGISTRIES and any(inner not in known for inner in _modules_in(value))
+    ]
+
+
+def _modules_in(value: object) -> Iterator[nn.Module]:
+    if isinstance(value, nn.Module):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _modules_in(inner)
+
+
 def _is_meta(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(_is_meta, value))
     if isinstance(value, dict):
         return any(map(_is_meta, value.values()))
+    if isinstance(value, nn.Module):
+        return any(tensor.is_meta for tensor in (*value.parameters(), *value.buffers()))
     return isinstance(value, torch.Tensor) and value.is_meta
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -246,12 +247,12 @@ class Run:
                     handles.append(module.register_forward_hook(self._closing(name)))
                 if is_watched:
                     handles.append(module.register_forward_hook(self._leaving(name)))
-            self.output = first_tensor(self._model(self._inputs))
+            self.output = first_tensor(_call(self._model, self._inputs))
         except (Exception, SystemExit) as error:
             where = f" in {self._open[-1]}" if self._open else ""
             raise ParityError(
                 f"the {self._owner} failed{where} on an input of shape {tuple(self._inputs.shape)}: "
-                f"{type(error).__name__}: {error}"
+                f"{type(error).__name__}: {error}{_HINT}"
             ) from error
         finally:
             for handle in handles:
@@ -308,6 +309,20 @@ class Run:
         return None if forced is None else _substituted(values, dict(zip(map(id, tensors), forced, strict=False)))
 
 
+_HINT = "; a model that takes something else than images (B, C, H, W) needs a module around it that makes it of them"
+
+
+def _call(model: nn.Module, images: torch.Tensor) -> Any:
+    """Calls a model with its only argument, by name if it takes it no other way."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return model(images)
+    takes_any = any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)
+    by_name = next((p.name for p in parameters if p.kind is p.KEYWORD_ONLY), None)
+    return model(images) if takes_any or by_name is None else model(**{by_name: images})
+
+
 def call_order(
     model: nn.Module, inputs: torch.Tensor, owner: str, points: list[Point] | None = None, *, inside: bool = False
 ) -> list[Point]:
@@ -355,6 +370,44 @@ def _map_leaves(function: Callable[[Any], Any], values: Any) -> Any:
         items = [_map_leaves(function, value) for value in values]
         return type(values)(*items) if hasattr(values, "_fields") else type(values)(items)
     return function(values)
+
+
+ATTEMPTS = 3
+
+
+@contextlib.contextmanager
+def held_in(model: nn.Module, dtype: torch.dtype, attempt: int = 0) -> Iterator[None]:
+    """Holds `model` in `dtype` for as long as the context lasts, in one of `ATTEMPTS` ways, each for more models.
+
+    0: block by block; 1: as a whole, for a model that uses a block's parameters without calling the block; 2: with its
+    constants and torch's default dtype as well, for one that holds float32 constants or makes them as it runs.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(cast(model, dtype, late=attempt == 0))
+        if attempt == 2:
+            stack.enter_context(_constants_cast(model, dtype))
+        yield
+
+
+@contextlib.contextmanager
+def _constants_cast(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Holds tensors that are plain attributes in `dtype`, which is torch's default dtype for as long as this lasts."""
+    default = torch.get_default_dtype()
+    old = [
+        (module, key, value)
+        for module in model.modules()
+        for key, value in vars(module).items()
+        if isinstance(value, torch.Tensor) and value.is_floating_point()
+    ]
+    try:
+        torch.set_default_dtype(dtype)
+        for module, key, value in old:
+            setattr(module, key, value.to(dtype))
+        yield
+    finally:
+        torch.set_default_dtype(default)
+        for module, key, value in old:
+            setattr(module, key, value)
 
 
 @contextlib.contextmanager

@@ -36,7 +36,9 @@ def timm_dino() -> nn.Module:
 def _transformers_vit(eps: float) -> nn.Module:
     from transformers import ViTConfig, ViTForImageClassification
 
-    model: nn.Module = ViTForImageClassification(ViTConfig(num_labels=1000, layer_norm_eps=eps))
+    config = ViTConfig(layer_norm_eps=eps)
+    config.num_labels = 1000
+    model: nn.Module = ViTForImageClassification(config)
     return model
 
 
@@ -60,4 +62,5 @@ def vit_pytorch_vit() -> nn.Module:
 def torchvision_vit() -> nn.Module:
     from torchvision.models import vit_b_16
 
-    return vit_b_16()
+    model: nn.Module = vit_b_16()
+    return model

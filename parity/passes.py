@@ -50,20 +50,52 @@ class Pass:
         return all(measurement.identical for measurement in self.measured.values())
 
 
-class _Follower:
-    """A run that goes just as far as somebody else asks; events that nobody has asked for yet wait."""
+class Follower:
+    """A run that goes just as far as somebody else asks.
+
+    Events that nobody has asked for yet wait; those that nobody will ask for any more are let go, so that memory
+    doesn't grow with depth.
+
+    Args:
+        run: where nothing has been asked for yet.
+    """
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._waiting: dict[Point, Tensors] = {}
+        self.waiting: dict[Point, Tensors] = {}
+        self._passed: set[Point] = set()
+        self._left: dict[str, int] = {}  # modules that the other run has left, and which of their calls it was
 
     def until(self, point: Point) -> Tensors | None:
-        while point not in self._waiting:
+        """Goes on to `point` and returns what passes it; None if the run never comes there."""
+        while point not in self.waiting:
             event = self.run.advance()
             if event is None:
                 return None
-            self._waiting[event.point] = event.tensors
-        return self._waiting.pop(point)
+            if event.point in self._passed:
+                self._passed.remove(event.point)
+            elif event.point == point or not self._is_over(event.point):
+                self.waiting[event.point] = event.tensors
+        return self.waiting.pop(point)
+
+    def passes(self, point: Point) -> None:
+        """Is told that the other run has passed a point for which it asks nothing more."""
+        if point in self.waiting:
+            del self.waiting[point]
+        else:
+            self._passed.add(point)
+
+    def leaves(self, point: Point) -> None:
+        """Is told that the other run has left a module, and with it everything inside."""
+        if point.moment == "leave":
+            self._left[point.module] = point.call
+            for waiting in [waiting for waiting in self.waiting if self._is_over(waiting)]:
+                del self.waiting[waiting]
+
+    def _is_over(self, point: Point) -> bool:
+        parts = point.module.split(".")
+        owners = (".".join(parts[:count]) for count in range(1, len(parts)))
+        return any(point.call <= self._left.get(owner, -1) for owner in owners)
 
 
 def in_step(
@@ -88,7 +120,7 @@ def in_step(
     Raises:
         ParityError: one of the models failed.
     """
-    true_run = _Follower(truth) if truth else None
+    true_run = Follower(truth) if truth else None
     measured: dict[Point, Measurement] = {}
     noise: dict[Point, float | None] = {}
     narrowed: tuple[Point, torch.dtype] | None = None
@@ -97,8 +129,12 @@ def in_step(
             measured[point] = measurement
             if narrowed is None and _is_narrower(event.tensors[0], expected[0]):
                 narrowed = point, event.tensors[0].dtype
-            if not measurement.identical and true_run and (exact := true_run.until(point)):
+            if true_run and measurement.identical:
+                true_run.passes(point)
+            elif true_run and (exact := true_run.until(point)):
                 noise[point] = noise_ratio(expected[0], event.tensors[0], _fitting(exact, event, point, alignment)[0])
+            if true_run:
+                true_run.leaves(point)
             progress()
         outputs = reference.finish(), _output(candidate)
         measured[OUTPUT] = compare(*outputs)
@@ -120,8 +156,9 @@ def steps(
         The point, the reference's tensors in the layout of the candidate's, the candidate's event, and their distance.
         Points where no layout step that the shapes determine makes the two comparable are passed over.
     """
-    expected_run = _Follower(reference)
-    last: tuple[tuple[int, ...], Measurement] | None = None
+    expected_run = Follower(reference)
+    # the latest tensors stay alive, so that no other one can get their address
+    last: tuple[tuple[int, ...], Measurement, tuple[Tensors, Tensors]] | None = None
     substitute: Tensors | None = None
     while (event := candidate.advance(substitute)) is not None:
         substitute = None
@@ -139,10 +176,11 @@ def steps(
             measurement = last[1]
         else:
             measurement = compare_all(expected, actual, ulp=actual[0].dtype != torch.float64)
-            last = identity, measurement
+            last = identity, measurement, (expected, actual)
         if forced and not measurement.identical and measurement.problem is None:
             substitute = expected
         yield point, expected, event, measurement
+        expected_run.leaves(point)
 
 
 def _output(run: Run) -> torch.Tensor:

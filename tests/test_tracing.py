@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from parity.errors import ParityError
+from parity.passes import Follower
 from parity.state import assigned, hold, lacks_values, replaced
 from parity.tracing import MODES, Point, Run, call_order, can_switch_fastpath, cast, first_tensor, unique_tensors
 
@@ -210,3 +211,28 @@ def test_tensors_without_values_are_found_wherever_they_hide(hidden: str) -> Non
     elif hidden == "nested":
         vars(model[1])["tables"] = {"positions": [nowhere]}
     assert lacks_values(model) is (hidden != "nowhere")
+
+
+def test_tensors_that_nobody_asks_for_any_more_are_let_go() -> None:
+    """Memory must not grow with depth, although one run goes ahead of the other."""
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 4)) for _ in range(20)))
+    names = {name for name, _ in model.named_modules() if name}
+    follower = Follower(Run(model, torch.ones(1, 4), names, seed=0, owner="reference"))
+    for block in range(20):
+        assert follower.until(Point(str(block), 0, "leave"))
+        follower.leaves(Point(str(block), 0, "leave"))
+        follower.passes(Point(str(block + 1), 0, "enter"))
+        assert len(follower.waiting) <= 1 + block  # the enters of blocks that nobody has asked for
+    assert {point.moment for point in follower.waiting} == {"enter"}
+    assert all("." not in point.module for point in follower.waiting)
+    follower.run.close()
+
+
+def test_point_that_was_passed_is_not_kept() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    follower = Follower(Run(model, torch.ones(1, 2), {"0", "1"}, seed=0, owner="reference"))
+    for moment in ("enter", "leave"):
+        follower.passes(Point("0", 0, moment))
+    assert follower.until(Point("1", 0, "leave"))
+    assert set(follower.waiting) == {Point("1", 0, "enter")}
+    follower.run.close()

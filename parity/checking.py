@@ -26,7 +26,7 @@ from parity.reference import unverifiable
 from parity.report import Report, Top
 from parity.setup import fitting_batch, ready, set_up, values_for
 from parity.state import assigned, fingerprint, unregistered
-from parity.tracing import MODES, Ambient, call_order
+from parity.tracing import MODES, ambient_kept, call_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from parity.setup import Setup
 
 
+@ambient_kept()
 def check(
     candidate: str | nn.Module | Callable[..., Any],
     reference: str | nn.Module = "vit_b_16",
@@ -113,7 +114,6 @@ def check(
         )
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_ambient_kept())
         with _timed(timings, "weights"):
             progress(f"weights {setup.weights.source}", 0, 0)
             state = {name: t.to(device) for name, t in setup.weights.state_dict(setup.reference).items()}
@@ -256,17 +256,6 @@ def _peak_memory() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-@contextlib.contextmanager
-def _ambient_kept() -> Iterator[None]:
-    """Puts back what a candidate's constructor or forward pass may change for everybody."""
-    ambient, threads = Ambient.now(), torch.get_num_threads()
-    try:
-        yield
-    finally:
-        ambient.restore()
-        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager

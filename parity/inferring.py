@@ -27,7 +27,7 @@ from parity.measuring import compare
 from parity.passes import OUTPUT, steps
 from parity.reference import configuration_of
 from parity.state import assigned, lacks_values, without_values
-from parity.tracing import ATTEMPTS, MODES, Point, Run, held_in
+from parity.tracing import ATTEMPTS, MODES, Point, Run, ambient_kept, held_in
 from parity.weights import synthetic, uniform
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ _CLEARLY = 5.0
 _MOST = 10.0
 
 
+@ambient_kept()
 def find(
     reference: nn.Module,
     candidate: nn.Module,

@@ -17,7 +17,7 @@ from parity.errors import ParityError
 from parity.inferring import find as find_map
 from parity.mapping import split
 from parity.state import assigned, hold, lacks_values, without_values
-from parity.tracing import MODES, Run, call_order
+from parity.tracing import MODES, Run, ambient_kept, call_order
 from parity.weights import of_module as own_weights
 from parity.weights import resolve as resolve_weights
 from parity.weights import synthetic, uniform
@@ -157,6 +157,7 @@ def ready(
         return module, call_order(module, images, "candidate")
 
 
+@ambient_kept()
 def find_map_of(
     candidate: str | nn.Module | Callable[..., Any],
     reference: str | nn.Module = "vit_b_16",
@@ -190,6 +191,7 @@ class Pair:
     config: dict[str, Any]
 
 
+@ambient_kept()
 def build_pair(
     candidate: str | Callable[..., Any],
     reference: str = "vit_b_16",

@@ -164,6 +164,17 @@ class Ambient:
             torch.set_autocast_cpu_dtype(dtype)
 
 
+@contextlib.contextmanager
+def ambient_kept() -> Iterator[None]:
+    """Puts back what a candidate's constructor or forward pass may change for everybody."""
+    ambient, threads = Ambient.now(), torch.get_num_threads()
+    try:
+        yield
+    finally:
+        ambient.restore()
+        torch.set_num_threads(threads)
+
+
 class Run:
     """One forward pass of `model` that stops at every enter and leave of a call to a watched module.
 

@@ -171,11 +171,15 @@ def _bind(
     return bound, tuple(key for key in named if key not in bound), frozenset(settings)
 
 
+def _values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the reference's settings, with those that it has no name for itself."""
+    derived = {"in_channels": 3, "mlp_ratio": config["mlp_dim"] / config["hidden_dim"]} if config else {}
+    return {**config, **derived}
+
+
 def _by_alias(names: Sequence[str], config: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
     """Gives values to those of `names` by which one of the settings goes; returns them and the settings."""
-    values = dict(config)
-    if config:
-        values |= {"in_channels": 3, "mlp_ratio": config["mlp_dim"] / config["hidden_dim"]}
+    values = _values(config)
     bound: dict[str, Any] = {}
     settings = set()
     for setting, aliases in _ALIASES.items():
@@ -186,6 +190,8 @@ def _by_alias(names: Sequence[str], config: Mapping[str, Any]) -> tuple[dict[str
     return bound, settings
 
 
+# packages whose classes hold no settings, such as `nn.Module` or `dict`
+_NO_CONFIGS = ("builtins", "typing", "collections", "types", "torch", "pathlib")
 _CONFIG_NAMES = ("config", "cfg", "conf", "configs", "args", "params", "hparams", "opt", "options", "settings")
 
 
@@ -197,18 +203,19 @@ def _nested(
     Returns:
         The value and the settings in it; None if the argument holds no settings.
     """
-    if inspect.isclass(kind) and kind.__module__ not in ("builtins", "typing", "collections.abc", "types", "torch"):
+    if inspect.isclass(kind) and kind.__module__.partition(".")[0] not in _NO_CONFIGS:
         bound, _, settings = _bind(name, kind, config, arguments)
         return kind(**bound), set(settings)
     if key.lower() not in _CONFIG_NAMES:
         return None
-    # whatever it asks for, as an item or as an attribute, by any of the names
-    answers = _Settings()
-    for setting in reversed(_ALIASES):
-        for alias in _ALIASES[setting]:
-            answers |= _by_alias([alias], config)[0] if alias != "hidden_dim" else {}
-    answers |= arguments
-    return answers, {*config}
+    # whatever it asks for, as an item or as an attribute, by any name that means one thing
+    answers = {
+        alias: value
+        for setting, value in _values(config).items()
+        for alias in _ALIASES[setting]
+        if sum(alias in aliases for aliases in _ALIASES.values()) == 1
+    }
+    return _Settings(answers | arguments), {*config}
 
 
 class _Settings(dict[str, Any]):

@@ -14,7 +14,7 @@ import torch
 from parity import measuring, passes
 from parity.diagnosis import Check
 from parity.errors import ParityError
-from parity.tracing import ATTEMPTS, DropoutMasks, Mode, Run, can_switch_fastpath, held_in
+from parity.tracing import DropoutMasks, Mode, Run, can_switch_fastpath, first_that_runs, held_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,20 +158,19 @@ def _run_pass(
     progress: Callable[[], None],
     *,
     forced: bool = False,
-    attempt: int = 0,
 ) -> passes.Pass:
-    """Runs a pass; where the candidate fails in float64, it is held otherwise and tried again."""
     images = models.images.to(dtype)
     watched = set(alignment.pairs.values()), set(alignment.pairs)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(mode.active(*models.all))
-        stack.enter_context(held_in(models.reference, dtype))
-        stack.enter_context(held_in(models.candidate, dtype, attempt))
-        truth = None
-        if dtype != torch.float64:
-            stack.enter_context(held_in(models.twin, torch.float64))
-            truth = Run(models.twin, models.images.double(), watched[0], models.seed, "reference", inside=True)
-        try:
+
+    def run(attempt: int) -> passes.Pass:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(mode.active(*models.all))
+            stack.enter_context(held_in(models.reference, dtype))
+            stack.enter_context(held_in(models.candidate, dtype, attempt))
+            truth = None
+            if dtype != torch.float64:
+                stack.enter_context(held_in(models.twin, torch.float64))
+                truth = Run(models.twin, models.images.double(), watched[0], models.seed, "reference", inside=True)
             return passes.in_step(
                 Run(models.reference, images, watched[0], models.seed, "reference", inside=True),
                 Run(models.candidate, images, watched[1], models.seed, "candidate"),
@@ -180,7 +179,5 @@ def _run_pass(
                 forced=forced,
                 progress=progress,
             )
-        except ParityError:
-            if attempt + 1 == ATTEMPTS or dtype != torch.float64:
-                raise
-    return _run_pass(models, alignment, mode, dtype, progress, forced=forced, attempt=attempt + 1)
+
+    return first_that_runs(run, dtype)

@@ -166,13 +166,7 @@ def _map(options: argparse.Namespace) -> int:
         from parity.setup import find_map_of  # noqa: PLC0415  (torch takes seconds to import)
 
         _, _, found = find_map_of(**models)
-    how = f"{found.source}, {found.certainty}" if found.certainty else f"map {found.source}"
-    for line in (
-        f"{len(found.entries)} entries ({how})",
-        *(f"without counterpart: {sentence}" for sentence in found.without_counterpart()),
-        *(f"never used by the candidate: {name}" for name in found.unused),
-        *(f"warning: {warning}" for warning in found.warnings),
-    ):
+    for line in (f"{len(found.entries)} entries ({found.origin})", *found.remarks()):
         print(line, file=sys.stderr)
     if options.output:
         _write(Path(options.output), found.to_toml().rstrip("\n"))

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parity.candidate import build_without_values
 from parity.checking import check
 from parity.errors import ParityError
-from parity.setup import find_map_of
+from parity.setup import set_up
 from parity.weights import read_file
 
 if TYPE_CHECKING:
@@ -68,34 +69,33 @@ def convert(
         ParityError: as in `check`; or the map is not proved, and `force` was not given.
         MappingError: the weights are not those of the map.
     """
-    options: dict[str, Any] = {"overrides": overrides, "candidate_args": candidate_args, "mapping": mapping}
-    setup, module, found = find_map_of(candidate, reference, weights="synthetic" if reverse else weights, **options)
-    proved_at = {**setup.weights.config, **(overrides or {})}  # sizes that the weights bring
+    setup = set_up(candidate, reference, overrides or {}, candidate_args, "synthetic" if reverse else weights, seed=0)
     report = check(
         candidate,
         reference,
-        **(options | {"overrides": proved_at}),
+        overrides={**setup.weights.config, **(overrides or {})},  # with the sizes that the weights bring
+        candidate_args=candidate_args,
+        mapping=mapping,
         modes=["eval"],
         dtype="float64",
         batch=2,
         progress=progress,
     )
-    if report.exit_status and not force:
+    found = report.mapping
+    if found is None or (report.exit_status and not force):
         raise ParityError(
             f"the map is not proved, since the models are {report.verdict}: {report.reasons[0]}; look closer with "
             "`parity check` and `parity map`, or convert all the same with --force"
         )
     progress(f"weights {weights}", 0, 0)
     if reverse:
-        state = read_file(Path(weights))
-        backward = found.invert()
-        known = {*found.unused, *(name for name, t in module.state_dict().items() if not t.is_floating_point())}
-        moved = backward.apply({name: t for name, t in state.items() if name not in known})
-        return Converted(_own(moved), weights, backward, report)
-    state = setup.weights.state_dict(setup.reference)
-    moved = found.apply(state)
-    kept = setup.candidate.build().state_dict() if module.state_dict().keys() - moved.keys() else {}
-    return Converted(_own({**kept, **moved}), setup.weights.source, found, report)
+        found = found.invert()
+        return Converted(_own(found.apply(read_file(Path(weights)))), weights, found, report)
+    moved = found.apply(setup.weights.state_dict(setup.reference))
+    if build_without_values(setup.candidate).state_dict().keys() - moved.keys():
+        # what the candidate never uses, and its counters and indices, are in its state dict all the same
+        moved = setup.candidate.build().state_dict() | moved
+    return Converted(_own(moved), setup.weights.source, found, report)
 
 
 def _own(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

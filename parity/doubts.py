@@ -11,7 +11,7 @@ from parity import measuring
 from parity.checks import DTYPES
 from parity.diagnosis import Doubts
 from parity.errors import ParityError, listed
-from parity.tracing import ATTEMPTS, MODES, Run, first_tensor, held_in
+from parity.tracing import MODES, Run, first_tensor, first_that_runs, held_in
 from parity.weights import uniform
 
 if TYPE_CHECKING:
@@ -23,19 +23,16 @@ if TYPE_CHECKING:
     from parity.tracing import Mode
 
 
-def _bare_run(
-    model: nn.Module, images: torch.Tensor, mode: Mode, dtype: torch.dtype, seed: int, owner: str, attempt: int = 0
-) -> Run:
+def _bare_run(model: nn.Module, images: torch.Tensor, mode: Mode, dtype: torch.dtype, seed: int, owner: str) -> Run:
     """Runs a model to its end with nobody watching."""
-    try:
+
+    def run(attempt: int) -> Run:
         with mode.active(model), held_in(model, dtype, attempt):
-            run = Run(model, images.to(dtype), set(), seed, owner)
-            run.finish()
-    except ParityError:
-        if attempt + 1 == ATTEMPTS or dtype != torch.float64:
-            raise
-        return _bare_run(model, images, mode, dtype, seed, owner, attempt + 1)
-    return run
+            bare = Run(model, images.to(dtype), set(), seed, owner)
+            bare.finish()
+        return bare
+
+    return first_that_runs(run, dtype)
 
 
 def find_doubts(models: Models, checks: list[Check], dtype: str, mapping: WeightMap, *, synthetic: bool) -> Doubts:

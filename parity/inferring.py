@@ -27,7 +27,7 @@ from parity.measuring import compare
 from parity.passes import OUTPUT, steps
 from parity.reference import configuration_of
 from parity.state import assigned, lacks_values, without_values
-from parity.tracing import ATTEMPTS, MODES, Point, Run, ambient_kept, held_in
+from parity.tracing import MODES, Point, Run, ambient_kept, first_that_runs, held_in
 from parity.weights import synthetic, uniform
 
 if TYPE_CHECKING:
@@ -269,14 +269,9 @@ class _Trial:
         after = [point for point in self.ours.order[at:] if point.module in aligned]
         return before[-1] if before else None, after[0] if after else None
 
-    def _errors(self, chosen: dict[str, Way], until: Point, attempt: int = 0) -> dict[Point, float]:
+    def _errors(self, chosen: dict[str, Way], until: Point) -> dict[Point, float]:
         """Returns the errors that arise at every point up to `until`, each of them at most 10."""
-        try:
-            return self._run(chosen, until, attempt)
-        except ParityError:
-            if attempt + 1 == ATTEMPTS:
-                raise
-        return self._errors(chosen, until, attempt + 1)
+        return first_that_runs(lambda attempt: self._run(chosen, until, attempt), torch.float64)
 
     def _run(self, chosen: dict[str, Way], until: Point, attempt: int) -> dict[Point, float]:
         alignment = self._align(chosen)

@@ -171,6 +171,20 @@ class WeightMap:
                 sentences.append(f"{meaning}: {lacks} {which}" if meaning else f"{lacks} {which}")
         return sentences
 
+    @property
+    def origin(self) -> str:
+        """Where the map comes from and how sure it is, in words."""
+        return f"{self.source}, {self.certainty}" if self.certainty else f"map {self.source}"
+
+    def remarks(self) -> list[str]:
+        """Returns what there is to say about the map, a sentence each."""
+        unused = [f"never used by the candidate: {listed(list(self.unused))}"] * bool(self.unused)
+        return [
+            *(f"without counterpart: {sentence}" for sentence in self.without_counterpart()),
+            *unused,
+            *(f"warning: {warning}" for warning in self.warnings),
+        ]
+
     def to_toml(self) -> str:
         """Writes the map as `read` reads it, one line for all blocks wherever they are alike."""
         lines = ["[map]", *(f"{_quoted(left)} = {right}" for left, right in _patterns(self.entries))]

@@ -14,6 +14,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from parity.attention import PARTS
 from parity.mapping import IDENTITY, Entry
 
 if TYPE_CHECKING:
@@ -172,10 +173,9 @@ def _match_vectors(found: Matches, ours: View | None, theirs: View | None, what:
 
 def _matrix_layouts(ours: Matrix, theirs: Matrix, heads: int | None) -> list[tuple[str, str]]:
     """Returns the layouts that are possible between two projections of as many features: name and einops pattern."""
-    if ours.view.shape == theirs.view.shape and (ours.rows, ours.columns) == (theirs.rows, theirs.columns):
-        if not ours.view.item and not theirs.view.item:
-            return [("as it is", IDENTITY)]
-        return [("as it is", _pattern(ours, theirs, _one_to_one(ours, theirs)))]
+    axes = [(matrix.view.shape, matrix.view.item, matrix.rows, matrix.columns) for matrix in (ours, theirs)]
+    if axes[0] == axes[1] and not ours.view.item:
+        return [("as it is", IDENTITY)]
     row_ways = _axis_ways(ours, theirs, "rows", heads)
     column_ways = _axis_ways(ours, theirs, "columns", heads)
     return [
@@ -189,23 +189,12 @@ def _matrix_layouts(ours: Matrix, theirs: Matrix, heads: int | None) -> list[tup
 _Letters = tuple[dict[int, list[str]], dict[int, list[str]], dict[str, int]]
 
 
-def _one_to_one(ours: Matrix, theirs: Matrix) -> tuple[_Letters, _Letters]:
-    sides = []
-    for letters, mine, other in (("oxyz", ours.rows, theirs.rows), ("icpq", ours.columns, theirs.columns)):
-        names = letters[: len(mine)]
-        lengths = {name: ours.view.shape[axis] for name, axis in zip(names, mine, strict=True)}
-        sides.append(({a: [n] for a, n in zip(mine, names, strict=True)},
-                      {a: [n] for a, n in zip(other, names, strict=True)}, lengths))  # fmt: skip
-    return sides[0], sides[1]
-
-
 def _axis_ways(ours: Matrix, theirs: Matrix, which: str, heads: int | None) -> list[tuple[str, _Letters]]:
     mine: tuple[int, ...] = getattr(ours, which)
     other: tuple[int, ...] = getattr(theirs, which)
     shapes = [ours.view.shape[a] for a in mine], [theirs.view.shape[a] for a in other]
-    single = "o" if which == "rows" else "i"
     if shapes[0] == shapes[1]:
-        names = [single] if len(mine) == 1 else list("cpqrs"[: len(mine)])
+        names = list(("oxyz" if which == "rows" else "icpq")[: len(mine)])
         lengths = dict(zip(names, shapes[0], strict=True))
         return [("", ({a: [n] for a, n in zip(mine, names, strict=True)},
                       {a: [n] for a, n in zip(other, names, strict=True)}, lengths))]  # fmt: skip
@@ -300,9 +289,6 @@ class _Segment:
     layout: tuple[str, str] | None = None  # einops names of the rows on both sides, if they are interleaved
 
 
-_PARTS = ("query", "key", "value")
-
-
 def _attention_ways(ours: Operation, theirs: Operation, heads: int | None) -> list[Way]:
     """Lists the maps between the projections of two attentions."""
     width = ours.rows // 3
@@ -328,7 +314,7 @@ _PART_NAME = re.compile(
 
 def _vote(matrix: Matrix, segment: _Segment, width: int) -> tuple[int, str]:
     """Returns whether a matrix's name speaks for (1) or against (-1) the part that a segment gives it, and how."""
-    part = _PARTS[segment.start // width]
+    part = PARTS[segment.start // width]
     name = matrix.view.name
     text = name.lower()
     fused = _FUSED_NAME.findall(text)
@@ -343,7 +329,7 @@ def _vote(matrix: Matrix, segment: _Segment, width: int) -> tuple[int, str]:
         letter = single[-1]
     if letter == part[0]:
         return 1, ""
-    named = next(p for p in _PARTS if p[0] == letter)
+    named = next(p for p in PARTS if p[0] == letter)
     return -1, f"{name}, the {named} by its name, acts as the {part}"
 
 
@@ -358,7 +344,7 @@ def _segmentations(sizes: list[int], width: int, heads: int | None, *, is_whole:
     head = width // heads if heads and heads > 1 and width % heads == 0 else width
     count = width // head
     for order in itertools.permutations(range(3)):
-        in_order = ", ".join(_PARTS[part] for part in order)
+        in_order = ", ".join(PARTS[part] for part in order)
         if sizes == [3 * width]:
             ways = _fused(order, width, head, is_whole=is_whole)
         elif sizes == [width] * 3:

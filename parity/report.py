@@ -13,7 +13,6 @@ from rich.console import Console, Group
 from rich.table import Column, Table
 from rich.text import Text
 
-from parity.errors import listed
 from parity.mapping import WeightMap
 from parity.passes import OUTPUT
 
@@ -217,19 +216,13 @@ def _heading(report: Report) -> Text:
 def _map_lines(report: Report) -> Iterator[str]:
     found = report.mapping
     assert found is not None
-    how = f"{found.source}, {found.certainty}" if found.certainty else f"map {found.source}"
-    yield f"{len(found.entries)} tensors, {report.parameters:,} parameters, each used exactly once ({how})"
-    for sentence in found.without_counterpart():
-        yield f"without counterpart: {sentence}"
-    if found.unused:
-        yield f"never used by the candidate: {listed(list(found.unused))}"
+    yield f"{len(found.entries)} tensors, {report.parameters:,} parameters, each used exactly once ({found.origin})"
     if report.unverifiable:
         yield (
             f"certified by the map alone, since no output depends on them: {len(report.unverifiable)} tensors such as "
             f"{report.unverifiable[0]}"
         )
-    for warning in found.warnings:
-        yield f"warning: {warning}"
+    yield from found.remarks()
 
 
 def _check_table(checks: list[Check]) -> Table:

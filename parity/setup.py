@@ -164,8 +164,9 @@ def find_map_of(
     *,
     overrides: Mapping[str, Any] | None = None,
     candidate_args: Mapping[str, Any] | None = None,
-    weights: str | None = "synthetic",
+    weights: str = "synthetic",
     mapping: str | Path | None = None,
+    seed: int = 0,
 ) -> tuple[Setup, nn.Module, WeightMap]:
     """Agrees both models on a configuration, builds them without values and finds their weight map.
 
@@ -174,7 +175,7 @@ def find_map_of(
     Raises:
         ParityError: as in `check`, and MappingError where no weight map is found.
     """
-    setup = set_up(candidate, reference, overrides or {}, candidate_args, weights, seed=0)
+    setup = set_up(candidate, reference, overrides or {}, candidate_args, weights, seed)
     module = candidates.build_without_values(setup.candidate)
     path = Path(mapping) if mapping else None
     images = uniform("images to map by", (2, 3, setup.image_size, setup.image_size))
@@ -191,7 +192,6 @@ class Pair:
     config: dict[str, Any]
 
 
-@ambient_kept()
 def build_pair(
     candidate: str | Callable[..., Any],
     reference: str = "vit_b_16",
@@ -212,10 +212,7 @@ def build_pair(
     Raises:
         ParityError: as in `check`, and MappingError where no weight map is found.
     """
-    setup = set_up(candidate, reference, overrides or {}, None, weights, seed)
-    module = candidates.build_without_values(setup.candidate)
-    images = uniform("images to map by", (2, 3, setup.image_size, setup.image_size))
-    found = find_map(setup.reference, module, images=images, build=setup.candidate.build)
+    setup, module, found = find_map_of(candidate, reference, overrides=overrides, weights=weights, seed=seed)
     state = setup.weights.state_dict(setup.reference)
     hold(setup.reference, state)
     found.load(module, state, assign=True)

@@ -16,7 +16,7 @@ import contextlib
 import dataclasses
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import greenlet
 import torch
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Tensors = list[torch.Tensor]
 
 Moment = Literal["enter", "leave"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -383,12 +384,27 @@ def _map_leaves(function: Callable[[Any], Any], values: Any) -> Any:
     return function(values)
 
 
-ATTEMPTS = 3
+_ATTEMPTS = 3
+
+
+def first_that_runs(run: Callable[[int], T], dtype: torch.dtype) -> T:
+    """Calls `run` with one `attempt` of `held_in` after the other and returns what the first one returns that runs.
+
+    Only float64, which no model was written for, is attempted more than once.
+
+    Raises:
+        ParityError: what the last attempt raised.
+    """
+    last = _ATTEMPTS - 1 if dtype == torch.float64 else 0
+    for attempt in range(last):
+        with contextlib.suppress(ParityError):
+            return run(attempt)
+    return run(last)
 
 
 @contextlib.contextmanager
 def held_in(model: nn.Module, dtype: torch.dtype, attempt: int = 0) -> Iterator[None]:
-    """Holds `model` in `dtype` for as long as the context lasts, in one of `ATTEMPTS` ways, each for more models.
+    """Holds `model` in `dtype` for as long as the context lasts, in one of three ways, each for more models.
 
     0: block by block; 1: as a whole, for a model that uses a block's parameters without calling the block; 2: with its
     constants and torch's default dtype as well, for one that holds float32 constants or makes them as it runs.

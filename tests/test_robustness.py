@@ -343,3 +343,34 @@ def test_config_object_gets_what_it_lacks_by_name() -> None:
     assert "n_layers=2" in str(report.candidate["config"]["config"])
     with pytest.raises(ParityError, match=r"takes no argument 'nonsense'"):
         check(f"{CANDIDATES}/dataclass_config.py:NanoViT", overrides=SMALL, candidate_args={"nonsense": 1})
+
+
+_BY_CONFIG = """from torch import nn
+from vit import ViT
+
+def build(config):
+    hidden = config["hidden_size"], config.mlp_dim
+    return ViT(config.img_size, 3, config["patch_size"], *hidden, config.heads, config.depth, 0.0, config["{classes}"])
+"""
+
+
+def test_config_without_a_type_answers_by_every_name(tmp_path: Path) -> None:
+    file = tmp_path / "by_config.py"
+    file.write_text(_BY_CONFIG.format(classes="num_labels"))
+    assert _check(f"{file}:build").verdict == "identical"
+
+
+def test_config_that_is_asked_for_something_else_says_how_to_give_it(tmp_path: Path) -> None:
+    file = tmp_path / "by_config.py"
+    file.write_text(_BY_CONFIG.format(classes="how_many"))
+    with pytest.raises(ParityError, match=r"give it with --candidate-arg config\.how_many=VALUE"):
+        _check(f"{file}:build")
+    assert _check(f"{file}:build", candidate_args={"config.how_many": 10}).verdict == "identical"
+
+
+def test_argument_of_a_class_that_is_no_configuration_is_asked_for() -> None:
+    def build(norm: nn.Module, image_size: int) -> nn.Module:
+        return nn.Sequential(norm, nn.Linear(image_size, image_size))
+
+    with pytest.raises(ParityError, match=r"needs an argument 'norm'"):
+        _check(build)

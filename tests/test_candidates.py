@@ -115,3 +115,37 @@ def test_key_biases_are_certified_by_the_map_alone() -> None:
     )
     mapped = {entry.reference for entry in report.mapping.entries} if report.mapping else set()
     assert {*report.unverifiable} <= mapped
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [("separate_qkv", {"query", "key", "value", "out_proj"}), ("interleaved_hd3", {"in_proj", "out_proj"})],
+)
+def test_what_attention_computes_inside_is_compared(name: str, steps: set[str]) -> None:
+    rows = [row for row in _check(name, RIGHT[name]).layers if ".self_attention." in row.reference]
+    assert {row.reference.rpartition(".")[2] for row in rows} == steps
+    assert {row.status for row in rows} == {"clean"}
+
+
+def test_order_that_no_run_can_tell_is_taken_from_the_names() -> None:
+    report = _check("softmax_dim_one", WRONG["softmax_dim_one"][0])
+    assert report.mapping is not None
+    assert report.mapping.certainty == "by name only"
+    assert any("it is taken from the names" in warning for warning in report.mapping.warnings)
+
+
+def test_order_that_neither_runs_nor_names_tell_is_said_to_be_uncertain() -> None:
+    report = _check("merged_without_transpose", WRONG["merged_without_transpose"][0])
+    assert report.mapping is not None
+    assert report.mapping.certainty == "ambiguous"
+
+
+def test_pixels_of_a_patch_may_be_taken_by_columns(tmp_path: Path) -> None:
+    source = (FOLDER / "linear_patches_ppc.py").read_text()
+    assert source.count("(p1 p2 c)") == 1
+    file = tmp_path / "by_columns.py"
+    file.write_text(source.replace("(p1 p2 c)", "(p2 p1 c)"))
+    report = check(f"{file}:{RIGHT['linear_patches_ppc']}", overrides=SIZES, modes=["eval"])
+    assert report.verdict == "equivalent", report
+    assert report.mapping is not None
+    assert any("-> o (q p c)" in entry.layout for entry in report.mapping.entries)

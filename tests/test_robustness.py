@@ -151,6 +151,23 @@ def test_layer_that_is_never_used_is_named_and_does_no_harm() -> None:
     assert "never used by the candidate: norm.weight, norm.bias" in str(report)
 
 
+class WithoutEffect(Changed):
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra = nn.Parameter(torch.ones(10))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(images)
+        return logits + 0 * self.extra
+
+
+def test_agreement_beside_a_tensor_without_counterpart_is_no_proof() -> None:
+    report = _check(WithoutEffect)
+    assert report.verdict == "inconclusive"
+    assert report.reasons[0].startswith("the outputs agree, although some tensors have no counterpart")
+    assert "extra" in report.reasons[1]
+
+
 class FixedBatch(Changed):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.model(images.view(8, 3, 48, 48))
@@ -290,7 +307,7 @@ def test_scripted_module_is_refused_with_what_to_do() -> None:
 class ChangesEverything(Changed):
     def forward(self, images: torch.Tensor) -> Any:
         torch.set_default_dtype(torch.float64)
-        torch.set_num_threads(1)
+        torch.set_num_threads(torch.get_num_threads() + 1)
         torch.manual_seed(7)
         torch.set_grad_enabled(False)
         return self.model(images)

@@ -76,6 +76,8 @@ class Follower:
                 self._passed.remove(event.point)
             elif event.point == point or not self._is_over(event.point):
                 self.waiting[event.point] = event.tensors
+            if event.point == Point(point.module, point.call, "leave") != point:
+                return None  # what has been left is not entered any more: some steps inside an attention are left only
         return self.waiting.pop(point)
 
     def passes(self, point: Point) -> None:

@@ -236,3 +236,25 @@ def test_point_that_was_passed_is_not_kept() -> None:
     assert follower.until(Point("1", 0, "leave"))
     assert set(follower.waiting) == {Point("1", 0, "enter")}
     follower.run.close()
+
+
+def test_enter_that_never_comes_is_not_looked_for_to_the_end() -> None:
+    """`nn.MultiheadAttention` is seen to leave its projection and not to enter it."""
+    attention = nn.MultiheadAttention(4, 2, batch_first=True)
+    model = nn.Sequential(nn.Linear(4, 4), _SelfAttention(attention), *(nn.Linear(4, 4) for _ in range(5)))
+    watched = {"1.attention.in_proj", *(str(n) for n in range(7))}
+    follower = Follower(Run(model, torch.ones(1, 3, 4), watched, seed=0, owner="reference", inside=True))
+    assert follower.until(Point("1.attention.in_proj", 0, "enter")) is None
+    assert not any(point.module in "23456" for point in follower.waiting)
+    assert follower.until(Point("1.attention.in_proj", 0, "leave"))
+    follower.run.close()
+
+
+class _SelfAttention(nn.Module):
+    def __init__(self, attention: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.attention(x, x, x, need_weights=False)[0]
+        return y

@@ -62,6 +62,8 @@ def align(
     mapping: WeightMap,
     reference_order: list[Point],
     candidate_order: list[Point],
+    *,
+    equal_calls: bool = True,
 ) -> Alignment:
     """Aligns the modules of two models.
 
@@ -71,6 +73,7 @@ def align(
         mapping: their weight map.
         reference_order: the reference's points in the order of a forward pass (`tracing.call_order`).
         candidate_order: the candidate's.
+        equal_calls: leave out modules that one side calls more often than the other.
     """
     r_owned = _owned(reference, reference_order, mapping.entries)
     inside = {
@@ -90,7 +93,7 @@ def align(
         pairs |= dict(zip(reversed(c_modules), reversed(r_modules), strict=False))
     r_calls, c_calls = _calls(reference_order), _calls(candidate_order)
     unequal = {r: f"called {r_calls[r]} times, {c} {c_calls[c]} times" for c, r in pairs.items()
-               if r_calls[r] != c_calls[c]}  # fmt: skip
+               if r_calls[r] != c_calls[c] and equal_calls}  # fmt: skip
     pairs = {c: r for c, r in pairs.items() if r not in unequal}
     r_gaps = _weightless_between(reference_order, r_owned, _weightless(reference), {r: r for r in pairs.values()})
     c_gaps = _weightless_between(candidate_order, c_owned, _weightless(candidate), pairs)

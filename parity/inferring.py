@@ -86,7 +86,7 @@ def find(
     try:
         return by_name(reference, candidate)
     except MappingError as error:
-        unnamed = error
+        unnamed = error.with_traceback(None)  # a traceback keeps every caller's tensors alive
     images = _default_images(reference) if images is None else images
     try:
         try:

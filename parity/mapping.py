@@ -293,7 +293,8 @@ def by_name(reference: nn.Module, candidate: nn.Module) -> WeightMap:
             return expand(patterns, *shapes, source)
         except MappingError as error:
             regexes = [_as_regex(split(rule.candidate)[0]) for rule in patterns.rules]
-            failures.append((sum(any(regex.fullmatch(name) for regex in regexes) for name in shapes[1]), error))
+            known = sum(any(regex.fullmatch(name) for regex in regexes) for name in shapes[1])
+            failures.append((known, error.with_traceback(None)))  # a traceback keeps every caller's tensors alive
     _, closest = max(failures, key=lambda failure: failure[0])
     raise closest
 

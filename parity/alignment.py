@@ -183,12 +183,21 @@ def _by_place(reference: nn.Module, candidate: nn.Module, ours: list[str], their
 
     Where only one side has dropouts, they are left out.
     """
-    if len(ours) != len(theirs):
+    is_alike = len(ours) == len(theirs) and not any(
+        isinstance(reference.get_submodule(r), nn.Dropout) and _is_known_otherwise(candidate.get_submodule(c))
+        for r, c in zip(ours, theirs, strict=True)
+    )
+    if not is_alike:
         ours, theirs = (
             [name for name in names if not isinstance(model.get_submodule(name), (nn.Dropout, nn.Identity))]
             for model, names in ((reference, ours), (candidate, theirs))
         )
     return dict(zip(theirs, ours, strict=True)) if len(ours) == len(theirs) else {}
+
+
+def _is_known_otherwise(module: nn.Module) -> bool:
+    """Returns whether `module` is a layer of torch that is known to be no dropout, such as a norm without weights."""
+    return type(module).__module__.startswith("torch.nn.") and not isinstance(module, (nn.Dropout, nn.Identity))
 
 
 def _chains(owned: dict[str, frozenset[int]]) -> dict[frozenset[int], list[str]]:

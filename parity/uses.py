@@ -221,7 +221,8 @@ class _Notes(TorchFunctionMode):
         self._kept: list[torch.Tensor] = []  # so that no other tensor gets a noted one's id
         for name, tensor in model.state_dict(keep_vars=True).items():
             shape = tuple(tensor.shape)
-            self._know(tensor, (View(name, shape, axes=tuple(range(len(shape)))),))
+            if id(tensor) not in self._known:  # a shared one goes by its first name, as in `named_parameters`
+                self._know(tensor, (View(name, shape, axes=tuple(range(len(shape)))),))
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

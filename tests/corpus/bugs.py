@@ -26,6 +26,8 @@ class Bug(Change):
         causes: the ids that an explanation must name; `a|b` where either is right.
         says: what the statement of one of the causes must contain.
         place: names of the modules where it may begin.
+        also: names of others whose own part in it shows beside the first one.
+        spreads: everything after it differs on its own account, since shapes or dropout masks are others.
         changes_parameters: the model has other parameters, so that the written map doesn't fit.
         zero_in_torchvision_init: does nothing as long as biases are 0, scales are 1 and the class token is 0.
         in_one_block: can be planted in one block alone; by default, if all of it stands in a block.
@@ -38,6 +40,8 @@ class Bug(Change):
     causes: tuple[str, ...] = ()
     says: str = ""
     place: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    spreads: bool = False
     changes_parameters: bool = False
     zero_in_torchvision_init: bool = False
     in_one_block: bool | None = None
@@ -58,14 +62,16 @@ class Bug(Change):
 
 _LAYER = "encoder.layers.encoder_layer_{i}"
 _CONV = ("conv_proj",)
-_TOKENS = ("encoder.dropout", "encoder.layers")
+_TOKENS = ("encoder.dropout", "encoder.layers", "encoder.layers.encoder_layer_0")
 _NORM_1, _NORM_2, _FINAL_NORM = (f"{_LAYER}.ln_1",), (f"{_LAYER}.ln_2",), ("encoder.ln",)
 _NORMS = (*_NORM_1, *_NORM_2, *_FINAL_NORM)
 _ATTENTION = (f"{_LAYER}.self_attention",)
 _PROJECTIONS = (*_ATTENTION, *(f"{_LAYER}.self_attention.{part}" for part in ("in_proj", "query", "key", "value")))
 _HEADS = (*_ATTENTION, f"{_LAYER}.self_attention.out_proj")  # between the projections and the output projection
 _RESIDUAL_1, _RESIDUAL_2 = _NORM_2, (_LAYER,)
+_SUM_1: dict[str, Any] = {"place": _NORM_2, "also": (_LAYER,)}  # it goes into the second norm, and into the second sum
 _ACTIVATION = (f"{_LAYER}.mlp.1", f"{_LAYER}.mlp.3")
+_MLP = (f"{_LAYER}.mlp", f"{_LAYER}.mlp.0")
 _MLP_OUTPUT = (f"{_LAYER}.mlp.4", f"{_LAYER}.mlp", _LAYER)
 _HEAD = ("heads.head", "heads")
 _LOGITS = ("", "heads")
@@ -89,7 +95,7 @@ _SINUSOIDS = '''def sinusoids(count, width):
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[None]'''
 
 _PATCHES = [
-    Bug(id="patch-kernel-transposed", edits={"patches.features": "{conv}({images}.mT).mT"}, place=_CONV,
+    Bug(id="patch-kernel-transposed", edits={"patches.features": "{conv}({images}.mT).mT"}, place=_CONV, also=_TOKENS,
         causes=("patch-pixel-order",)),
     Bug(id="patch-pixels-transposed", edits=_own_patches("0, 2, 3, 1, 5, 4"), place=(*_CONV, *_TOKENS),
         causes=("patch-pixel-order",)),
@@ -136,7 +142,7 @@ _CLASS_TOKEN = [
         edits={"model.built": "del {cls}\n{cls} = torch.zeros(1, 1, {D})",
                "model.class_token": "{cls}.to(x).expand(x.shape[0], -1, -1)"}),
     Bug(id="class-token-missing", edits={"model.positions": "{tokens}[:, 1:] + {positions}[:, 1:]"}, place=_TOKENS,
-        causes=("class-token-missing",)),
+        causes=("class-token-missing",), spreads=True),
 ]  # fmt: skip
 
 _GRID = "round(({positions}.shape[1] - 1) ** 0.5)"
@@ -256,8 +262,9 @@ _NORM_BUGS = [
         zero_in_torchvision_init=True,
         edits=_own_norm("ShiftNorm", "nn.functional.layer_norm(x, x.shape[-1:], None, self.bias, self.eps)")
         | {"block.built": "{norm_1}.weight = {norm_2}.weight = None", "model.built": "{final_norm}.weight = None"}),
-    Bug(id="norms-without-scale-and-bias", place=_NORMS, causes=("layer-norm-affine",), changes_parameters=True,
-        zero_in_torchvision_init=True, edits=_norms("nn.LayerNorm({D}, eps=1e-6, elementwise_affine=False)")),
+    Bug(id="norms-without-scale-and-bias", place=(*_NORMS, *_PROJECTIONS, *_MLP, *_HEAD),
+        causes=("layer-norm-affine",), changes_parameters=True, zero_in_torchvision_init=True,
+        edits=_norms("nn.LayerNorm({D}, eps=1e-6, elementwise_affine=False)")),
     Bug(id="norm-scale-not-applied", place=_NORM_2, causes=("layer-norm-scale",), zero_in_torchvision_init=True,
         edits={"top": "class UnscaledNorm(nn.LayerNorm):\n    def forward(self, x):\n"
                "        return nn.functional.layer_norm(x, x.shape[-1:], None, self.bias, self.eps)",
@@ -269,32 +276,33 @@ _NORM_BUGS = [
     Bug(id="first-norm-not-applied", edits={"block.normed_1": "{x}"}, place=(*_PROJECTIONS, *_NORM_1),
         causes=("norm-missing",)),
     Bug(id="second-norm-not-applied", edits={"block.normed_2": "{x}"},
-        place=(f"{_LAYER}.mlp", f"{_LAYER}.mlp.0", *_NORM_2), causes=("norm-missing",)),
+        place=(*_MLP, *_NORM_2), causes=("norm-missing",)),
     Bug(id="second-norm-missing", changes_parameters=True, causes=("norm-missing",),
         edits={"block.normed_2": "{x}", "block.built": "{norm_2} = None"},
-        place=(f"{_LAYER}.mlp", f"{_LAYER}.mlp.0", *_NORM_2)),
+        place=(*_MLP, *_NORM_2)),
     Bug(id="final-norm-not-applied", edits={"model.norm": "{encoded}"}, place=(*_FINAL_NORM, *_HEAD),
         causes=("norm-missing",)),
     Bug(id="final-norm-missing", edits={"model.norm": "{encoded}", "model.built": "{final_norm} = None"},
         place=(*_FINAL_NORM, *_HEAD), causes=("norm-missing",), changes_parameters=True),
     Bug(id="post-norm", causes=("post-norm",),
-        place=(*_PROJECTIONS, *_NORMS, f"{_LAYER}.mlp", f"{_LAYER}.mlp.0", _LAYER),
+        place=(*_PROJECTIONS, *_NORMS, *_MLP, _LAYER),
         edits={"block.forward": "x = norm_1(x + attention(x))\nreturn norm_2(x + mlp(x))"}),
     Bug(id="norms-swapped", edits={"block.normed_1": "{norm_2}(x)", "block.normed_2": "{norm_1}(x)"},
-        place=(*_NORM_1, *_NORM_2), causes=("norms-swapped",), zero_in_torchvision_init=True),
+        place=(*_NORM_1, *_NORM_2), also=(*_PROJECTIONS, *_MLP), causes=("norms-swapped",),
+        zero_in_torchvision_init=True),
     Bug(id="first-norm-used-twice", edits={"block.normed_2": "{norm_1}(x)"}, causes=("norm-shared",),
-        place=(*_NORM_1, *_NORM_2, f"{_LAYER}.mlp", f"{_LAYER}.mlp.0"), zero_in_torchvision_init=True),
+        place=(*_NORM_1, *_NORM_2, *_MLP), zero_in_torchvision_init=True),
     Bug(id="one-norm-for-both", edits={"block.built": "{norm_2} = {norm_1}"}, causes=("norm-shared",),
-        place=(*_NORM_1, *_NORM_2, f"{_LAYER}.mlp", f"{_LAYER}.mlp.0"), changes_parameters=True,
+        place=(*_NORM_1, *_NORM_2, *_MLP), changes_parameters=True,
         zero_in_torchvision_init=True),
     Bug(id="final-norm-after-every-block", causes=("final-norm-everywhere",),
         edits={"model.blocks": "for block in {layers}:\n    x = {final_norm}(block(x))"},
-        place=(*_FINAL_NORM, "encoder.layers.encoder_layer_1", "encoder.layers.encoder_layer_1.ln_1")),
+        place=("encoder.layers.encoder_layer_1",), also=("encoder.layers.encoder_layer_2", *_FINAL_NORM, *_HEAD)),
     Bug(id="final-norm-twice", edits={"model.norm": "{final_norm}({final_norm}({encoded}))"}, causes=("extra-norm",),
         place=(*_FINAL_NORM, *_HEAD)),
     Bug(id="norm-of-queries-and-keys", causes=("extra-norm",), place=_HEADS,
         edits={"attention.before": "{q}, {k} = (nn.functional.layer_norm(t, t.shape[-1:]) for t in ({q}, {k}))\n"}),
-    Bug(id="norm-after-attention", changes_parameters=True, causes=("extra-norm",), place=_RESIDUAL_1,
+    Bug(id="norm-after-attention", changes_parameters=True, causes=("extra-norm",), **_SUM_1,
         edits={"block.built": "self.norm_after = nn.LayerNorm({D})",
                "block.residual_1": "{x} + self.norm_after({branch})"}),
 ]  # fmt: skip
@@ -329,7 +337,7 @@ _ATTENTION_BUGS = [
     Bug(id="query-and-value-swapped", edits={"attention.parts": "{v}, {k}, {q}"}, place=_HEADS, causes=("qkv-order",)),
     Bug(id="qkv-read-as-kvq", edits={"attention.parts": "{k}, {v}, {q}"}, place=_HEADS, causes=("qkv-order",)),
     Bug(id="qkv-read-as-vqk", edits={"attention.parts": "{v}, {q}, {k}"}, place=_HEADS, causes=("qkv-order",)),
-    Bug(id="query-and-key-swapped-in-the-block", hosts=("ours",), causes=("qkv-order",), place=(*_HEADS, *_RESIDUAL_1),
+    Bug(id="query-and-key-swapped-in-the-block", hosts=("ours",), causes=("qkv-order",), **_SUM_1,
         edits={"block.forward": "a, y = self.attention, norm_1(x)\n"
                "heads, width = a.num_heads, y.shape[-1]\n"
                "q, k, v = (\n"
@@ -360,7 +368,7 @@ _ATTENTION_BUGS = [
         causes=("head-merge",)),
     Bug(id="heads-merged-feature-first", place=_HEADS, causes=("head-merge",),
         edits={"attention.merge": "{mixed}.permute(0, 2, 3, 1).reshape({B}, {N}, {D})"}),
-    Bug(id="attention-over-the-batch", place=_PROJECTIONS, causes=("batch-first",),
+    Bug(id="attention-over-the-batch", place=(*_PROJECTIONS, *_HEADS), causes=("batch-first",),
         edits={"block.forward": "x = x + attention(norm_1(x).transpose(0, 1)).transpose(0, 1)\n"
                "return x + mlp(norm_2(x))"}),
     *(
@@ -416,25 +424,25 @@ _ATTENTION_BUGS = [
 # residuals and MLP
 
 _RESIDUALS = [
-    Bug(id="attention-residual-from-the-normed-input", place=_RESIDUAL_1, causes=("residual-source",),
+    Bug(id="attention-residual-from-the-normed-input", **_SUM_1, causes=("residual-source",),
         edits={"block.forward": "y = norm_1(x)\nx = y + attention(y)\nreturn x + mlp(norm_2(x))"}),
     Bug(id="mlp-residual-from-the-normed-input", place=_RESIDUAL_2, causes=("residual-source",),
         edits={"block.forward": "x = norm_2(x + attention(norm_1(x)))\nreturn x + mlp(x)"}),
     Bug(id="mlp-residual-from-the-blocks-input", place=_RESIDUAL_2, causes=("residual-source",),
         edits={"block.forward": "return x + mlp(norm_2(x + attention(norm_1(x))))"}),
-    Bug(id="attention-residual-missing", edits={"block.residual_1": "{branch}"}, place=_RESIDUAL_1,
+    Bug(id="attention-residual-missing", edits={"block.residual_1": "{branch}"}, **_SUM_1,
         causes=("residual-missing",)),
     Bug(id="mlp-residual-missing", edits={"block.residual_2": "{branch}"}, place=_RESIDUAL_2,
         causes=("residual-missing",)),
     Bug(id="both-residuals-missing", edits={"block.residual_1": "{branch}", "block.residual_2": "{branch}"},
         place=(*_RESIDUAL_1, *_RESIDUAL_2), causes=("residual-missing",)),
-    Bug(id="attention-residual-multiplied", edits={"block.residual_1": "{x} * {branch}"}, place=_RESIDUAL_1,
+    Bug(id="attention-residual-multiplied", edits={"block.residual_1": "{x} * {branch}"}, **_SUM_1,
         causes=("residual-operator",)),
     Bug(id="mlp-residual-multiplied", edits={"block.residual_2": "{x} * {branch}"}, place=_RESIDUAL_2,
         causes=("residual-operator",)),
-    Bug(id="attention-branch-halved", edits={"block.residual_1": "{x} + 0.5 * {branch}"}, place=_RESIDUAL_1,
+    Bug(id="attention-branch-halved", edits={"block.residual_1": "{x} + 0.5 * {branch}"}, **_SUM_1,
         causes=("residual-scale",), says="0.5"),
-    Bug(id="attention-branch-doubled", edits={"block.residual_1": "{x} + 2 * {branch}"}, place=_RESIDUAL_1,
+    Bug(id="attention-branch-doubled", edits={"block.residual_1": "{x} + 2 * {branch}"}, **_SUM_1,
         causes=("residual-scale",), says="2"),
     Bug(id="mlp-branch-subtracted", edits={"block.residual_2": "{x} - {branch}"}, place=_RESIDUAL_2,
         causes=("residual-scale",), says="-1"),
@@ -442,7 +450,7 @@ _RESIDUALS = [
         causes=("residual-scale",), says="0.1"),
     Bug(id="layer-scale", edits={"block.built": "self.gamma = nn.Parameter(torch.full(({D},), 0.1))",
                                  "block.residual_1": "{x} + self.gamma * {branch}"},
-        place=_RESIDUAL_1, causes=("extra-scale",), changes_parameters=True),
+        **_SUM_1, causes=("extra-scale",), changes_parameters=True),
     Bug(id="branches-in-parallel", place=(*_NORM_2, *_RESIDUAL_2), causes=("parallel-branches",),
         edits={"block.forward": "return x + attention(norm_1(x)) + mlp(norm_2(x))"}),
     Bug(id="block-in-bfloat16-at-its-end", edits={"block.residual_2": "({x} + {branch}).bfloat16().to({x})"},
@@ -564,7 +572,7 @@ _BLOCKS = [
     Bug(id="first-block-every-time", place=(*_EACH_LAYER, *_FINAL_NORM), causes=("block-sharing",),
         edits={"model.blocks": "for _ in {layers}:\n    x = {layers}[0](x)"}),
     Bug(id="one-block-for-all", changes_parameters=True, causes=("block-sharing",),
-        place=(*_EACH_LAYER, *_FINAL_NORM, *_NORM_1), edits={"model.layers": "*[{block}] * {L}"},
+        place=("encoder.layers", *_EACH_LAYER, *_FINAL_NORM), edits={"model.layers": "*[{block}] * {L}"},
         per_host={"separate": {"model.layers": "[{block}] * {L}"}}),
     Bug(id="last-block-left-out", edits={"model.blocks": "for block in {layers}[:-1]:\n    x = block(x)"},
         place=(*_EACH_LAYER, *_FINAL_NORM), causes=("block-missing",)),
@@ -577,20 +585,20 @@ _BLOCKS = [
 
 # what only train mode shows
 
-_TRAINING = [
+_TRAINING = [dataclasses.replace(bug, mode="train", spreads=True) for bug in (
     Bug(id="dropout-after-attention-missing", edits={"block.dropout": "nn.Identity()"},
-        per_host={"ours": {"block.residual_1": "{x} + y"}}, hosts=("ours", "fused"), mode="train",
+        per_host={"ours": {"block.residual_1": "{x} + y"}}, hosts=("ours", "fused"),
         place=(f"{_LAYER}.dropout", *_RESIDUAL_1, *_ATTENTION)),
-    Bug(id="dropout-after-tokens-missing", edits={"model.dropped": "{embedded}"}, mode="train",
+    Bug(id="dropout-after-tokens-missing", edits={"model.dropped": "{embedded}"},
         place=("encoder.dropout", "encoder.layers", "encoder.layers.encoder_layer_0", *_NORM_1)),
     Bug(id="dropout-in-mlp-missing", edits={"mlp.hidden_dropout": "nn.Identity()"}, hosts=("ours", "fused"),
-        mode="train", place=(f"{_LAYER}.mlp.2", f"{_LAYER}.mlp.3")),
+        place=(f"{_LAYER}.mlp.2", f"{_LAYER}.mlp.3")),
     Bug(id="dropout-rate-hard-wired", edits={"block.dropout": "nn.Dropout(0.1)"}, hosts=("ours", "fused"),
-        mode="train", place=(f"{_LAYER}.dropout", *_ATTENTION, *_RESIDUAL_1)),
-    Bug(id="attention-dropout-takes-the-other-rate", edits={"block.attention_rate": "{other_rate}"}, mode="train",
+        place=(f"{_LAYER}.dropout", *_ATTENTION, *_RESIDUAL_1)),
+    Bug(id="attention-dropout-takes-the-other-rate", edits={"block.attention_rate": "{other_rate}"},
         place=_HEADS),
-    Bug(id="attention-dropout-missing", edits={"block.attention_rate": "0.0"}, mode="train", place=_HEADS),
-]  # fmt: skip
+    Bug(id="attention-dropout-missing", edits={"block.attention_rate": "0.0"}, place=_HEADS),
+)]  # fmt: skip
 
 _BY_CATEGORY = {
     "patches and images": _PATCHES,

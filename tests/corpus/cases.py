@@ -68,7 +68,7 @@ class Case:
     def places(self) -> set[str]:
         """Names of the reference's modules where any difference may lie."""
         blocks = range(SIZES["num_layers"]) if self.block is None else [self.block]
-        return {name.replace("{i}", str(block)) for name in self.bug.place for block in blocks}
+        return {name.replace("{i}", str(block)) for name in (*self.bug.place, *self.bug.also) for block in blocks}
 
     def write(self, folder: Path) -> str:
         """Writes the planted model to `folder` and returns it as a candidate's name."""

@@ -13,13 +13,19 @@ from torchvision.models import VisionTransformer
 from parity import check
 from parity.conftest import SMALL
 from parity.reference import configuration
-from tests.planted import BUGS
+from tests.corpus.cases import cases
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.corpus.cases import Case
+
 SIDE = SMALL["image_size"]
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea")
+# a fifth of what is planted in our own ViT, in all blocks and in single ones; its weight map fits any size
+OURS = [
+    case for case in cases() if case.host.name == "ours" and not case.bug.changes_parameters and not case.bug.settings
+]
 CONFIG = SMALL | {"num_classes": len(PHOTOGRAPHS)}
 
 
@@ -62,8 +68,9 @@ def test_scratch_vit_is_identical(trained: Path) -> None:
     assert check("vit:ViT", overrides=CONFIG, weights=str(trained)).verdict == "identical"
 
 
-@pytest.mark.parametrize("bug", BUGS)
-def test_planted_bug_is_divergent_and_placed(bug: str, trained: Path, tmp_path: Path) -> None:
-    report = check(BUGS[bug].write(tmp_path), overrides=CONFIG, weights=str(trained))
+@pytest.mark.parametrize("case", OURS[::5], ids=lambda case: case.id)
+def test_planted_bug_is_divergent_and_placed(case: Case, trained: Path, tmp_path: Path) -> None:
+    report = check(case.write(tmp_path), overrides=CONFIG, weights=str(trained), modes=[case.bug.mode])
     assert report.verdict == "divergent", report
-    assert BUGS[bug].origin in report.reasons[0], report
+    assert report.origin is not None
+    assert report.origin.reference in case.first_places, report

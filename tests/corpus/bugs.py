@@ -80,7 +80,7 @@ _LOGITS = ("", "heads")
 # tokens
 
 
-def _own_patches(order: str) -> dict[str, str]:
+def own_patches(order: str) -> dict[str, str]:
     """Patches cut out and projected without a convolution; the right order is (0, 2, 3, 1, 4, 5)."""
     return {
         "patches.features": "nn.functional.linear("
@@ -97,11 +97,11 @@ _SINUSOIDS = '''def sinusoids(count, width):
 _PATCHES = [
     Bug(id="patch-kernel-transposed", edits={"patches.features": "{conv}({images}.mT).mT"}, place=_CONV, also=_TOKENS,
         causes=("patch-pixel-order",)),
-    Bug(id="patch-pixels-transposed", edits=_own_patches("0, 2, 3, 1, 5, 4"), place=(*_CONV, *_TOKENS),
+    Bug(id="patch-pixels-transposed", edits=own_patches("0, 2, 3, 1, 5, 4"), place=(*_CONV, *_TOKENS),
         causes=("patch-pixel-order",)),
-    Bug(id="patch-pixels-channels-last", edits=_own_patches("0, 2, 3, 4, 5, 1"), place=(*_CONV, *_TOKENS),
+    Bug(id="patch-pixels-channels-last", edits=own_patches("0, 2, 3, 4, 5, 1"), place=(*_CONV, *_TOKENS),
         causes=("patch-pixel-order",)),
-    Bug(id="patch-pixels-by-columns-channels-last", edits=_own_patches("0, 2, 3, 5, 4, 1"), place=(*_CONV, *_TOKENS),
+    Bug(id="patch-pixels-by-columns-channels-last", edits=own_patches("0, 2, 3, 5, 4, 1"), place=(*_CONV, *_TOKENS),
         causes=("patch-pixel-order",)),
     Bug(id="patch-channels-flipped", edits={"patches.features": "{conv}({images}.flip(1))"}, place=_CONV,
         causes=("patch-channels",)),
@@ -204,7 +204,7 @@ def _norms(constructor: str, kind: str = "", *, where: tuple[str, ...] = _NORM_P
     return ({"top": kind} if kind else {}) | dict.fromkeys(where, constructor)
 
 
-def _own_norm(name: str, result: str) -> dict[str, str]:
+def own_norm(name: str, result: str) -> dict[str, str]:
     """A class of norms whose forward pass returns `result`, for all norms."""
     kind = f"""class {name}(nn.LayerNorm):
     def forward(self, x):
@@ -230,27 +230,27 @@ _NORM_BUGS = [
         )
     ),
     Bug(id="norms-unbiased", place=_NORMS, causes=("layer-norm-unbiased",), in_one_block=True,
-        edits=_own_norm("UnbiasedNorm",
+        edits=own_norm("UnbiasedNorm",
                         "(x - mean) / (x.var(-1, keepdim=True) + self.eps).sqrt() * self.weight + self.bias")),
     Bug(id="norms-with-eps-outside-the-root", place=_NORMS, causes=("layer-norm-std-eps",), in_one_block=True,
-        edits=_own_norm("OuterEpsNorm", "(x - mean) / (x.std(-1, correction=0, keepdim=True) + self.eps)"
+        edits=own_norm("OuterEpsNorm", "(x - mean) / (x.std(-1, correction=0, keepdim=True) + self.eps)"
                         " * self.weight + self.bias")),
     Bug(id="norms-of-the-annotated-transformer", place=_NORMS, in_one_block=True,
         causes=("layer-norm-unbiased", "layer-norm-std-eps"),
-        edits=_own_norm("AnnotatedNorm",
+        edits=own_norm("AnnotatedNorm",
                         "(x - mean) / (x.std(-1, keepdim=True) + self.eps) * self.weight + self.bias")),
     Bug(id="norms-over-tokens-too", place=_NORMS, causes=("layer-norm-axes",), in_one_block=True,
-        edits=_own_norm("WholeNorm",
+        edits=own_norm("WholeNorm",
                         "nn.functional.layer_norm(x, x.shape[1:], eps=self.eps) * self.weight + self.bias")),
     Bug(id="norms-over-tokens", place=_NORMS, causes=("layer-norm-axes",), in_one_block=True,
-        edits=_own_norm("TokenNorm", "nn.functional.layer_norm(x.mT, x.shape[1:2], eps=self.eps).mT"
+        edits=own_norm("TokenNorm", "nn.functional.layer_norm(x.mT, x.shape[1:2], eps=self.eps).mT"
                         " * self.weight + self.bias")),
     Bug(id="norms-by-root-mean-square", place=_NORMS, causes=("rms-norm",), in_one_block=True,
-        edits=_own_norm("RootMeanSquareNorm",
+        edits=own_norm("RootMeanSquareNorm",
                         "x * (x.square().mean(-1, keepdim=True) + self.eps).rsqrt() * self.weight + self.bias")),
     *(
         Bug(id=f"norms-in-{dtype}", place=_NORMS, causes=("norm-dtype",), says=dtype, in_one_block=True,
-            edits=_own_norm(f"{dtype.title()}Norm",
+            edits=own_norm(f"{dtype.title()}Norm",
                             f"nn.functional.layer_norm(*(t.to(torch.{dtype}) if torch.is_tensor(t) else t for t in "
                             "(x, self.normalized_shape, self.weight, self.bias)), self.eps).to(x)"))
         for dtype in ("bfloat16", "float32")
@@ -260,7 +260,7 @@ _NORM_BUGS = [
         edits={"block.built": "{norm_1}.bias = {norm_2}.bias = None", "model.built": "{final_norm}.bias = None"}),
     Bug(id="norms-without-scale", place=_NORMS, causes=("layer-norm-scale",), changes_parameters=True,
         zero_in_torchvision_init=True,
-        edits=_own_norm("ShiftNorm", "nn.functional.layer_norm(x, x.shape[-1:], None, self.bias, self.eps)")
+        edits=own_norm("ShiftNorm", "nn.functional.layer_norm(x, x.shape[-1:], None, self.bias, self.eps)")
         | {"block.built": "{norm_1}.weight = {norm_2}.weight = None", "model.built": "{final_norm}.weight = None"}),
     Bug(id="norms-without-scale-and-bias", place=(*_NORMS, *_PROJECTIONS, *_MLP, *_HEAD),
         causes=("layer-norm-affine",), changes_parameters=True, zero_in_torchvision_init=True,

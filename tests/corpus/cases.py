@@ -78,6 +78,11 @@ class Case:
         return write(folder, self.host, in_blocks={self.block: edits})
 
 
+def case_of(bug_id: str, host: str = "ours", block: int | None = None) -> Case:
+    """Returns the case of one bug in one host, in all blocks or in one."""
+    return Case(next(bug for bug in BUGS if bug.id == bug_id), HOSTS[host], block)
+
+
 def cases() -> Iterator[Case]:
     """Yields every bug in all of its hosts, and where it fits one block, in one block of one of them as well.
 

@@ -184,6 +184,8 @@ OURS = Host(
                     '«»    def forward(self, x: torch.Tensor) -> torch.Tensor:\n        """Adds',
                     "        {}\n\n",
                 ),
+                "batch_first": "(embed_dim, num_heads, dropout=attention_dropout, batch_first=«True»)",
+                "need_weights": "self.attention(y, y, y, «need_weights=False»)",
                 "normed_1": "y: torch.Tensor = «self.pre_norm(x)»",
                 "normed_2": "y = self.MLP(«self.norm(x)»)",
                 "forward": (

@@ -7,13 +7,15 @@ import pytest
 
 from parity.measuring import SAME_FUNCTION_BOUND
 from tests.corpus.bugs import BUGS, Bug
-from tests.corpus.cases import SIZES, Case, cases
+from tests.corpus.cases import SIZES, case_of, cases
 from tests.corpus.hosts import HOSTS, Host
 from tests.corpus.planting import OverlapError, plant
 from tests.corpus.running import built, difference, host_logits, logits, plain
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.corpus.cases import Case
 
 CASES = list(cases())
 OF_BUG = {bug.id: [case for case in CASES if case.bug == bug] for bug in BUGS}
@@ -52,8 +54,7 @@ def test_changes_to_one_piece_of_a_source_are_refused() -> None:
 
 
 def test_change_to_one_block_leaves_the_others_alone(tmp_path: Path) -> None:
-    bug = next(bug for bug in BUGS if bug.id == "eps-1e-5-in-second-norm")
-    case = Case(bug, HOSTS["fused"], block=1)
+    case = case_of("eps-1e-5-in-second-norm", "fused", block=1)
     model = built(case.write(tmp_path), case.settings)
     eps = [module.eps for name, module in model.named_modules() if name.endswith(".norm2")]
     assert eps == [1e-6, 1e-5, 1e-6]

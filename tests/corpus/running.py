@@ -84,8 +84,9 @@ def logits(
     weights: str = "synthetic",
     mode: str = "eval",
     dtype: str = "float64",
+    batch: int = 3,
 ) -> torch.Tensor:
-    """Runs a model on three images and returns its logits, (3, classes).
+    """Runs a model on random images and returns its logits, (batch, classes).
 
     Args:
         model: the host, or one that was planted in it.
@@ -94,16 +95,29 @@ def logits(
         weights: `synthetic`, or `initial`.
         mode: `eval` or `train`; dropout is seeded.
         dtype: name of the dtype.
+        batch: number of images.
     """
     state = _host_state(host.name, settings, weights)
     own = model.state_dict()
     extra = {name for name, tensor in own.items() if name not in state or state[name].shape != tensor.shape}
     # the values last, since one tensor may have several names
     model.load_state_dict({name: state[name] for name in own.keys() - extra} | synthetic(model, 0, only=extra))
+    return _run(model.train(mode == "train"), settings, dtype, batch)
+
+
+@functools.cache
+def reference_logits(settings: _Settings, dtype: str, batch: int) -> torch.Tensor:
+    """Returns what torchvision's model makes of the same images, in eval mode with the same synthetic weights."""
+    model = VisionTransformer(**configuration("vit_b_16", dict(settings)))
+    model.load_state_dict(_reference_state(settings, "synthetic"))
+    return _run(model.eval(), settings, dtype, batch)
+
+
+def _run(model: nn.Module, settings: _Settings, dtype: str, batch: int) -> torch.Tensor:
     kind: torch.dtype = getattr(torch, dtype)
     size = dict(settings)["image_size"]
-    model.to(kind).train(mode == "train")
+    model.to(kind)
     torch.manual_seed(0)
     with torch.no_grad():
-        result: torch.Tensor = model(uniform("corpus", (3, 3, size, size)).to(kind))
+        result: torch.Tensor = model(uniform("corpus", (batch, 3, size, size)).to(kind))
     return result

@@ -41,7 +41,8 @@ class Kind:
         start: for a kind with a number that is not known beforehand: numbers from which to look for it.
         named: names of numbers, such as `1 / sqrt(head width)`, for the phrase.
         only: regular expression that a place must match.
-        elsewhere: operations that belong to another place than the change's own, and that place.
+        at: the one place where the kind is possible, if some of its operations belong to others.
+        elsewhere: those operations, and the place of each.
         fit: for a kind with a tensor that is not known beforehand: returns it from the wanted result and the arguments
             of its operation.
         is_random: draws random numbers.
@@ -56,6 +57,7 @@ class Kind:
     start: tuple[float, ...] = ()
     named: Mapping[str, float] = field(default_factory=dict)
     only: str = ""
+    at: str | None = None
     elsewhere: Mapping[str, str] = field(default_factory=dict)
     fit: Callable[..., torch.Tensor] | None = None
     is_random: bool = False
@@ -142,6 +144,7 @@ class Bend:
         changes: what is different.
         watch: called with every point and the tensor there; returns the tensor to go on with.
         memo: of earlier runs.
+        calls: how often each module was entered and left in earlier stages.
     """
 
     def __init__(
@@ -149,6 +152,7 @@ class Bend:
         changes: Iterable[Change] = (),
         watch: Callable[[Point, torch.Tensor], torch.Tensor] = lambda _, tensor: tensor,
         memo: Memo | None = None,
+        calls: Mapping[tuple[str, str], int] | None = None,
     ) -> None:
         self._changes: dict[Key, list[Change]] = defaultdict(list)
         for change in changes:
@@ -156,7 +160,7 @@ class Bend:
                 self._changes[change.kind.elsewhere.get(operation, change.place), operation].append(change)
         self.watch = watch
         self._memo = memo
-        self._calls: Counter[tuple[str, str]] = Counter()
+        self.calls: Counter[tuple[str, str]] = Counter(calls)
         self.done: dict[Key, tuple[tuple[Any, ...], Any]] = {}  # arguments and result of each operation, in order
 
     def do(self, place: str, operation: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -177,13 +181,19 @@ class Bend:
 
     def at(self, module: str, moment: Moment, tensor: torch.Tensor) -> torch.Tensor:
         """Tells that a tensor enters or leaves a module, and returns the one to go on with."""
-        call = self._calls[module, moment]
-        self._calls[module, moment] += 1
-        return self.watch(Point(module, call, moment), tensor)
+        call = self.calls[module, moment]
+        self.calls[module, moment] += 1
+        # something may stand behind every point
+        result: torch.Tensor = self.do(module, moment, _same, self.watch(Point(module, call, moment), tensor))
+        return result
 
     def _noted(self, place: str, operation: str) -> list[Change]:
         self.done[place, operation] = (), None
         return self._changes.get((place, operation), [])
+
+
+def _same(x: torch.Tensor) -> torch.Tensor:
+    return x
 
 
 def _wrapped(function: Callable[..., Any], changes: list[Change], operation: str) -> Callable[..., Any]:

@@ -100,8 +100,13 @@ class BentViT:
             lambda y: self._mlp(f"{name}.mlp", y, bend),
             residual("residual_2"),
         )
-        x = bend.around(name, "output", lambda x, _: x, x, lambda y: self._norm("encoder.ln", y, bend))
-        return bend.at(name, "leave", x)
+
+        def final_norm(y: torch.Tensor) -> torch.Tensor:
+            return self._norm("encoder.ln", y, bend)
+
+        x = bend.at(name, "leave", bend.around(name, "output", _same, x, final_norm))
+        result: torch.Tensor = bend.around(name, "handed_on", _same, x, final_norm)
+        return result
 
     def _norm(self, name: str, x: torch.Tensor, bend: Bend) -> torch.Tensor:
         x = bend.at(name, "enter", x)

@@ -52,6 +52,23 @@ class _Stop(Exception):  # noqa: N818  (no error: the run has seen enough)
     """Ends a run of the bent model."""
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where a stage of the bent model begins.
+
+    Attributes:
+        stage: its number.
+        tensor: what enters it.
+        random: torch's random state.
+        calls: how often each module was entered and left before.
+    """
+
+    stage: int
+    tensor: torch.Tensor
+    random: torch.Tensor
+    calls: Mapping[tuple[str, str], int] = field(default_factory=dict)
+
+
 @dataclass
 class Outcome:
     """How far a run of the bent model has gone.
@@ -65,7 +82,7 @@ class Outcome:
         fitted: the same in the candidate's layout.
         bend: what was done.
         recent: operations since the last clean point.
-        end: what left the stage, and torch's random state then; None if it wasn't reached.
+        end: where the next stage begins; None if the end of this one wasn't reached.
     """
 
     changes: tuple[Change, ...]
@@ -76,7 +93,7 @@ class Outcome:
     passing: torch.Tensor | None = None
     fitted: torch.Tensor | None = None
     recent: tuple[tuple[str, str], ...] = ()
-    end: tuple[torch.Tensor, torch.Tensor] | None = None
+    end: Start | None = None
 
     def goes_further_than(self, other: Outcome) -> bool:
         """Whether it agrees wherever the other one did, and at the point where that one stopped as well."""
@@ -128,26 +145,26 @@ class Search:
 
     def run(self) -> None:
         """Follows the candidate to its end; `changes` then holds what explains it, `unexplained` what nothing does."""
-        tensor, random = self._images, self._random
+        start = Start(0, self._images, self._random)
         before: tuple[Change, ...] = ()
         for number, stage in enumerate(self._model.stages):
             self._observations.reach(number)
             known = self.changes
             usual = self._translated(before, number)
-            outcome = self.follow(number, tensor, random, (*known, *usual)) if usual else None
+            outcome = self.follow(start, (*known, *usual)) if usual else None
             if outcome is None or outcome.dirty:
-                outcome = self.follow(number, tensor, random, known)
+                outcome = self.follow(start, known)
             while outcome.dirty:
-                better = self._explained(number, tensor, random, outcome, usual)
+                better = self._explained(start, outcome, usual)
                 if better is None:
                     self.unexplained.append(outcome)
                     self.given.add(outcome.dirty)
-                    better = self.follow(number, tensor, random, outcome.changes)
+                    better = self.follow(start, outcome.changes)
                 outcome = better
             self.changes = outcome.changes
             before = tuple(change for change in self.changes if change not in known and _is_in(change, stage))
             assert outcome.end is not None
-            tensor, random = outcome.end
+            start = outcome.end
             self.memo.clear()
             self._compared.clear()
             self._restored.clear()
@@ -172,9 +189,7 @@ class Search:
 
     def follow(
         self,
-        number: int,
-        tensor: torch.Tensor,
-        random: torch.Tensor,
+        start: Start,
         changes: tuple[Change, ...],
         *,
         until: Point | None = None,
@@ -183,21 +198,22 @@ class Search:
         """Runs a stage and on to the first observed point behind it; stops where it differs from the candidate.
 
         Args:
-            number: of the stage.
-            tensor: what enters it.
-            random: torch's random state at its beginning.
+            start: where the stage begins.
             changes: that are made.
             until: stop at this point, clean or not, as if it differed.
             ignored: a module that is not looked at.
         """
         self.tried += 1
-        walk = _Walk(self, changes, until, ignored)
+        walk = _Walk(self, start, changes, until, ignored)
         outcome = walk.outcome
         try:
-            with _random_state(random):
-                for stage in self._model.stages[number:]:
+            with _random_state(start.random):
+                tensor = start.tensor
+                for stage in self._model.stages[start.stage :]:
                     tensor = self._model.run(stage, tensor, outcome.bend)
-                    outcome.end = outcome.end or (tensor, torch.get_rng_state())
+                    outcome.end = outcome.end or Start(
+                        start.stage + 1, tensor, torch.get_rng_state(), dict(outcome.bend.calls)
+                    )
         except _Stop:
             pass
         except _MISFITS:
@@ -229,25 +245,25 @@ class Search:
 
     # --- looking for changes
 
-    def _explained(
-        self, number: int, tensor: torch.Tensor, random: torch.Tensor, base: Outcome, usual: tuple[Change, ...]
-    ) -> Outcome | None:
+    def _explained(self, start: Start, base: Outcome, usual: tuple[Change, ...]) -> Outcome | None:
         """Returns an outcome that goes further than `base`, or None."""
-        trials = _Trials(self, number, tensor, random, base)
+        trials = _Trials(self, start, base)
         self.memo.may_grow = False
         try:
             found = trials.ignoring() or trials.singles(usual) or trials.combinations()
         finally:
             self.memo.may_grow = True
         # the same run once more, to be kept
-        return None if found is None else self.follow(number, tensor, random, found.changes)
+        return None if found is None else self.follow(start, found.changes)
 
 
 class _Walk:
     """Compares what passes in a run of the bent model with what passed in the candidate's."""
 
-    def __init__(self, search: Search, changes: tuple[Change, ...], until: Point | None, ignored: str | None) -> None:
-        self.outcome = Outcome(changes, Bend(changes, self._watch, search.memo))
+    def __init__(
+        self, search: Search, start: Start, changes: tuple[Change, ...], until: Point | None, ignored: str | None
+    ) -> None:
+        self.outcome = Outcome(changes, Bend(changes, self._watch, search.memo, start.calls))
         self._search = search
         self._until = until
         self._ignored = {ignored, *search.ignored}
@@ -284,17 +300,17 @@ class _Walk:
 class _Trials:
     """Tries changes at one place where the bent model and the candidate differ."""
 
-    def __init__(self, search: Search, number: int, tensor: torch.Tensor, random: torch.Tensor, base: Outcome) -> None:
+    def __init__(self, search: Search, start: Start, base: Outcome) -> None:
         assert base.dirty is not None
         self._search = search
-        self._start = number, tensor, random
+        self._start = start
         self._base = base
         self._target = base.dirty
         self._effective: list[Proposal] = []
 
     def _run(self, changes: Iterable[Change], until: Point | None = None, ignored: str | None = None) -> Outcome:
         made = (*self._base.changes, *changes)
-        return self._search.follow(*self._start, made, until=until, ignored=ignored)
+        return self._search.follow(self._start, made, until=until, ignored=ignored)
 
     @property
     def _is_late(self) -> bool:
@@ -382,12 +398,13 @@ class _Trials:
 
     def _places(self, kind: Kind, keys: dict[tuple[str, str], None]) -> Iterator[tuple[str, ...]]:
         """Yields the places where a kind is possible: all of them together, then each by itself."""
-        done = self._base.bend.done
-        first, *others = (op for op in kind.variants if op not in kind.elsewhere)
-        places = [
-            place for place, operation in keys
-            if operation == first and kind.fits(place) and all((place, other) in done for other in others)
-        ]  # fmt: skip
+        if kind.at is not None:
+            if any((kind.elsewhere.get(operation, kind.at), operation) in keys for operation in kind.variants):
+                yield (kind.at,)
+            return
+        places = list(dict.fromkeys(
+            place for place, operation in keys if operation in kind.variants and kind.fits(place)
+        ))  # fmt: skip
         if len(places) > 1:
             yield tuple(places)
         yield from ((place,) for place in places)

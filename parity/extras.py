@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     Tensor = torch.Tensor
 
 _BLOCK = re.compile(r"encoder\.layers\.encoder_layer_\d+")
-_PLACES = r"(conv_proj|pos_embedding|encoder_layer_\d+|ln(_\d)?|self_attention|mlp|mlp\.1|encoder\.layers|^heads|^)$"
 _WORDS = {"norm": "LayerNorm", "scale": "scale", "matrix": "projection", "attention": "attention"}
 _BETWEEN: dict[str, Callable[[Tensor], Tensor]] = {"": lambda x: x, **ADDED}
 
@@ -92,7 +91,6 @@ def _kinds(chains: Sequence[_Chain], held: Mapping[str, Tensor], found: WeightMa
     has_norm = "LayerNorm" in words
     start = (1e-5, 1e-6) if has_norm else ()
     matrices = sum(op.kind == "matrix" for op in chains[0].operations)
-    only = _PLACES
     ids = {"LayerNorm": "extra-norm", "scale": "extra-scale", "projection": "extra-projection"}
     id_ = ids.get(words[-1] if matrices == 0 else "projection", "extra-operation")
     pixels = _pixel_order(found)
@@ -104,9 +102,9 @@ def _kinds(chains: Sequence[_Chain], held: Mapping[str, Tensor], found: WeightMa
             activations = " and ".join(dict.fromkeys(filter(None, (between if matrices > 1 else "", last))))
             phrase = f"an extra {' and '.join(words)} ({names})" + (f" with {activations}" if activations else "")
             phrase += ", eps {value}," if has_norm else ""
-            for operation in ("output", "input"):
+            for operation in ("output", "input", "leave", "enter"):
                 yield Kind(id_, {operation: functools.partial(_then, made=made)}, phrase, "none there", "take it away",
-                           start=start, only=only, by_place=True)  # fmt: skip
+                           start=start,  by_place=True)  # fmt: skip
             if not matrices and pixels is not None:
                 yield Kind(id_, {"pixels": functools.partial(_on_pixels, made=made, order=pixels)},
                            phrase, "none there", "take it away", start=start, by_place=True)  # fmt: skip

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from parity.mapping import WeightMap
     from parity.tracing import Mode, Point
 
+# how many places without an explanation are listed; those behind the first are often but its consequence
+_MOST_PLACES = 5
+
 _BLOCK = re.compile(r"encoder\.layers\.encoder_layer_(\d+)(\.|$)")
 
 
@@ -123,7 +126,7 @@ def _explain(case: Case, seconds: float, attempt: int) -> Explanation:
             changes = [change for group in chosen for change in group.changes]
             return search.error(bent, changes)
 
-        unexplained = [f"{outcome.dirty} {outcome.error}" for outcome in search.unexplained]
+        unexplained = [f"{outcome.dirty} {outcome.error}" for outcome in search.unexplained[:_MOST_PLACES]]
         return prove(groups, error, lambda places: in_words(places, case.config), unexplained)
 
 

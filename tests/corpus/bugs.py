@@ -236,7 +236,7 @@ _NORM_BUGS = [
         edits=own_norm("OuterEpsNorm", "(x - mean) / (x.std(-1, correction=0, keepdim=True) + self.eps)"
                         " * self.weight + self.bias")),
     Bug(id="norms-of-the-annotated-transformer", place=_NORMS, in_one_block=True,
-        causes=("layer-norm-unbiased", "layer-norm-std-eps"),
+        causes=("layer-norm-std-eps",), says="unbiased",
         edits=own_norm("AnnotatedNorm",
                         "(x - mean) / (x.std(-1, keepdim=True) + self.eps) * self.weight + self.bias")),
     Bug(id="norms-over-tokens-too", place=_NORMS, causes=("layer-norm-axes",), in_one_block=True,

@@ -294,6 +294,9 @@ def _attention_kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
             yield Kind("qkv-order", {"roles": functools.partial(_parts, which=order)},
                        f"projections used as query, key and value in the order {letters}", "qkv",
                        "q, k, v = qkv.chunk(3, dim=-1)")
+            rows = _after(functools.partial(_parts_of, which=order))
+            yield Kind("qkv-order", {"in_proj_weight": rows, "in_proj_bias": rows},
+                       f"the fused projection's rows in the order {letters}", "qkv", "q, k, v = qkv.chunk(3, dim=-1)")
     for which in ((0, 0, 2), (1, 1, 2), (0, 1, 1), (0, 1, 0), (0, 2, 2), (2, 1, 2)):
         letters = "".join("qkv"[part] for part in which)
         id_ = "key-shares-query" if which == (0, 0, 2) else "projection-shared"
@@ -321,11 +324,8 @@ def _attention_kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
                "x.transpose(1, 2).reshape(B, N, dim)")
     yield Kind("head-merge", {"merge": lambda _, x: rearrange(x, "b h n d -> b n (d h)")}, "heads merged as (d h)",
                "as (h d)", "x.transpose(1, 2).reshape(B, N, dim)")
-    yield Kind(
-        "batch-first",
-        {"split": lambda _, x, heads: split_heads(x.transpose(0, 1), heads), "merge": lambda _, x: merge_heads(x).transpose(0, 1)},
-        "attention over the images of the batch", "over the tokens of an image", "batch_first=True",
-    )
+    yield Kind("batch-first", {"split": _split_over_batch, "merge": lambda _, x: merge_heads(x).transpose(0, 1)},
+               "attention over the images of the batch", "over the tokens of an image", "batch_first=True")
     yield Kind("out-proj-missing", {"linear": _skipped}, "no output projection of attention", "one",
                "nn.Linear(dim, dim) after the heads are merged", only=r"\.out_proj$")
     yield _no_bias("out-proj-bias", "no bias of attention's output projection", r"\.out_proj$")
@@ -341,6 +341,10 @@ _MASKS: dict[str, Callable[[int], Tensor]] = {
     "diagonal, no token sees itself": lambda n: torch.eye(n, dtype=torch.bool),
     "no token sees earlier ones": lambda n: torch.ones(n, n, dtype=torch.bool).tril(-1),
 }
+
+
+def _split_over_batch(_: Any, x: Tensor, heads: int) -> Tensor:
+    return split_heads(x.transpose(0, 1), heads)
 
 
 def _masked(scores: Tensor, *, hidden: Callable[[int], Tensor]) -> Tensor:
@@ -362,6 +366,10 @@ def _part_zeroed(bias: Tensor | None, *, part: int) -> Tensor | None:
 def _parts(original: Callable[..., tuple[Tensor, ...]], *parts: Tensor, which: tuple[int, ...]) -> tuple[Tensor, ...]:
     parts = original(*parts)
     return tuple(parts[part] for part in which)
+
+
+def _parts_of(tensor: Tensor | None, *, which: tuple[int, ...]) -> Tensor | None:
+    return None if tensor is None else torch.cat([tensor.chunk(3)[part] for part in which])
 
 
 def _unpacked_as(_: Any, packed: Tensor, heads: int, *, order: str) -> tuple[Tensor, ...]:
@@ -433,9 +441,10 @@ def _block_kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
                "call every block", only=_BLOCK)
     rates = dict.fromkeys((config["dropout"], config["attention_dropout"], 0.1, 0.2, 0.5))
     for rate in filter(None, rates):
-        yield Kind("dropout-in-eval", {"dropout": _after(functools.partial(F.dropout, p=rate))},
-                   f"dropout at {rate:g} in eval mode", "none in eval mode", "pass training=self.training",
-                   is_random=True)
+        for operation, only in (("dropout", ""), ("leave", _INSERTED)):
+            yield Kind("dropout-in-eval", {operation: _after(functools.partial(F.dropout, p=rate))},
+                       f"dropout at {rate:g} in eval mode", "none in eval mode", "pass training=self.training",
+                       only=only, is_random=True)
 
 
 def _post_norm(x: Tensor, norm_1: Any, attention: Any, add_1: Any, norm_2: Any, mlp: Any, add_2: Any) -> Any:
@@ -524,8 +533,8 @@ _POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "the mean of the patches' tokens": lambda x: x[:, 1:].mean(1),
     "the last token": lambda x: x[:, -1],
     "the first patch's token": lambda x: x[:, 1],
-    "the largest value over all tokens": lambda x: x.amax(1),
-    "the largest value over the patches' tokens": lambda x: x[:, 1:].amax(1),
+    "the maximum over all tokens": lambda x: x.amax(1),
+    "the maximum over the patches' tokens": lambda x: x[:, 1:].amax(1),
     "the sum of all tokens": lambda x: x.sum(1),
     "the mean of all tokens but the last": lambda x: x[:, :-1].mean(1),
 }

@@ -76,7 +76,7 @@ class Check:
         """Points of a float64 check where the candidate's own error is beyond rounding, in order of execution."""
         if not self.exact or self.isolated is None:
             return []
-        return [point for point, m in self.isolated.measured.items() if not m.same_function]
+        return [point for point, m in self.isolated.measured.items() if not m.is_clean]
 
     @property
     def noisy(self) -> list[Point]:

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 OUTPUT = Point("", 0, "leave")
 
-# How many changes are tried together at one place, how many groups of them at most, and how many of those that come
-# closest are tried with one more.
-_MOST_AT_ONCE, _MOST_COMBINATIONS, _KEPT = 4, 1200, 12
+# How many changes are tried together at one place, of how many that have an effect there, how many groups of them at
+# most, and how many of those that come closest are tried with one more.
+_MOST_AT_ONCE, _MOST_EFFECTIVE, _MOST_COMBINATIONS, _KEPT = 4, 80, 1500, 12
 
 # a number that was solved for is given with as few digits as reproduce the candidate this much less exactly, at most
 _AS_GOOD = 4.0
@@ -230,10 +230,10 @@ class Search:
         known = self._compared.get((point, id(passing)))
         if known:
             return known[0]
-        relative = compare(observed, fitted, ulp=False).relative
+        distance = compare(observed, fitted, ulp=False).distance
         if self.memo.may_grow:
-            self._compared[point, id(passing)] = relative, passing
-        return relative
+            self._compared[point, id(passing)] = distance, passing
+        return distance
 
     def taken(self, point: Point, passing: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
         """Returns the candidate's tensor in the reference's layout: always the same one, so that results are kept."""
@@ -343,6 +343,7 @@ class _Trials:
 
     def combinations(self) -> Outcome | None:
         """Tries two kinds at once that each have an effect on the target, then what comes closest with one more."""
+        del self._effective[_MOST_EFFECTIVE:]  # the nearest come first
         best: list[tuple[Proposal, ...]] = [(proposal,) for proposal in self._effective]
         for _ in range(1, _MOST_AT_ONCE):
             # without open values is quicker

@@ -172,9 +172,12 @@ def _order_of_blocks(case: Case) -> tuple[tuple[int, ...], Group | None]:
                 "block-sharing", f"one block used {repeats} times", f"{layers} blocks with weights of their own",
                 "nn.ModuleList([Block(...) for _ in range(depth)]), not [block] * depth", usual,
             )  # fmt: skip
+    if 0 < len(order) == len({*order}) < layers:  # some are never called
+        mapped = {*order}
     if len(mapped) < layers:
-        return tuple(sorted(mapped)), _odd("block-missing", f"{len(mapped)} blocks", f"{layers} blocks",
-                                           f"depth={layers}", [n for n in usual if n not in mapped])  # fmt: skip
+        missing = [n for n in usual if n not in mapped]
+        odd = _odd("block-missing", f"{len(mapped)} blocks", f"{layers} blocks", f"depth={layers}", missing)
+        return order if {*order} == mapped else tuple(sorted(mapped)), odd
     if sorted(order) == list(usual) != list(order):
         moved = [n for n in usual if order[n] != n]
         return order, _odd("block-order", f"blocks in the order {', '.join(map(str, order))}", "0, 1, 2 ...",

@@ -282,8 +282,8 @@ def test_lower_rooms_do_not_import_higher_ones() -> None:
     rooms = [
         "errors", "state", "mapping", "reference", "candidate", "weights", "inputs", "attention", "tracing",
         "alignment", "layouts", "measuring", "passes", "uses", "matching", "inferring", "findings", "diagnosis",
-        "bending", "bent_vit", "causes", "extras", "observing", "explaining", "explanation", "report", "setup", "checks",
-        "doubts", "naming", "checking", "converting", "cli", "plugin",
+        "bending", "bent_vit", "causes", "extras", "observing", "explaining", "explanation", "report", "setup",
+        "checks", "doubts", "naming", "checking", "converting", "cli", "plugin",
     ]  # fmt: skip
     folder = Path(parity.__file__).parent
     for position, room in enumerate(rooms):

@@ -282,7 +282,7 @@ def test_lower_rooms_do_not_import_higher_ones() -> None:
     rooms = [
         "errors", "state", "mapping", "reference", "candidate", "weights", "inputs", "attention", "tracing",
         "alignment", "measuring", "passes", "uses", "matching", "inferring", "diagnosis", "report", "setup", "checks",
-        "doubts", "checking", "converting", "cli", "plugin",
+        "doubts", "checking", "converting", "resizing", "strategies", "cli", "plugin",
     ]  # fmt: skip
     folder = Path(parity.__file__).parent
     for position, room in enumerate(rooms):

@@ -62,6 +62,8 @@ def align(
     mapping: WeightMap,
     reference_order: list[Point],
     candidate_order: list[Point],
+    *,
+    equal_calls: bool = True,
 ) -> Alignment:
     """Aligns the modules of two models.
 
@@ -71,6 +73,7 @@ def align(
         mapping: their weight map.
         reference_order: the reference's points in the order of a forward pass (`tracing.call_order`).
         candidate_order: the candidate's.
+        equal_calls: leave out modules that one side calls more often than the other.
     """
     r_owned = _owned(reference, reference_order, mapping.entries)
     inside = {
@@ -90,7 +93,7 @@ def align(
         pairs |= dict(zip(reversed(c_modules), reversed(r_modules), strict=False))
     r_calls, c_calls = _calls(reference_order), _calls(candidate_order)
     unequal = {r: f"called {r_calls[r]} times, {c} {c_calls[c]} times" for c, r in pairs.items()
-               if r_calls[r] != c_calls[c]}  # fmt: skip
+               if r_calls[r] != c_calls[c] and equal_calls}  # fmt: skip
     pairs = {c: r for c, r in pairs.items() if r not in unequal}
     r_gaps = _weightless_between(reference_order, r_owned, _weightless(reference), {r: r for r in pairs.values()})
     c_gaps = _weightless_between(candidate_order, c_owned, _weightless(candidate), pairs)
@@ -180,12 +183,21 @@ def _by_place(reference: nn.Module, candidate: nn.Module, ours: list[str], their
 
     Where only one side has dropouts, they are left out.
     """
-    if len(ours) != len(theirs):
+    is_alike = len(ours) == len(theirs) and not any(
+        isinstance(reference.get_submodule(r), nn.Dropout) and _is_known_otherwise(candidate.get_submodule(c))
+        for r, c in zip(ours, theirs, strict=True)
+    )
+    if not is_alike:
         ours, theirs = (
             [name for name in names if not isinstance(model.get_submodule(name), (nn.Dropout, nn.Identity))]
             for model, names in ((reference, ours), (candidate, theirs))
         )
     return dict(zip(theirs, ours, strict=True)) if len(ours) == len(theirs) else {}
+
+
+def _is_known_otherwise(module: nn.Module) -> bool:
+    """Returns whether `module` is a layer of torch that is known to be no dropout, such as a norm without weights."""
+    return type(module).__module__.startswith("torch.nn.") and not isinstance(module, (nn.Dropout, nn.Identity))
 
 
 def _chains(owned: dict[str, frozenset[int]]) -> dict[frozenset[int], list[str]]:

@@ -22,6 +22,7 @@ from parity.doubts import find_doubts
 from parity.errors import MappingError, ParityError, listed
 from parity.inferring import find as find_map
 from parity.mapping import cut, split
+from parity.naming import Case, explain
 from parity.reference import unverifiable
 from parity.report import Report, Top
 from parity.setup import fitting_batch, ready, set_up, values_for
@@ -33,9 +34,15 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from parity.diagnosis import Check
+    from parity.diagnosis import Check, Doubts
+    from parity.explanation import Explanation
     from parity.mapping import WeightMap
     from parity.setup import Setup
+    from parity.tracing import Point
+
+
+# looking for a cause may take that long, in seconds, however quick the comparison was
+_LEAST_SECONDS = 20.0
 
 
 @ambient_kept()
@@ -125,7 +132,8 @@ def check(
             held = {k: t.to(device) for k, t in values_for(module, found, seed).items()} | found.apply(state)
             before = fingerprint(held)
             module, candidate_calls = ready(module, setup.candidate, held, images, stack)
-            alignment = align(setup.reference, module, found, calls, candidate_calls)
+            sides = setup.reference, module, found, calls, candidate_calls
+            alignment = align(*sides)
         models = Models(setup.reference, module, setup.twin, images, seed)
 
         plan = [(MODES[mode], name) for name in dict.fromkeys(("float64", dtype)) for mode in modes]
@@ -139,13 +147,12 @@ def check(
         with _timed(timings, "doubts"):
             doubts = find_doubts(models, checks, dtype, found, synthetic=setup.is_synthetic)
             after = fingerprint(held)
-    written = [name for name, checksum in before.items() if after[name] != checksum]
-    if written:
-        fault = f"the candidate writes to its own weights as it runs: {listed(written)}"
-        doubts = dataclasses.replace(doubts, unusable=(), faults=(fault, *doubts.faults))
-
-    places = diagnosis.origins(checks, alignment)
+        places = diagnosis.origins(checks, alignment)
+        progress("looking for the cause", 0, 0)
+        explanation = _explanation(setup, models, state, found, checks, sides, timings)
+    doubts = _if_written_to([name for name, checksum in before.items() if after[name] != checksum], doubts)
     verdict, reasons = diagnosis.decide(checks, places, doubts, alignment)
+    reasons += [explanation.sentence(setup.name)] if explanation else []
     timings["total"] = time.perf_counter() - started
     return Report(
         verdict,
@@ -158,6 +165,7 @@ def check(
         checks=checks,
         layers=diagnosis.layers(checks, alignment),
         origins=places,
+        explanation=explanation,
         top5=_top5(checks, shown.pictures, setup.weights.categories),
         peak_memory=_peak_memory(),
     )
@@ -185,6 +193,33 @@ def assert_parity(
     if report.verdict not in accepted:
         raise AssertionError(f"{report}")
     return report
+
+
+def _explanation(
+    setup: Setup,
+    models: Models,
+    state: Mapping[str, torch.Tensor],
+    found: WeightMap,
+    checks: list[Check],
+    sides: tuple[nn.Module, nn.Module, WeightMap, list[Point], list[Point]],
+    timings: dict[str, float],
+) -> Explanation | None:
+    """Looks for what makes the candidate another function, if it is one of a ViT's, for as long as comparing took."""
+    if not (setup.config and diagnosis.is_another_function(checks, found)):
+        return None
+    seconds = max(sum(timings.values()), _LEAST_SECONDS)
+    with _timed(timings, "explanation"):
+        shown = next(check for check in checks if check.exact and check.free and not check.mode.train)
+        # a module that is called more often than its counterpart may be the cause
+        alignment = align(*sides, equal_calls=False).without(shown.elsewhere)
+        return explain(Case(models, setup.config, state, found, alignment, sides[-1], shown.mode), seconds)
+
+
+def _if_written_to(weights: list[str], doubts: Doubts) -> Doubts:
+    if not weights:
+        return doubts
+    fault = f"the candidate writes to its own weights as it runs: {listed(weights)}"
+    return dataclasses.replace(doubts, unusable=(), faults=(fault, *doubts.faults))
 
 
 def _notes(setup: Setup, module: nn.Module, only_batch: int | None) -> list[str]:

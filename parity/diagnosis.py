@@ -11,6 +11,7 @@ from parity.passes import OUTPUT
 
 if TYPE_CHECKING:
     from parity.alignment import Alignment
+    from parity.mapping import WeightMap
     from parity.measuring import Measurement
     from parity.passes import Pass
     from parity.tracing import Mode, Point
@@ -150,6 +151,12 @@ class Doubts:
     blind: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
     unmapped: tuple[str, ...] = ()
+
+
+def is_another_function(checks: list[Check], mapping: WeightMap) -> bool:
+    """Whether float64 shows, out of train mode, a difference that has a cause in the forward pass."""
+    exact = [check for check in checks if check.exact and check.free and not check.mode.train]
+    return any(check.verdict == "divergent" for check in exact) or bool(exact and not mapping.is_complete)
 
 
 def origins(checks: list[Check], alignment: Alignment) -> list[Place]:

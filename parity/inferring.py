@@ -22,7 +22,7 @@ from torch import nn
 from parity import matching, uses
 from parity.alignment import align
 from parity.errors import MappingError, ParityError, listed
-from parity.mapping import WeightMap, by_name, expand, read, require_bijection, split, state_shapes
+from parity.mapping import WeightMap, by_name, expand, read, require_bijection, require_separate, split, state_shapes
 from parity.measuring import compare
 from parity.passes import OUTPUT, steps
 from parity.reference import configuration_of
@@ -82,11 +82,13 @@ def find(
         MappingError: a written map is no bijection, or no attention of the one corresponds to one of the other.
     """
     if path is not None:
-        return expand(read(path), state_shapes(reference), state_shapes(candidate), str(path))
+        written = expand(read(path), state_shapes(reference), state_shapes(candidate), str(path))
+        require_separate(written, reference, candidate)
+        return written
     try:
         return by_name(reference, candidate)
     except MappingError as error:
-        unnamed = error
+        unnamed = error.with_traceback(None)  # a traceback keeps every caller's tensors alive
     images = _default_images(reference) if images is None else images
     try:
         try:

@@ -290,10 +290,14 @@ def by_name(reference: nn.Module, candidate: nn.Module) -> WeightMap:
     failures = []
     for source, patterns in tables.items():
         try:
-            return expand(patterns, *shapes, source)
+            found = expand(patterns, *shapes, source)
+            require_separate(found, reference, candidate)
         except MappingError as error:
             regexes = [_as_regex(split(rule.candidate)[0]) for rule in patterns.rules]
-            failures.append((sum(any(regex.fullmatch(name) for regex in regexes) for name in shapes[1]), error))
+            known = sum(any(regex.fullmatch(name) for regex in regexes) for name in shapes[1])
+            failures.append((known, error.with_traceback(None)))  # a traceback keeps every caller's tensors alive
+        else:
+            return found
     _, closest = max(failures, key=lambda failure: failure[0])
     raise closest
 
@@ -301,6 +305,28 @@ def by_name(reference: nn.Module, candidate: nn.Module) -> WeightMap:
 def state_shapes(module: nn.Module) -> dict[str, Shape]:
     """Returns the name and shape of every tensor in the module's state dict; counters and indices are no weights."""
     return {k: tuple(tensor.shape) for k, tensor in module.state_dict().items() if tensor.is_floating_point()}
+
+
+def require_separate(found: WeightMap, reference: nn.Module, candidate: nn.Module) -> None:
+    """Checks that no tensors of the reference are mapped to one that the candidate holds under several names.
+
+    Raises:
+        MappingError: some are; the message says which.
+    """
+    ours, theirs = (
+        {name: id(tensor) for name, tensor in module.state_dict(keep_vars=True).items()}
+        for module in (reference, candidate)
+    )
+    sources: dict[int, dict[str, set[tuple[int, Box]]]] = defaultdict(lambda: defaultdict(set))
+    for entry in found.entries:
+        (source, box), (name, _) = split(entry.reference), split(entry.candidate)
+        sources[theirs[name]][name].add((ours[source], box))
+    shared = [list(by_name) for by_name in sources.values() if len(set(map(frozenset, by_name.values()))) > 1]
+    if shared:
+        raise MappingError(
+            f"the candidate has one tensor by the names {listed(shared[0])}, where the reference has "
+            f"{len(shared[0])}{f', and {len(shared) - 1} more like it' if len(shared) > 1 else ''}"
+        )
 
 
 def require_bijection(found: WeightMap, reference: Shapes, candidate: Shapes) -> None:

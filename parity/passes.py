@@ -64,20 +64,23 @@ class Follower:
         self.run = run
         self.waiting: dict[Point, Tensors] = {}
         self._passed: set[Point] = set()
-        self._left: dict[str, int] = {}  # modules that the other run has left, and which of their calls it was
+        self._left: dict[str, int] = {}  # modules that this run has left, and which of their calls it was
+        self._left_by_other: dict[str, int] = {}
 
     def until(self, point: Point) -> Tensors | None:
         """Goes on to `point` and returns what passes it; None if the run never comes there."""
         while point not in self.waiting:
+            if self._is_missed(point):
+                return None
             event = self.run.advance()
             if event is None:
                 return None
+            if event.point.moment == "leave":
+                self._left[event.point.module] = event.point.call
             if event.point in self._passed:
                 self._passed.remove(event.point)
             elif event.point == point or not self._is_over(event.point):
                 self.waiting[event.point] = event.tensors
-            if event.point == Point(point.module, point.call, "leave") != point:
-                return None  # what has been left is not entered any more: some steps inside an attention are left only
         return self.waiting.pop(point)
 
     def passes(self, point: Point) -> None:
@@ -90,14 +93,24 @@ class Follower:
     def leaves(self, point: Point) -> None:
         """Is told that the other run has left a module, and with it everything inside."""
         if point.moment == "leave":
-            self._left[point.module] = point.call
+            self._left_by_other[point.module] = point.call
             for waiting in [waiting for waiting in self.waiting if self._is_over(waiting)]:
                 del self.waiting[waiting]
 
     def _is_over(self, point: Point) -> bool:
-        parts = point.module.split(".")
-        owners = (".".join(parts[:count]) for count in range(1, len(parts)))
-        return any(point.call <= self._left.get(owner, -1) for owner in owners)
+        """Whether the other run has left the module of `point`, or one around it."""
+        return any(point.call <= self._left_by_other.get(name, -1) for name in (point.module, *_around(point.module)))
+
+    def _is_missed(self, point: Point) -> bool:
+        """Whether this run has left what the other one stands in: not every mode calls what is inside."""
+        return point.call <= self._left.get(point.module, -1) or any(
+            self._left.get(name, -1) > self._left_by_other.get(name, -1) for name in _around(point.module)
+        )
+
+
+def _around(module: str) -> Iterator[str]:
+    """Yields the names of the modules around this one, the outermost first."""
+    return itertools.accumulate(module.split(".")[:-1], "{}.{}".format)
 
 
 def in_step(
@@ -166,6 +179,7 @@ def steps(
         substitute = None
         point = alignment.to_reference(event.point)
         tensors = expected_run.until(point)  # None where a mode calls a module more often than its counterpart
+        expected_run.leaves(point)
         if not tensors or not event.tensors:
             continue
         expected = _fitting(tensors, event, point, alignment)
@@ -182,7 +196,6 @@ def steps(
         if forced and not measurement.identical and measurement.problem is None:
             substitute = expected
         yield point, expected, event, measurement
-        expected_run.leaves(point)
 
 
 def _output(run: Run) -> torch.Tensor:

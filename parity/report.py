@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from parity.diagnosis import Check, Layer, Place, Verdict
+    from parity.explanation import Explanation
+    from parity.findings import Cause
 
 SCHEMA = 1
 _COLOURS = {"identical": "green", "equivalent": "green", "divergent": "red", "inconclusive": "yellow",
@@ -57,6 +59,7 @@ class Report:
         checks: one entry per mode and dtype.
         layers: one row per module of the reference, in order of execution.
         origins: every place with an error of its own, in order of execution.
+        explanation: why the candidate is another function; None where it isn't, or where it was not looked for.
         top5: of every picture shown, by both models.
         timings: seconds by step.
         peak_memory: of the whole process so far, in bytes; None where the platform doesn't tell.
@@ -76,6 +79,7 @@ class Report:
     checks: list[Check] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
     origins: list[Place] = field(default_factory=list)
+    explanation: Explanation | None = None
     top5: list[Top] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     peak_memory: int | None = None
@@ -84,6 +88,11 @@ class Report:
     def origin(self) -> Place | None:
         """The first place with an error of its own, or None."""
         return self.origins[0] if self.origins else None
+
+    @property
+    def causes(self) -> tuple[Cause, ...]:
+        """What makes the candidate another function, in order of execution."""
+        return self.explanation.causes if self.explanation else ()
 
     @property
     def exit_status(self) -> int:
@@ -118,8 +127,8 @@ class Report:
             "layers": [asdict(layer) for layer in self.layers],
             "origin": asdict(self.origin) if self.origin else None,
             "origins": [asdict(place) for place in self.origins],
-            "causes": [],
-            "explanation": None,
+            "causes": [asdict(cause) for cause in self.causes],
+            "explanation": _explanation_row(self.explanation) if self.explanation else None,
             "top5": [asdict(top) for top in self.top5],
             "timings": self.timings,
             "peak_memory": self.peak_memory,
@@ -143,6 +152,8 @@ class Report:
             parts += [_check_table(self.checks), _layer_table(self.layers, self.origins, all_layers=all_layers)]
         parts += [_top_table(top) for top in self.top5]
         parts += [_line(f"- {reason}") for reason in self.reasons]
+        if self.causes:
+            parts.append(_cause_table(self.causes))
         if "total" in self.timings:
             memory = f", peak memory {self.peak_memory / 2**30:.1f} GiB" if self.peak_memory else ""
             parts.append(_line(f"took {self.timings['total']:.1f} s{memory}"))
@@ -189,6 +200,11 @@ def _check_row(check: Check) -> dict[str, Any]:
         "noise_ratio": _noise(check),
         "points": len(check.free.measured) if check.free else 0,
     }
+
+
+def _explanation_row(explanation: Explanation) -> dict[str, Any]:
+    keys = "complete", "minimal", "residual", "unexplained"
+    return {key: getattr(explanation, key) for key in keys}
 
 
 def _noise(check: Check) -> float | None:
@@ -303,6 +319,19 @@ def _add_layer(table: Table, layer: Layer, name: str) -> None:
         _number(layer.accumulated),
         status.append(f" ({layer.why})", style="default") if layer.why else status,
     )
+
+
+def _cause_table(causes: tuple[Cause, ...]) -> Table:
+    names = (
+        Column("cause"),
+        Column("what", overflow="fold"),
+        Column("without it"),
+        Column("mend it with", overflow="fold"),
+    )
+    table = Table(*names, box=None, pad_edge=False, header_style="bold")
+    for cause in causes:
+        table.add_row(Text(cause.id, style="bold red"), cause.statement, _number(cause.without), cause.hint)
+    return table
 
 
 def _top_table(top: Top) -> Table:

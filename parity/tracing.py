@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -441,7 +442,7 @@ def _constants_cast(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
 def cast(model: nn.Module, dtype: torch.dtype, *, late: bool = True) -> Iterator[None]:
     """Holds the parameters and buffers of `model` in `dtype` for as long as the context lasts.
 
-    A cast to a wider dtype is exact, so it can be made late: a block (a child of a `ModuleList` or `Sequential`) is
+    A cast to a wider dtype is exact, so it can be made late: a block (one of several alike, or a member of a list) is
     widened when it is entered and let go when it is left, and only one block at a time exists in float64. A model that
     uses a block's parameters without calling the block needs `late=False`.
     """
@@ -485,10 +486,18 @@ def _replaced_during_calls(
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """Yields the outermost children of containers, which are the units that a model calls one after the other."""
+    """Yields the units that a model calls one after the other: members of lists, and modules that it has several of.
+
+    A layer beside others of its kind is no such unit: it is small, and its weight may be used without calling it.
+    """
+    kinds = Counter(map(_kind, model.children()))
     for child in model.children():
-        if isinstance(child, (nn.ModuleList, nn.Sequential)):
-            for block in child.children():
-                yield from block.children() if isinstance(block, nn.ModuleList) else (block,)
-        else:
+        is_repeated = kinds[_kind(child)] > 1 and (isinstance(model, nn.Sequential) or any(child.children()))
+        if isinstance(child, nn.ModuleList) or not (is_repeated or isinstance(model, nn.ModuleList)):
             yield from _blocks(child)
+        else:
+            yield child
+
+
+def _kind(module: nn.Module) -> tuple[type[nn.Module], tuple[torch.Size, ...]]:
+    return type(module), tuple(parameter.shape for parameter in module.parameters())

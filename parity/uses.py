@@ -199,7 +199,8 @@ _SILENT = _words(
     "item __len__ __repr__ zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_empty "
     "new_full new_tensor"
 )
-_NORMS = _words("layer_norm native_layer_norm group_norm rms_norm batch_norm instance_norm")
+# and for norms, which of their arguments is the scale; the shift follows
+_NORMS = {"layer_norm": 2, "native_layer_norm": 2, "group_norm": 2, "rms_norm": 2, "batch_norm": 3, "instance_norm": 3}
 _PRODUCTS = _words("matmul __matmul__ __rmatmul__ __imatmul__ mm bmm addmm baddbmm mv dot inner")
 _SUMS = _words("add add_ __add__ __radd__ __iadd__")
 _SCALINGS = _words("mul mul_ multiply __mul__ __rmul__ __imul__")
@@ -221,7 +222,8 @@ class _Notes(TorchFunctionMode):
         self._kept: list[torch.Tensor] = []  # so that no other tensor gets a noted one's id
         for name, tensor in model.state_dict(keep_vars=True).items():
             shape = tuple(tensor.shape)
-            self._know(tensor, (View(name, shape, axes=tuple(range(len(shape)))),))
+            if id(tensor) not in self._known:  # a shared one goes by its first name, as in `named_parameters`
+                self._know(tensor, (View(name, shape, axes=tuple(range(len(shape)))),))
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -274,8 +276,7 @@ class _Notes(TorchFunctionMode):
         elif name in _CONVOLUTIONS:
             self._note_linear(*args[:3], **{k: v for k, v in kwargs.items() if k in ("input", "weight", "bias")})
         elif name in _NORMS:
-            vectors = [v for v in (self._of(tensor) for tensor in given) if v]
-            self.events += [_Event("scale" if n == 0 else "shift", v) for n, v in enumerate(vectors)]
+            self._note_norm(_NORMS[name], *args, **kwargs)
         elif name in _PRODUCTS:
             self._note_product(name, all_tensors)
         elif name == "einsum":
@@ -331,6 +332,12 @@ class _Notes(TorchFunctionMode):
             axes = view.axes or tuple(range(len(view.shape)))
             self._note_matrix(view, axes[:1], axes[1:])
         self._note_all("bias", [bias])
+
+    def _note_norm(self, first: int, *args: Any, **options: Any) -> None:
+        """Notes scale and shift of a norm, which stand from position `first` on, or are named."""
+        options = dict(zip(("weight", "bias"), args[first:], strict=False)) | options
+        self._note_all("scale", [options.get("weight")])
+        self._note_all("shift", [options.get("bias")])
 
     def _note_product(self, name: str, tensors: list[torch.Tensor]) -> None:
         if name in ("addmm", "baddbmm"):
@@ -442,8 +449,9 @@ class _Gatherer:
         return True
 
     def _start(self, event: _Event, view: View, at: int) -> None:
-        if event.what == "scale":
-            self.operations.append(Operation("norm", vectors=[view, None], at=at))
+        if event.what in ("scale", "shift"):
+            vectors = [view, None] if event.what == "scale" else [None, view]
+            self.operations.append(Operation("norm", vectors=vectors, at=at))
         elif event.what == "multiply" and sum(length > 1 for length in view.shape) == 1:
             self.operations.append(Operation("scale", vectors=[view, None], at=at))
         else:

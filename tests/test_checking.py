@@ -281,8 +281,9 @@ def test_argument_that_nothing_goes_by_is_asked_for() -> None:
 def test_lower_rooms_do_not_import_higher_ones() -> None:
     rooms = [
         "errors", "state", "mapping", "reference", "candidate", "weights", "inputs", "attention", "tracing",
-        "alignment", "measuring", "passes", "uses", "matching", "inferring", "diagnosis", "report", "setup", "checks",
-        "doubts", "checking", "converting", "resizing", "strategies", "cli", "plugin",
+        "alignment", "layouts", "measuring", "passes", "uses", "matching", "inferring", "findings", "diagnosis",
+        "bending", "bent_vit", "causes", "extras", "observing", "explaining", "explanation", "report", "setup",
+        "checks", "doubts", "naming", "checking", "converting", "resizing", "strategies", "cli", "plugin",
     ]  # fmt: skip
     folder = Path(parity.__file__).parent
     for position, room in enumerate(rooms):

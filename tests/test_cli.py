@@ -21,7 +21,7 @@ from parity.measuring import compare
 from parity.reference import build, configuration
 from parity.weights import synthetic
 from tests.conftest import SMALL_OPTIONS
-from tests.planted import SAME_FUNCTION
+from tests.corpus.equivalents import variant_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +94,7 @@ def test_json_file_has_the_contracts_keys(run: Callable[..., tuple[int, str, str
 def test_equivalent_is_0_and_1_where_identical_is_required(
     run: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
-    candidate = SAME_FUNCTION["attention written out"].write(tmp_path)
+    candidate = variant_of("attention-written-out").write(tmp_path)
     assert run("check", candidate, *SMALL_OPTIONS, *EVAL)[0] == 0
     status, out, err = run("check", candidate, *SMALL_OPTIONS, *EVAL, "--require", "identical")
     assert status == 1
@@ -289,7 +289,7 @@ def test_verdict_stays_on_the_last_line_however_long_the_name(
 ) -> None:
     folder = tmp_path / ("a" * 120) / ("b" * 120)
     folder.mkdir(parents=True)
-    _, out, _ = run("check", SAME_FUNCTION["in-place residual"].write(folder), *SMALL_OPTIONS, *EVAL)
+    _, out, _ = run("check", variant_of("second-sum-in-place").write(folder), *SMALL_OPTIONS, *EVAL)
     assert out.splitlines()[-1].startswith("identical: ")
     assert out.splitlines()[-1].endswith("layers compared")
 

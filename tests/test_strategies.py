@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,15 +12,14 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
+import vit.model
 from parity import inputs, strategies
 from parity.reference import build, configuration
 from parity.test_stateful import InStep
 from parity.weights import resolve
-from tests.planted import BUGS, FAULTS, Change
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 pytest_plugins = ["pytester"]
 
@@ -80,8 +80,18 @@ def test_perturbation_changes_one_value_and_leaves_the_original_alone(data: st.D
     assert str(change).startswith(f"{change.tensor}[")
 
 
+def _plant(folder: Path, *edits: tuple[str, str]) -> str:
+    """Writes our own ViT with pieces of its source replaced, each of which stands there once; returns its name."""
+    source = Path(vit.model.__file__).read_text(encoding="utf-8")
+    for old, new in edits:
+        assert source.count(old) == 1, old
+        source = source.replace(old, new)
+    (folder / "planted.py").write_text(source, encoding="utf-8")
+    return f"{folder / 'planted.py'}:ViT"
+
+
 # wrong only with more than two blocks and an odd number of heads
-IN_A_CORNER = Change(
+IN_A_CORNER = (
     ("        return logits", "        return logits * self.factor"),
     (
         "        self._initialise()\n\n",
@@ -93,7 +103,7 @@ IN_A_CORNER = Change(
 def test_failure_shrinks_to_the_smallest_vit_and_says_how_to_see_it_again(
     pytester: pytest.Pytester, run: Callable[..., tuple[int, str, str]]
 ) -> None:
-    candidate = IN_A_CORNER.write(pytester.path)
+    candidate = _plant(pytester.path, *IN_A_CORNER)
     result = pytester.runpytest_subprocess(
         "--pyargs", "parity.test_fuzz", "-k", "test_any_configuration_is_identical", "--candidate", candidate
     )
@@ -116,20 +126,28 @@ def test_command_survives_a_shell() -> None:
     ]  # fmt: skip
 
 
+FINAL_NORM = "        x = self.ln(x)\n"
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("old", "new"),
     [
-        BUGS["dropout missing after attention, which train mode shows"],
-        FAULTS["doubled in batches of two"][0],
-        FAULTS["remembers the tokens of the first batch of a shape"][0],
-        FAULTS["position embedding zeroed in place"][0],
-        Change(("        x = self.ln(x)\n", "        x = self.ln(x.float()).to(x.dtype)\n")),
-        Change(("        x = self.ln(x)\n", "        x = self.ln(x) * (1 + len(self.ln._forward_hooks))\n")),
+        pytest.param("x = x + self.dropout(y)", "x = x + y", id="in train mode"),
+        pytest.param(
+            "        return logits", "        return logits * (1 + (len(images) == 2))", id="in one batch size"
+        ),
+        pytest.param(
+            "x = self.patches(images)",
+            "x = vars(self).setdefault(str((images.shape, images.dtype)), self.patches(images))",
+            id="remembers tokens",
+        ),
+        pytest.param(FINAL_NORM, f"{FINAL_NORM}        self.head.bias.data.zero_()\n", id="writes to its weights"),
+        pytest.param(FINAL_NORM, "        x = self.ln(x.float()).to(x.dtype)\n", id="in one dtype"),
+        pytest.param(FINAL_NORM, "        x = self.ln(x) * (1 + len(self.ln._forward_hooks))\n", id="with hooks"),
     ],
-    ids=["in train mode", "in one batch size", "memory", "writes to its weights", "in one dtype", "with hooks"],
 )
-def test_two_models_that_do_not_stay_in_step_are_told_apart(change: Change, tmp_path: Path) -> None:
-    machine = type("OnCandidate", (InStep,), {"candidate": change.write(tmp_path)})
+def test_two_models_that_do_not_stay_in_step_are_told_apart(old: str, new: str, tmp_path: Path) -> None:
+    machine = type("OnCandidate", (InStep,), {"candidate": _plant(tmp_path, (old, new))})
     enough = settings(quick, max_examples=50, stateful_step_count=12, phases=[Phase.generate])
     with pytest.raises((AssertionError, RuntimeError)):
         run_state_machine_as_test(machine, settings=enough)

@@ -1,0 +1,268 @@
+"""The kill matrix: what the harness says of every planted bug, beside what the usual checks would have said.
+
+python -m tests.corpus.matrix [--output docs/kill-matrix.md] [--json docs/kill-matrix.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torchvision
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from parity import check
+from tests.corpus.bugs import BUGS
+from tests.corpus.cases import SIZES, Case, cases
+from tests.corpus.equivalents import variants
+from tests.corpus.hosts import HOSTS
+from tests.corpus.running import built, logits, plain, reference_logits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from torch import nn
+
+    from parity.report import Report
+    from tests.corpus.hosts import Host
+
+_IMAGES = 32  # that the usual checks look at
+
+
+def _differs_by_default_tolerance(reference: torch.Tensor, candidate: torch.Tensor) -> bool:
+    try:
+        torch.testing.assert_close(candidate, reference)
+    except AssertionError:
+        return True
+    return False
+
+
+# What people compare two logits (B, classes) of equal shape by, in float32: whether that shows a difference.
+_COMPARISONS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], bool]] = {
+    "assert_close": _differs_by_default_tolerance,
+    "atol 1e-3": lambda r, c: not torch.allclose(c, r, atol=1e-3),
+    "cosine > .99": lambda r, c: bool((torch.cosine_similarity(r, c) <= 0.99).any()),
+    "top-1": lambda r, c: bool((r.argmax(-1) != c.argmax(-1)).any()),
+}
+USUAL = ("parameters", "shape", *_COMPARISONS)
+HARNESS = ("killed", "place right", "cause right")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is said of one planted bug.
+
+    Attributes:
+        case: its id.
+        bug: the bug's.
+        verdict: the harness's.
+        origin: where it begins, as the harness says.
+        causes: ids of the causes that the harness names; None if it names none in general.
+        says: by the name of a check, whether it catches the bug, or is right.
+    """
+
+    case: str
+    bug: str
+    verdict: str
+    origin: str | None
+    causes: list[str] | None
+    says: dict[str, bool]
+
+
+def usual(model: nn.Module, host: Host, settings: dict[str, Any]) -> dict[str, bool]:
+    """Returns which of the usual checks catch a model that was planted in `host`, in eval mode and float32.
+
+    Tensors that it shares with its host hold the reference's values; a tensor more or less doesn't stop the others.
+    """
+    key = tuple(settings.items())
+    expected = reference_logits(key, "float32", _IMAGES)
+    found = logits(model, host, key, dtype="float32", batch=_IMAGES)
+    counts = [sum(p.numel() for p in m.parameters()) for m in (plain(host.name, key), model)]
+    is_of_shape = expected.shape == found.shape
+    return {
+        "parameters": counts[0] != counts[1],
+        "shape": not is_of_shape,
+        **{name: not is_of_shape or differs(expected, found) for name, differs in _COMPARISONS.items()},
+    }
+
+
+def judged(case: Case, folder: Path) -> Row:
+    """Plants a case and returns what the harness and the usual checks say of it."""
+    spec = case.write(folder)
+    report = check(spec, overrides=case.settings, mapping=case.mapping, modes=[case.bug.mode])
+    causes = getattr(report, "causes", None)
+    unkilled = ("identical", "equivalent", "inconclusive")[: 2 if case.bug.changes_parameters else 3]
+    says = {
+        "killed": report.verdict not in unkilled,
+        "place right": report.origin is not None and report.origin.reference in case.first_places,
+        "cause right": causes is not None and is_explained(case, causes),
+    }
+    return Row(
+        case.id,
+        case.bug.id,
+        report.verdict,
+        report.origin.describe() if report.origin else None,
+        None if causes is None else [cause.id for cause in causes],
+        says | usual(built(spec, case.settings), case.host, case.settings),
+    )
+
+
+def is_explained(case: Case, causes: Sequence[Any]) -> bool:
+    """Whether `causes`, which have an `id` and a `statement`, are those of the case, and no others."""
+    found = {cause.id for cause in causes}
+    accepted = [set(expected.split("|")) for expected in case.expected]
+    is_complete = all(alternatives & found for alternatives in accepted) and found <= set().union(*accepted)
+    return is_complete and (not case.bug.says or any(case.bug.says in cause.statement for cause in causes))
+
+
+def false_alarms(advance: Callable[[], None]) -> dict[str, int]:
+    """Counts how often the harness and the usual checks flag another way to the same function."""
+    counts = dict.fromkeys(("killed", *USUAL), 0)
+    for variant in variants():
+        with tempfile.TemporaryDirectory() as folder:
+            spec = variant.write(Path(folder))
+            report: Report = check(spec, overrides=SIZES, mapping=variant.mapping, modes=["eval"])
+            counts["killed"] += report.verdict not in ("identical", "equivalent")
+            for name, is_flagged in usual(built(spec, SIZES), variant.host, SIZES).items():
+                counts[name] += is_flagged
+        advance()
+    return counts
+
+
+def summed(rows: Iterable[Row]) -> dict[str, int]:
+    """Counts, for every check, the rows that it catches or gets right."""
+    counts = dict.fromkeys((*HARNESS, *USUAL), 0)
+    for row in rows:
+        for name, is_so in row.says.items():
+            counts[name] += is_so
+    return counts
+
+
+_SUMMARY = """\
+# Kill matrix
+
+**{killed} of {cases} planted cases killed** ({bugs} bugs in {hosts} implementations, in all blocks and in single ones);
+the place is right in {place}, the cause in {cause}. Of {ways} other ways to the same function {flagged} are flagged.
+
+The usual checks on the same models and weights catch, of {cases}: {usual}; of the {ways} right ones they
+flag: {alarms}.
+
+- *killed*: the verdict is `divergent`; where the parameters are others, not `identical` or `equivalent`.
+- *place*, *cause*: the first place, and all causes and no others, are those that were planted.
+- the others: on {images} random images in float32 and eval mode, every tensor that both models have in common being the
+  same; `assert_close` with torch's own tolerances, top-1 with the same class for each image.
+
+Written by `python -m tests.corpus.matrix` with torch {torch}, torchvision {torchvision}, Python {python}; synthetic
+weights, {sizes}.
+"""
+
+
+def as_markdown(rows: Sequence[Row], alarms: Mapping[str, int]) -> str:
+    """Draws the matrix: a summary, and a table of bugs for every category."""
+    counts = summed(rows)
+    summary = _SUMMARY.format(
+        killed=counts["killed"],
+        cases=len(rows),
+        bugs=len({row.bug for row in rows}),
+        hosts=len(HOSTS),
+        place=counts["place right"],
+        cause=counts["cause right"] if any(row.causes is not None for row in rows) else "none yet",
+        ways=len(list(variants())),
+        flagged=alarms["killed"],
+        usual=", ".join(f"{name} {counts[name]}" for name in USUAL),
+        alarms=", ".join(f"{name} {alarms[name]}" for name in USUAL),
+        images=_IMAGES,
+        torch=torch.__version__,
+        torchvision=torchvision.__version__,
+        python=platform.python_version(),
+        sizes=", ".join(f"{key} {value}" for key, value in SIZES.items()),
+    )
+    lines = summary.splitlines()
+    of_bug = defaultdict(list)
+    for row in rows:
+        of_bug[row.bug].append(row)
+    header = ("bug", "cases", *(name.removesuffix(" right") for name in HARNESS), *USUAL)
+    for category in dict.fromkeys(bug.category for bug in BUGS):
+        shown = [bug.id for bug in BUGS if bug.category == category and bug.id in of_bug]
+        if shown:
+            title = f"## {category[0].upper()}{category[1:]}"
+            lines += ["", title, "", _table_line(header), _table_line("---" for _ in header)]
+        lines += [_table_line((bug, len(of_bug[bug]), *summed(of_bug[bug]).values())) for bug in shown]
+    return "\n".join(lines) + "\n"
+
+
+def _table_line(cells: Iterable[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def as_json(rows: Sequence[Row], alarms: Mapping[str, int]) -> str:
+    """Returns the matrix as JSON: the sums, and every case."""
+    content = {
+        "torch": torch.__version__,
+        "cases": len(rows),
+        "caught": summed(rows),
+        "equivalents": len(list(variants())),
+        "false_alarms": alarms,
+        "rows": [asdict(row) for row in rows],
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[Path]:
+    """Yields a temporary file beside `path` that takes its place once it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        yield Path(name)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Judges all cases and writes the matrix; without options, to stdout. Returns 1 if any case is not killed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.corpus.matrix", description=__doc__.partition("\n")[0])
+    parser.add_argument("--output", type=Path, help="Markdown file to write")
+    parser.add_argument("--json", type=Path, help="JSON file to write")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only cases whose id contains this")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)  # faster for models this small
+    chosen = [case for case in cases() if options.only in case.id]
+    if not chosen:
+        parser.error(f"--only {options.only}: no case's id contains this")
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=len(chosen) + len(list(variants())))
+        rows = []
+        for case in chosen:
+            progress.update(task, description=case.id)
+            with tempfile.TemporaryDirectory() as folder:
+                rows.append(judged(case, Path(folder)))
+            progress.advance(task)
+        progress.update(task, description="other ways to the same function")
+        alarms = false_alarms(lambda: progress.advance(task))
+    for path, content in ((options.output, as_markdown(rows, alarms)), (options.json, as_json(rows, alarms))):
+        if path:
+            with _written(path) as temporary:
+                temporary.write_text(content, encoding="utf-8")
+    if not options.output and not options.json:
+        sys.stdout.write(as_markdown(rows, alarms))
+    return 0 if all(row.says["killed"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

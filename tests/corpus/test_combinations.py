@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from parity.measuring import SAME_FUNCTION_BOUND
+from tests.corpus.cases import SIZES
+from tests.corpus.combinations import COUNTS, OF_EACH_COUNT, Combination, combinations
+from tests.corpus.running import built, difference, host_logits, logits
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMBINATIONS = list(combinations())
+SETTINGS = tuple(SIZES.items())
+
+
+def test_there_are_as_many_of_each_count_as_promised() -> None:
+    assert Counter(len(c.cases) for c in COMBINATIONS) == dict.fromkeys(COUNTS, OF_EACH_COUNT)
+    assert list(combinations()) == COMBINATIONS
+    with_other_parameters = [c for c in COMBINATIONS if any(case.bug.changes_parameters for case in c.cases)]
+    assert 10 <= len(with_other_parameters) <= 50
+    in_one_block = [c for c in COMBINATIONS if len({case.block for case in c.cases if case.block is not None}) == 1]
+    assert len(in_one_block) >= 20
+
+
+def _logits(combination: Combination, folder: Path) -> torch.Tensor:
+    return logits(built(combination.write(folder), SIZES), combination.host, SETTINGS)
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda combination: combination.id)
+def test_combination_runs_and_each_of_its_bugs_does_something(combination: Combination, tmp_path: Path) -> None:
+    found = _logits(combination, tmp_path)
+    assert torch.isfinite(found).all()
+    expected = host_logits(combination.host.name, SETTINGS, "synthetic", "eval", "float64")
+    assert difference(expected, found) > SAME_FUNCTION_BOUND
+    for case in combination.cases:
+        assert difference(found, _logits(combination.without(case), tmp_path)) > SAME_FUNCTION_BOUND, case.id

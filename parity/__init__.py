@@ -36,6 +36,7 @@ _HOMES = {
     "build_pair": ("parity.setup", "build_pair"),
     "check": ("parity.checking", "check"),
     "infer_mapping": ("parity.inferring", "find"),
+    "strategies": ("parity.strategies", ""),  # a module, and not in __all__, since it needs hypothesis
 }
 
 
@@ -43,6 +44,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _HOMES[name]
-    value = getattr(importlib.import_module(module), attribute)
+    home = importlib.import_module(module)
+    value = getattr(home, attribute) if attribute else home
     globals()[name] = value
     return value

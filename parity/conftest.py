@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from parity.report import Report
 
 register_profiles()
-settings.load_profile("parity")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes Hypothesis look as hard as this suite wants, unless the user has named a profile."""
+    if not config.getoption("hypothesis_profile", None):
+        settings.load_profile("parity")
 
 
 class Architecture(NamedTuple):
@@ -59,7 +64,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def candidate(request: pytest.FixtureRequest) -> str:
     """The model under test: our own, or `--candidate`."""
-    return setting(request.config, "parity_candidate")
+    return setting(request.config, "parity_candidate") or "vit:ViT"
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from examples import train_digits
 from parity.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 # a ViT of a few thousand parameters, as `--set` options
 SMALL_OPTIONS = [
@@ -29,3 +31,11 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
         return status, output.out, output.err
 
     return run_main
+
+
+@pytest.fixture(scope="session")
+def trained_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that a shortened training of both models on digits has written to."""
+    folder = tmp_path_factory.mktemp("digits")
+    assert train_digits.main(["--steps", "500", "--output", str(folder)]) == 0
+    return folder

@@ -283,7 +283,7 @@ def test_lower_rooms_do_not_import_higher_ones() -> None:
         "errors", "state", "mapping", "reference", "candidate", "weights", "inputs", "attention", "tracing",
         "alignment", "layouts", "measuring", "passes", "uses", "matching", "inferring", "findings", "diagnosis",
         "bending", "bent_vit", "causes", "extras", "observing", "explaining", "explanation", "report", "setup",
-        "checks", "doubts", "naming", "checking", "converting", "cli", "plugin",
+        "checks", "doubts", "naming", "checking", "converting", "resizing", "strategies", "cli", "plugin",
     ]  # fmt: skip
     folder = Path(parity.__file__).parent
     for position, room in enumerate(rooms):

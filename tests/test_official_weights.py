@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import http.server
 import threading
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from PIL import Image
 from torchvision.models import ViT_B_32_Weights, get_model
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 import vit
 from parity.errors import ParityError
@@ -97,6 +100,24 @@ def test_download_goes_straight_into_the_scratch_model(
     assert not model.training
     assert transforms.crop_size == [224]
     assert len(categories) == 1000
+
+
+def test_official_weights_at_another_size_are_torchvisions_interpolated(
+    cache: Path, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = published.read_bytes()
+    cache.mkdir(parents=True)
+    (cache / _name(content)).write_bytes(content)
+    monkeypatch.setattr(ENTRY.value, "url", f"http://127.0.0.1:1/{_name(content)}")
+    model, transforms, _ = vit.load("vit_b_32", img_size=320)
+
+    original = get_model("vit_b_32", image_size=320).eval()
+    original.load_state_dict(interpolate_embeddings(320, 32, OrderedDict(official(ENTRY))))
+    images = torch.randn(2, 3, 320, 320)
+    with torch.no_grad():
+        assert torch.equal(model(images), original(images))
+    assert (transforms.crop_size, transforms.resize_size) == ([320], [366])
+    assert transforms(Image.new("RGB", (500, 400))).shape == (3, 320, 320)
 
 
 def test_filled_cache_needs_no_server(

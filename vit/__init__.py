@@ -2,6 +2,7 @@
 
 from vit.model import AttentionBlock, CreatePatches, ViT
 from vit.presets import PRESETS, Preset
+from vit.resolution import resize_positions
 from vit.weights import Pretrained, load
 
-__all__ = ["PRESETS", "AttentionBlock", "CreatePatches", "Preset", "Pretrained", "ViT", "load"]
+__all__ = ["PRESETS", "AttentionBlock", "CreatePatches", "Preset", "Pretrained", "ViT", "load", "resize_positions"]

@@ -8,6 +8,7 @@ import torch
 
 from vit.model import ViT
 from vit.presets import PRESETS
+from vit.resolution import resize_positions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,13 +35,15 @@ def load(name: str, weights: str = "official", **arguments: Any) -> Pretrained:
         name: one of `vit.PRESETS`.
         weights: a member of torchvision's weights enum for that model, such as `IMAGENET1K_V1`, or `official` for
             torchvision's default. They bring the image size and the number of classes.
-        arguments: for `ViT`'s constructor, such as `dropout=0.1`.
+        arguments: for `ViT`'s constructor, such as `dropout=0.1`. With another `img_size` than the weights' own
+            the position embedding is resized by the rule of `vit.resize_positions`, and pictures are made that size.
 
     Raises:
         ValueError: an unknown name, unknown weights, or weights that cannot be had or don't fit `arguments`.
     """
     # the harness knows torchvision's names and files; the model itself doesn't need it
     from parity import mapping, reference  # noqa: PLC0415
+    from parity.state import hold  # noqa: PLC0415
     from parity.weights import resolve  # noqa: PLC0415
 
     if name not in PRESETS:
@@ -49,7 +52,14 @@ def load(name: str, weights: str = "official", **arguments: Any) -> Pretrained:
     config = reference.configuration(name, chosen.config)
     original = reference.build(config)
     sizes = {"img_size": config["image_size"], "num_classes": config["num_classes"]}
+    settings = PRESETS[name]._asdict() | sizes | arguments
     with torch.device("meta"):
-        model = ViT(**(PRESETS[name]._asdict() | sizes | arguments))
-    mapping.by_name(original, model).load(model, chosen.state_dict(original), assign=True)
-    return Pretrained(model.eval(), chosen.transforms(model.img_size), chosen.categories)
+        model, as_trained = ViT(**settings), ViT(**(settings | {"img_size": config["image_size"]}))
+    state = mapping.by_name(original, as_trained).apply(chosen.state_dict(original))
+    hold(model, resize_positions(state, model.img_size, settings["patch_size"]))
+    transforms = chosen.transforms(config["image_size"])
+    if model.img_size != config["image_size"]:
+        scale = model.img_size / config["image_size"]
+        for sides in (transforms.crop_size, transforms.resize_size):
+            sides[:] = [round(side * scale) for side in sides]
+    return Pretrained(model.eval(), transforms, chosen.categories)

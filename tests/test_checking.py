@@ -280,7 +280,7 @@ def test_argument_that_nothing_goes_by_is_asked_for() -> None:
 
 def test_lower_rooms_do_not_import_higher_ones() -> None:
     rooms = [
-        "errors", "state", "mapping", "reference", "candidate", "weights", "inputs", "attention", "tracing",
+        "errors", "findings", "state", "mapping", "reference", "candidate", "weights", "inputs", "attention", "tracing",
         "alignment", "measuring", "passes", "uses", "matching", "inferring", "diagnosis", "report", "setup", "checks",
         "doubts", "checking", "converting", "cli", "plugin",
     ]  # fmt: skip

@@ -1,0 +1,26 @@
+"""What a finding is: one nameable difference between a candidate and its reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One difference that explains what was measured; the JSON report's entry of the same keys.
+
+    Attributes:
+        id: a short name that doesn't change, such as `layer-norm-eps`.
+        statement: the difference, in one sentence.
+        where: the modules or tensors that it concerns, by their names in the reference.
+        residual: the relative error that is left when the difference is taken away; None where that is not measured.
+        without: the relative error when every other difference is taken away, and not this one; None likewise.
+        hint: what to write instead, or an empty text.
+    """
+
+    id: str
+    statement: str
+    where: tuple[str, ...]
+    residual: float | None = None
+    without: float | None = None
+    hint: str = ""

@@ -17,9 +17,12 @@ import torchvision
 from parity import candidate as candidates
 from parity import diagnosis, inputs
 from parity.alignment import align
+from parity.backward import Subject
+from parity.beyond import look_beyond, modes_of, require_known
 from parity.checks import DTYPES, Models, Steps, run_check
 from parity.doubts import find_doubts
 from parity.errors import MappingError, ParityError, listed
+from parity.gradients import registration
 from parity.inferring import find as find_map
 from parity.mapping import cut, split
 from parity.reference import unverifiable
@@ -53,6 +56,8 @@ def check(
     dtype: str = "float32",
     device: str = "cpu",
     modes: Sequence[str] = tuple(MODES),
+    phases: Sequence[str] = ("forward",),
+    steps: int = 20,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Report:
     """Compares `candidate` with `reference`, layer by layer, and gives a verdict.
@@ -73,7 +78,9 @@ def check(
         seed: of synthetic weights, random images and dropout.
         dtype: the dtype under test beside float64: float32, bfloat16 or float16; float64 for nothing beside it.
         device: where to run.
-        modes: names of `tracing.MODES`.
+        modes: names of `tracing.MODES`, for the forward pass.
+        phases: names of `phases.PHASES`: what is compared beside the forward pass, which is always looked at.
+        steps: of the trajectories that the phase `training` compares.
         progress: told what is being done, how many points are done, and of how many (0: not known).
 
     Raises:
@@ -81,7 +88,7 @@ def check(
     """
     started = time.perf_counter()
     timings: dict[str, float] = {}
-    _require_known(dtype, device, modes, seed)
+    _require_known(dtype, device, modes, seed, phases, steps)
     with _timed(timings, "build"):
         setup = set_up(candidate, reference, overrides or {}, candidate_args, weights, seed)
         module = candidates.build_without_values(setup.candidate)
@@ -89,6 +96,7 @@ def check(
         only_batch = fitting_batch(module, shown.images)
         if only_batch:
             shown = inputs.make("random", setup.weights, setup.image_size, only_batch, seed)
+    kinds = registration(setup.reference), registration(module)
     notes = _notes(setup, module, only_batch)
     about: dict[str, Any] = {
         "reference": {"name": setup.name, "config": setup.config, "weights": setup.weights.source},
@@ -128,7 +136,7 @@ def check(
             alignment = align(setup.reference, module, found, calls, candidate_calls)
         models = Models(setup.reference, module, setup.twin, images, seed)
 
-        plan = [(MODES[mode], name) for name in dict.fromkeys(("float64", dtype)) for mode in modes]
+        plan = [(MODES[mode], name) for name in dict.fromkeys(("float64", dtype)) for mode in modes_of(phases, modes)]
         points = 2 * len(alignment.pairs)
         checks: list[Check] = []
         for mode, name in plan:
@@ -139,13 +147,16 @@ def check(
         with _timed(timings, "doubts"):
             doubts = find_doubts(models, checks, dtype, found, synthetic=setup.is_synthetic)
             after = fingerprint(held)
+        beyond = look_beyond(
+            phases, Subject(models, alignment, found, *kinds, dtype), checks, doubts, timings, progress
+        )
     written = [name for name, checksum in before.items() if after[name] != checksum]
     if written:
         fault = f"the candidate writes to its own weights as it runs: {listed(written)}"
         doubts = dataclasses.replace(doubts, unusable=(), faults=(fault, *doubts.faults))
 
     places = diagnosis.origins(checks, alignment)
-    verdict, reasons = diagnosis.decide(checks, places, doubts, alignment)
+    verdict, reasons = beyond.combined(*diagnosis.decide(checks, places, doubts, alignment))
     timings["total"] = time.perf_counter() - started
     return Report(
         verdict,
@@ -155,9 +166,10 @@ def check(
         notes=notes,
         unverifiable=unverifiable(setup.reference, found),
         parameters=sum(tensor.numel() for tensor in state.values()) - _left_out(found, state),
-        checks=checks,
+        checks=[*checks, *beyond.checks],
         layers=diagnosis.layers(checks, alignment),
-        origins=places,
+        origins=[*places, *beyond.places],
+        causes=beyond.causes,
         top5=_top5(checks, shown.pictures, setup.weights.categories),
         peak_memory=_peak_memory(),
     )
@@ -220,7 +232,8 @@ def _top5(checks: list[Check], pictures: tuple[str, ...], categories: Sequence[s
     return [Top(name, best(expected), best(found)) for name, expected, found in rows]
 
 
-def _require_known(dtype: str, device: str, modes: Sequence[str], seed: int) -> None:
+def _require_known(dtype: str, device: str, modes: Sequence[str], seed: int, phases: Sequence[str], steps: int) -> None:
+    require_known(phases, steps)
     if not 0 <= seed < 2**63:
         raise ParityError(f"--seed {seed}: expected a whole number from 0 to 2**63 - 1")
     if dtype not in DTYPES:

@@ -63,6 +63,7 @@ class Mode:
         grad: with autograd recording.
         fastpath: whether `nn.MultiheadAttention` may use its native kernel, which it does in eval mode without grad.
         same_masks: give equal masks to dropouts of equal shape, whatever their tensors' layout in memory.
+        backward: keep what a backward pass needs.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Mode:
     grad: bool = False
     fastpath: bool = True
     same_masks: bool = False
+    backward: bool = False
 
     @contextlib.contextmanager
     def active(self, *models: nn.Module) -> Iterator[None]:
@@ -83,7 +85,8 @@ class Mode:
             if flag:
                 flag.set_fastpath_enabled(self.fastpath)
             masks: Any = DropoutMasks() if self.same_masks else contextlib.nullcontext()
-            with torch.set_grad_enabled(self.grad), _no_saved_tensors(), masks:
+            saved: Any = contextlib.nullcontext() if self.backward else _no_saved_tensors()
+            with torch.set_grad_enabled(self.grad), saved, masks:
                 yield
         finally:
             if flag:
@@ -241,6 +244,11 @@ class Run:
     def has_changed_its_input(self) -> bool:
         """Whether the model has written to the tensor that it was given."""
         return not torch.equal(self._inputs, self._untouched_inputs)
+
+    @property
+    def grad_enabled(self) -> bool:
+        """Whether the model records gradients where the run stands."""
+        return self._ambient.grad
 
     def close(self) -> None:
         """Gives the run up where it stands and takes the hooks off the model."""

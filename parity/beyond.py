@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from typing import TYPE_CHECKING
 
-from parity import backward
+from parity import backward, training
 from parity.errors import ParityError
 from parity.phases import PHASES, Beyond, not_compared
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from parity.backward import Subject
     from parity.diagnosis import Check, Doubts
+    from parity.training import Classroom
 
 _MODES_NEEDED = ("eval-grad", "train")  # of the forward pass, where that phase itself isn't asked for
 
@@ -27,6 +29,7 @@ def modes_of(phases: Collection[str], modes: Sequence[str]) -> Sequence[str]:
 def look_beyond(
     phases: Collection[str],
     subject: Subject,
+    classroom: Classroom,
     checks: list[Check],
     doubts: Doubts,
     timings: dict[str, float],
@@ -37,6 +40,7 @@ def look_beyond(
     Args:
         phases: some of `phases.PHASES`.
         subject: who is compared.
+        classroom: what they learn from.
         checks: of the forward pass.
         doubts: about the forward pass; what makes that unusable makes these phases so as well.
         timings: seconds by phase are put here.
@@ -48,10 +52,13 @@ def look_beyond(
     if doubts.unusable:
         why = doubts.unusable[0]
         return Beyond([not_compared(f"{phase}/all", why) for phase in PHASES[1:] if phase in phases])
-    for phase, look in (("backward", backward.look),):
+    for phase, look in (
+        ("backward", backward.look),
+        ("training", functools.partial(training.look, classroom=classroom)),
+    ):
         if phase in phases:
             started = time.perf_counter()
-            beyond.add(look(subject, lambda what: progress(what, 0, 0)))
+            beyond.add(look(subject, progress=lambda what: progress(what, 0, 0)))
             timings[phase] = time.perf_counter() - started
     return beyond
 

@@ -30,6 +30,7 @@ from parity.report import Report, Top
 from parity.setup import fitting_batch, ready, set_up, values_for
 from parity.state import assigned, fingerprint, unregistered
 from parity.tracing import MODES, ambient_kept, call_order
+from parity.training import Classroom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -148,7 +149,15 @@ def check(
             doubts = find_doubts(models, checks, dtype, found, synthetic=setup.is_synthetic)
             after = fingerprint(held)
         beyond = look_beyond(
-            phases, Subject(models, alignment, found, *kinds, dtype), checks, doubts, timings, progress
+            phases,
+            Subject(models, alignment, found, *kinds, dtype),
+            Classroom(
+                setup.config if isinstance(reference, str) else None, setup.candidate, steps, bool(shown.pictures)
+            ),
+            checks,
+            doubts,
+            timings,
+            progress,
         )
     written = [name for name, checksum in before.items() if after[name] != checksum]
     if written:

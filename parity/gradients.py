@@ -55,12 +55,14 @@ class Task:
         seed: of the run's random state.
         mode: how the model is run; its `backward` is set.
         loss: makes a number of the logits (B, classes).
+        autocast: run forward under autocast with bfloat16, outside float64.
     """
 
     images: torch.Tensor
     seed: int
     mode: Mode
     loss: Loss
+    autocast: bool = False
 
 
 @dataclass
@@ -200,7 +202,8 @@ def _backward(
     at_once: bool = True,
 ) -> Passed:
     images = task.images.to(dtype).detach().clone().requires_grad_()
-    run = Run(model, images, watch.modules if watch else set(), task.seed, owner)
+    with torch.autocast("cpu", torch.bfloat16, enabled=task.autocast and dtype != torch.float64):
+        run = Run(model, images, watch.modules if watch else set(), task.seed, owner)
     handles: list[torch.utils.hooks.RemovableHandle] = []
     try:
         _advance(run, watch)

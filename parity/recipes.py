@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from parity.mapping import WeightMap
+    from parity.phases import Outcome
 
     State = Mapping[str, torch.Tensor]
 
@@ -104,7 +105,7 @@ def compare_initialisation(
     same = all(expected is not None and torch.equal(expected, own) for _, expected, own in entries)
     alike = _alike_blocks(entries)
     causes = list(_causes_of_values(rows)) + ([alike] if alike else [])
-    verdict = "identical" if same else OTHER_RECIPE if causes else "equivalent"
+    verdict: Outcome = OTHER_RECIPE if causes else "identical" if same else "equivalent"
     why = None if same or causes else "other random numbers of the same distributions"
     worst = IDENTICAL if same else None
     check = PhaseCheck(name, verdict, len(entries), worst, why=why, rows=tuple(r for m in rows.values() for r in m))
@@ -170,7 +171,8 @@ def kolmogorov_smirnov(one: torch.Tensor, other: torch.Tensor) -> float:
     scaled = distance * math.sqrt(len(a) * len(b) / (len(a) + len(b)))
     if scaled < 0.2:  # where the series converges slowly, to 1
         return 1.0
-    return min(1.0, 2 * sum((-1) ** (k - 1) * math.exp(-2 * (k * scaled) ** 2) for k in range(1, 101)))
+    series = (math.exp(-2 * (k * scaled) ** 2) * (1 if k % 2 else -1) for k in range(1, 101))
+    return min(1.0, 2 * sum(series))
 
 
 def _sample(values: torch.Tensor) -> torch.Tensor:
@@ -204,7 +206,7 @@ def compare_weight_decay(found: WeightMap, reference: nn.Module, candidate: nn.M
     `param_groups`, `configure_optimizers`) have to hold each of them once.
     """
     causes = [*_by_shape(found, reference, candidate), *_by_key(found, candidate), *_by_group(candidate)]
-    verdict = OTHER_RECIPE if causes else "identical"
+    verdict: Outcome = OTHER_RECIPE if causes else "identical"
     rows = tuple(Row(name, "", cause.id) for cause in causes for name in cause.where)
     return Beyond([PhaseCheck("training/weight-decay", verdict, len(found.entries), rows=rows)], causes)
 

@@ -283,7 +283,8 @@ def test_lower_rooms_do_not_import_higher_ones() -> None:
     rooms = [
         "errors", "findings", "state", "mapping", "reference", "candidate", "weights", "inputs", "attention", "tracing",
         "alignment", "measuring", "passes", "uses", "matching", "inferring", "diagnosis", "phases", "report", "setup",
-        "checks", "doubts", "gradients", "blame", "backward", "beyond", "checking", "converting", "cli", "plugin",
+        "checks", "doubts", "gradients", "blame", "backward", "draws", "recipes", "trajectories", "training", "beyond",
+        "checking", "converting", "cli", "plugin",
     ]  # fmt: skip
     folder = Path(parity.__file__).parent
     for position, room in enumerate(rooms):

@@ -168,7 +168,7 @@ def _site_by_site(ours: list[Site], theirs: list[Site]) -> Iterator[Difference]:
             statement = f"the candidate lacks the dropout in {_place(own)} with rate {own.rate:g}"
             yield Difference("dropout-missing", statement, own.module)
         for other in theirs[j + len(paired) : j_end]:
-            near = ours[min(i, len(ours) - 1)].module if ours else ""
+            near = ours[max(i - 1, 0)].module if ours else ""
             if _is_of_branches(other):
                 yield _stochastic_depth(other, None, near)
             else:

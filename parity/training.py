@@ -166,7 +166,8 @@ def compare_dropout(subject: Subject) -> tuple[Mode | None, Beyond]:
     for identifier in dict.fromkeys(difference.cause for difference in found):
         members = [difference for difference in found if difference.cause == identifier]
         more = f" (and {len(members) - 1} more)" if len(members) > 1 else ""
-        where = tuple(dict.fromkeys(m.reference for m in members))
+        pairs = subject.alignment.pairs
+        where = tuple(dict.fromkeys(pairs.get(m.candidate, m.reference) for m in members))
         causes.append(Cause(identifier, f"{members[0].statement}{more}", where))
     rows = tuple(Row(d.reference, d.candidate, d.statement) for d in found)
     if found:
@@ -341,9 +342,9 @@ def _resumed(
     causes = []
     if rows:
         statement = f"resumed from a saved state dict, training ends elsewhere: {listed(different)}"
-        causes.append(
-            Cause("resume", statement, tuple(different), hint="register what changes as a buffer or parameter")
-        )
+        names = {split(entry.candidate)[0]: split(entry.reference)[0] for entry in subject.mapping.entries}
+        hint = "load every tensor, with strict=True, and register what changes as a buffer or parameter"
+        causes.append(Cause("resume", statement, tuple(names.get(name, name) for name in different), hint=hint))
     verdict: Outcome = "divergent" if rows else "identical"
     return Beyond(
         [PhaseCheck(label, verdict, len(track.final), IDENTICAL if not rows else None, why=how, rows=rows)], causes

@@ -124,3 +124,173 @@ class ViT(nn.Module):""",
         Change(("        return x + y\n", "        return x.add_(y)\n")), "backward-fails", ""
     ),
 }
+
+
+_BLOCKS = (
+    "            *(AttentionBlock(embed_dim, hidden_dim, num_heads, dropout, attention_dropout)"
+    " for _ in range(num_layers))\n"
+)
+_ALWAYS = """class Always(nn.Dropout):
+    def train(self, mode=True):
+        return super().train(True)
+
+
+"""
+_MLP_DROPOUT = "nn.GELU(), nn.Dropout(dropout), narrow"
+
+TRAINING = {
+    "dropout rate halved": Planted(
+        Change(
+            (
+                "self.dropout = nn.Dropout(dropout)\n\n        self.norm",
+                "self.dropout = nn.Dropout(dropout / 2)\n\n        self.norm",
+            )
+        ),
+        "dropout-rate",
+        f"{_BLOCK}.dropout",
+    ),
+    "dropout after attention missing": Planted(
+        Change(("        x = x + self.dropout(y)\n", "        x = x + y\n")), "dropout-missing", f"{_BLOCK}.dropout"
+    ),
+    "dropout in the MLP missing": Planted(
+        Change((_MLP_DROPOUT, "nn.GELU(), nn.Identity(), narrow")), "dropout-missing", f"{_BLOCK}.mlp.2"
+    ),
+    "dropout before the activation": Planted(
+        Change((_MLP_DROPOUT, "nn.Dropout(dropout), nn.GELU(), narrow")), "dropout-order", f"{_BLOCK}.mlp.1"
+    ),
+    "rates of attention and MLP swapped": Planted(
+        Change(("embed_dim, num_heads, dropout=attention_dropout", "embed_dim, num_heads, dropout=dropout")),
+        "dropout-rate",
+        f"{_BLOCK}.self_attention",
+    ),
+    "stochastic depth per token": Planted(
+        Change(
+            (
+                "        return x + y\n",
+                """        if self.training:
+            keep = 0.9
+            y = y / keep * torch.empty(*y.shape[:2], 1, dtype=y.dtype, device=y.device).bernoulli_(keep)
+        return x + y
+""",
+            )
+        ),
+        "stochastic-depth",
+        _BLOCK,
+    ),
+    "submodule left in train mode": Planted(
+        Change(
+            (
+                "self.dropout = nn.Dropout(dropout)\n        self.attn",
+                "self.dropout = Always(dropout)\n        self.attn",
+            ),
+            (
+                "class AttentionBlock(",
+                f"{_ALWAYS}class AttentionBlock(",
+            ),
+        ),
+        "submodule-mode",
+        "encoder.dropout",
+    ),
+    "functional dropout that never stops": Planted(
+        Change(("        x = x + self.dropout(y)\n", "        x = x + nn.functional.dropout(y, self.dropout.p)\n")),
+        "dropout-in-eval",
+        f"{_BLOCK}",
+    ),
+    "in-place add into the input": Planted(
+        Change(
+            (
+                "        self._check_images(images)\n",
+                "        self._check_images(images)\n        images += 0.1\n        images -= 0.1\n",
+            )
+        ),
+        "input-in-place",
+        "the input",
+    ),
+    "checkpointing in train mode that loses gradients": Planted(
+        Change(
+            (
+                _LAYERS,
+                """        for block in self.attn_layers:
+            x = Checkpoint.apply(block, x) if self.training else block(x)
+""",
+            ),
+            ("class AttentionBlock(", f"{_CHECKPOINT}class AttentionBlock("),
+            ("        y, _ = self.attention", "        torch.manual_seed(0)\n        y, _ = self.attention"),
+        ),
+        "gradient-checkpointing",
+        f"{_BLOCK}.ln_1.weight",
+    ),
+    "state dict loaded in part": Planted(
+        Change(
+            (
+                _BUILT,
+                """        self._initialise()
+
+    def load_state_dict(self, state, strict=True, assign=False):
+        return super().load_state_dict({k: v for k, v in state.items() if k != "pos_embedding"}, strict=False)
+
+    def _initialise""",
+            ),
+        ),
+        "resume",
+        "encoder.pos_embedding",
+    ),
+}
+
+# the models are the same function, and would not be trained alike
+RECIPES = {
+    "blocks initialised alike, by deepcopy": Planted(
+        Change(
+            ("import math\n", "import copy\nimport math\n"),
+            (
+                _BLOCKS,
+                """            *map(
+                copy.deepcopy,
+                [AttentionBlock(embed_dim, hidden_dim, num_heads, dropout, attention_dropout)] * num_layers,
+            )
+""",
+            ),
+        ),
+        "block-initialised-alike",
+        "encoder.layers.encoder_layer_2.mlp.0.weight",
+    ),
+    "initial weights of another width": Planted(
+        Change(("nn.init.xavier_uniform_(linear.weight)", "nn.init.normal_(linear.weight, std=0.02)")),
+        "initialisation",
+        f"{_BLOCK}.mlp.0.weight",
+    ),
+    "weight decay key that never matches": Planted(
+        Change(
+            (
+                _BUILT,
+                """        self._initialise()
+
+    def no_weight_decay(self) -> set[str]:
+        return {"cls_token", "position_embedding"}
+
+    def _initialise""",
+            ),
+        ),
+        "weight-decay-key",
+        "encoder.pos_embedding",
+    ),
+    "last layer not in the optimizer": Planted(
+        Change(
+            (
+                _BUILT,
+                """        self._initialise()
+
+    def parameter_groups(self, weight_decay: float) -> list[dict]:
+        named = [(n, p) for n, p in self.named_parameters() if not n.startswith("ln.")]
+        return [
+            {"params": [p for n, p in named if p.ndim >= 2], "weight_decay": weight_decay},
+            {"params": [p for n, p in named if p.ndim < 2], "weight_decay": 0.0},
+        ]
+
+    def _initialise""",
+            ),
+        ),
+        "optimizer-parameter-missing",
+        "ln.weight",
+    ),
+}

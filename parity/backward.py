@@ -80,13 +80,13 @@ class Subject:
 
 
 def look(subject: Subject, progress: Callable[[str], None]) -> Beyond:
-    """Compares how tensors are registered, and gradients in eval mode; `progress` is told what is being done."""
-    beyond = compare_registration(subject)
+    """Compares gradients in eval mode; `progress` is told what is being done."""
+    beyond = Beyond()
     models = subject.models
     for name, loss in LOSSES.items():
         progress(f"backward/{name}")
         task = Task(models.images[:MOST_IMAGES], models.seed, EVAL, loss(models.seed))
-        is_known = any(check.verdict == "divergent" and check.points for check in beyond.checks[1:])
+        is_known = any(check.verdict == "divergent" for check in beyond.checks)
         why = "an earlier comparison has shown that gradients differ" if is_known else None
         beyond.add(compare_gradients(subject, task, f"backward/{name}", skipped=why))
     return beyond
@@ -111,7 +111,7 @@ def compare_registration(subject: Subject) -> Beyond:
         causes.append(Cause(identifier, statement, where, hint=_HINTS.get(theirs, "")))
         rows += [Row(reference, candidate, f"a {theirs}, not a {ours}") for reference, candidate in names]
     check = PhaseCheck(
-        "backward/registration", "divergent" if rows else "identical", len(subject.mapping.entries), rows=tuple(rows)
+        "registration", "divergent" if rows else "identical", len(subject.mapping.entries), rows=tuple(rows)
     )
     return Beyond([check], causes)
 
@@ -188,7 +188,8 @@ def _inexact(subject: Subject, task: Task, label: str, truth: dict[str, torch.Te
         differentiate(subject.models.reference, task, dtype, "reference", expected.__setitem__)
     except ParityError as error:
         return not_compared(label, f"{error}")
-    comparison = Comparison(Pairs.of(subject.mapping), truth, expected)
+    resolution = torch.finfo(torch.bfloat16).eps if task.autocast else None
+    comparison = Comparison(Pairs.of(subject.mapping), truth, expected, resolution)
     try:
         _of_candidate(subject, task, dtype, comparison)
     except ParityError as error:

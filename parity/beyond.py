@@ -52,6 +52,8 @@ def look_beyond(
     if doubts.unusable:
         why = doubts.unusable[0]
         return Beyond([not_compared(f"{phase}/all", why) for phase in PHASES[1:] if phase in phases])
+    if set(phases) & set(PHASES[1:]):
+        beyond.add(backward.compare_registration(subject))
     for phase, look in (
         ("backward", backward.look),
         ("training", functools.partial(training.look, classroom=classroom)),

@@ -332,11 +332,13 @@ class Comparison:
         pairs: which is which.
         truth: the reference's gradients in float64, by tensor.
         expected: the reference's in the dtype under test; None where that is float64.
+        resolution: of the narrowest dtype that is computed in outside float64; None for that of the gradients.
     """
 
     pairs: Pairs
     truth: Mapping[str, torch.Tensor]
     expected: Mapping[str, torch.Tensor] | None = None
+    resolution: float | None = None
     found: dict[tuple[str, str], Gradient] = field(default_factory=dict)
     largest: float = field(init=False)
 
@@ -377,7 +379,8 @@ class Comparison:
     ) -> Gradient:
         measurement = compare(exact if expected is None else expected, own, ulp=expected is not None)
         if own.numel() and float(exact.abs().max()) <= INERT * self.largest:
-            limit = INERT if expected is None else INERT_BEYOND_ROUNDING * torch.finfo(own.dtype).eps
+            resolution = self.resolution or torch.finfo(own.dtype).eps
+            limit = INERT if expected is None else INERT_BEYOND_ROUNDING * resolution
             is_rounding = measurement.problem is None and float(own.abs().max()) <= limit * self.largest
             what = "" if is_rounding else "a gradient where the reference's is rounding alone"
             return Gradient(reference, candidate, measurement, what=what, is_inert=True)

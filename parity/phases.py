@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -131,27 +133,41 @@ class Beyond:
         if divergent:
             names = ", ".join(check.name for check in divergent)
             found = [*sentences, f"not the same beyond the forward pass: {names}"]
-            return "divergent", [*reasons, *found] if verdict == "divergent" else found
-        left_out = [f"not compared: {check.name}, since {check.why}" for check in self.checks
-                    if check.verdict == NOT_COMPARED]  # fmt: skip
-        more = [*sentences, *self._summary(), *left_out]
-        silent = [phase for phase in dict.fromkeys(check.name.split("/")[0] for check in self.checks)
-                  if all(c.verdict == NOT_COMPARED for c in self.checks if c.name.startswith(f"{phase}/"))]  # fmt: skip
+            return "divergent", [*reasons, *found] if verdict == "divergent" else [*found, *reasons]
+        more = [*sentences, *self._summary(), *self._left_out()]
+        silent = [phase for phase in PHASES if self._of(phase) and not any(map(_has_numbers, self._of(phase)))]
         if verdict in ("identical", "equivalent") and silent:
             return "inconclusive", [f"nothing of the phase {phase} could be compared" for phase in silent] + more
         if verdict == "identical" and any(c.verdict in ("equivalent", OTHER_RECIPE) for c in self.checks):
             verdict = "equivalent"
         return verdict, [*reasons, *more]
 
+    def _of(self, phase: str) -> list[PhaseCheck]:
+        return [check for check in self.checks if check.name.startswith(f"{phase}/")]
+
+    def _left_out(self) -> Iterator[str]:
+        names: dict[str | None, list[str]] = defaultdict(list)
+        for check in self.checks:
+            if check.verdict == NOT_COMPARED:
+                names[check.why].append(check.name)
+        for why, members in names.items():
+            yield f"not compared: {', '.join(members)}, since {why}"
+
     def _summary(self) -> Iterator[str]:
-        for phase in dict.fromkeys(check.name.split("/")[0] for check in self.checks):
-            checks = [c for c in self.checks if c.name.startswith(f"{phase}/") and c.verdict != NOT_COMPARED]
+        for phase in PHASES:
+            checks = [check for check in self._of(phase) if check.verdict != NOT_COMPARED]
             if checks and all(check.verdict == "identical" for check in checks):
                 yield f"{phase}: the same bits in all {len(checks)} comparisons"
             elif checks:
                 exact = max((c.worst.relative for c in checks if c.worst and c.name.endswith("float64")), default=0.0)
                 noise = max((c.noise or 1.0 for c in checks), default=1.0)
                 yield f"{phase}: in float64 no error beyond {exact:.1e}, noise ratio at most {noise:.2f}"
+
+
+def _has_numbers(check: PhaseCheck) -> bool:
+    """Whether values were compared: that every module follows `train()` alone says little about a training."""
+    is_of_a_dtype = isinstance(getattr(torch, check.name.rpartition("/")[2], None), torch.dtype)
+    return is_of_a_dtype and check.verdict != NOT_COMPARED
 
 
 def worst_of(measured: list[Measurement]) -> Measurement:

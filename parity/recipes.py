@@ -64,7 +64,8 @@ class Drawn:
     def __str__(self) -> str:
         if self.least == self.most:
             return f"all {self.most:g}"
-        return f"mean {self.mean:.2g}, std {self.std:.2g}, in [{self.least:.2g}, {self.most:.2g}]"
+        mean = f"mean {self.mean:.2g}, " if abs(self.mean) > self.std / 10 else ""
+        return f"{mean}std {self.std:.2g}, in [{self.least:.2g}, {self.most:.2g}]"
 
 
 def compare_initialisation(

@@ -190,7 +190,10 @@ class Track:
         worst: of every entry of the weight map, the largest distance after any step.
         noise: of every entry, the largest noise ratio, where it was measured.
         losses: the distance of every step's loss.
-        apart: of every step, the noise ratio of all parameters taken together.
+        apart: of every step, the noise ratio of all parameters taken together, by the mean of absolute errors. AdamW
+            moves a value whose gradient is all but zero in whatever direction rounding says, and in a mean of squares a
+            few of them would outweigh all others: of right implementations, ratios up to 3.9 were measured with
+            squares, and up to XXX so.
         saved: the candidate's state in the middle.
         final: the candidate's tensors at the end.
     """
@@ -273,7 +276,7 @@ def _measure(
                 value = moved(entry, true)
                 assert value is not None
                 value = value if mask is None or not bool(mask.any()) else value[~mask]
-                own_error += float((expected.double() - value).square().sum())
-                error += float((own.double() - value).square().sum())
+                own_error += float((expected.double() - value).abs().sum())
+                error += float((own.double() - value).abs().sum())
     if true:
-        track.apart.append(math.sqrt(error / own_error) if own_error else 1.0 if not error else math.inf)
+        track.apart.append(error / own_error if own_error else 1.0 if not error else math.inf)

@@ -170,7 +170,7 @@ def _failed(subject: Subject, task: Task, labels: list[str], error: ParityError)
     except ParityError:
         cause = Cause(
             "backward-fails",
-            f"the candidate cannot be trained: {error}",
+            f"the candidate cannot be trained: {f'{error}'.partition(' Hint:')[0]}",
             ("",),
             hint="change no tensor in place that a backward pass still needs",
         )

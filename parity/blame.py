@@ -73,8 +73,11 @@ class _Trail:
 
     def missing(self) -> list[list[Point]]:
         """Returns the stretches of neighbouring points at which no gradient arrives, in order of the forward pass."""
-        hidden = {self.alignment.to_reference(point) for point in self.watch.without_grad
-                  if any(point.module.startswith(name) for name in self.watch.recomputed if name)}  # fmt: skip
+        hidden = {
+            self.alignment.to_reference(point)
+            for point in self.watch.without_grad
+            if any(f"{point.module}.".startswith(f"{name}.") for name in self.watch.recomputed if name)
+        }
         stretches: list[list[Point]] = []
         is_open = False
         for point in self.order:

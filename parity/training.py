@@ -10,15 +10,16 @@ import contextlib
 import copy
 import dataclasses
 import os
+import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from parity import reference as references
-from parity.backward import compare_gradients, written_to_input
+from parity.backward import compare_gradients, few_images, written_to_input
 from parity.checks import DTYPES
 from parity.draws import ACTIVATION, differences, sites_of
 from parity.errors import ParityError, listed
@@ -83,18 +84,17 @@ def look(subject: Subject, classroom: Classroom, progress: Callable[[str], None]
     progress("training/modes")
     beyond = compare_modes(subject)
     progress("training/dropout")
-    way, found = compare_dropout(subject)
+    way, why, found = compare_dropout(subject)
     beyond.add(found)
     progress("training/initialisation")
     beyond.add(_initialisation(subject, classroom))
     beyond.add(compare_weight_decay(subject.mapping, subject.models.reference, subject.models.candidate))
     if way is None:
-        why = "in train mode the logits differ already"
         beyond.checks += [not_compared(f"training/{name}", why) for name in ("gradients", *(r.name for r in RECIPES))]
         return beyond
     progress("training/gradients")
     models = subject.models
-    task = Task(models.images, models.seed, way, cross_entropy(models.seed))
+    task = Task(few_images(models), models.seed, way, cross_entropy(models.seed))
     gradients = compare_gradients(subject, task, "training/gradients")
     beyond.add(gradients)
     if any(check.verdict == "divergent" for check in gradients.checks):
@@ -147,14 +147,18 @@ def _in_reference(subject: Subject, names: list[str]) -> tuple[str, ...]:
     return tuple(subject.alignment.pairs.get(name, name) for name in names)
 
 
-def compare_dropout(subject: Subject) -> tuple[Mode | None, Beyond]:
+def compare_dropout(subject: Subject) -> tuple[Mode | None, str, Beyond]:
     """Compares dropout, by its effect where the masks can be aligned, and by its sites and rates.
 
     Returns:
-        The way to run train mode in which the logits agree in float64, or None; and what was found.
+        The way to run train mode in which the logits agree in float64, or None; why there is none; what was found.
     """
     models = subject.models
-    way, measured, input_changed = _way_that_agrees(subject)
+    try:
+        way, measured, input_changed = _way_that_agrees(subject)
+    except ParityError as error:
+        why = f"the candidate cannot be run in train mode in float64: {error}"
+        return None, why, Beyond([not_compared("training/dropout", why)])
     ours, theirs = (
         sites_of(model, models.images, TRAIN, models.seed, owner)
         for model, owner in ((models.reference, "reference"), (models.candidate, "candidate"))
@@ -180,7 +184,7 @@ def compare_dropout(subject: Subject) -> tuple[Mode | None, Beyond]:
     else:
         why = "the same rates at the same sites, over another layout, so that masks cannot be aligned"
         check = PhaseCheck("training/dropout", "equivalent", count, why=why)
-    return way, Beyond([check], causes)
+    return way, "in train mode the logits differ already", Beyond([check], causes)
 
 
 def _way_that_agrees(subject: Subject) -> tuple[Mode | None, Measurement, bool]:
@@ -261,9 +265,7 @@ def _inert(subject: Subject) -> dict[str, torch.Tensor]:
     differentiate(models.reference, task, torch.float64, "reference", gradients.__setitem__)
     largest = max(float(gradient.abs().max()) for gradient in gradients.values())
     masks = {name: g.abs() <= INERT * largest for name, g in gradients.items() if name != INPUT}
-    return {
-        name: mask if bool(mask.any()) else mask[:0].new_zeros(()).expand(mask.shape) for name, mask in masks.items()
-    }
+    return {name: mask for name, mask in masks.items() if bool(mask.any())}
 
 
 def _trajectory(
@@ -282,16 +284,19 @@ def _trajectory(
             Learner(models.candidate, course, kind, "candidate", pairs.entries, decay[1], subject.frozen),
         )
 
-    try:
-        track = follow(*learners(dtype), pairs, course.steps, inert)
-        if dtype != torch.float64 and not track.identical:
-            truth = Learner(models.twin, course, torch.float64, "reference", order, decay[0])
-            track = follow(*learners(dtype), pairs, course.steps, inert, truth)
-    except ParityError as error:
-        return Beyond([not_compared(label, f"{error}")])
-    beyond = Beyond([_as_check(label, track, _HOW.get(course.mode))])
-    if dtype != torch.float64 and course.recipe == RECIPES[0]:
-        beyond.add(_resumed(subject, classroom, course, track, dtype, decay[1]))
+    is_resumed = dtype != torch.float64 and course.recipe == RECIPES[0]
+    with tempfile.TemporaryFile() as file:
+        saved = file if is_resumed else None
+        try:
+            track = follow(*learners(dtype), pairs, course.steps, inert, file=saved)
+            if dtype != torch.float64 and not track.identical:
+                truth = Learner(models.twin, course, torch.float64, "reference", order, decay[0])
+                track = follow(*learners(dtype), pairs, course.steps, inert, truth, saved)
+        except ParityError as error:
+            return Beyond([not_compared(label, f"{error}")])
+        beyond = Beyond([_as_check(label, track, _HOW.get(course.mode))])
+        if saved:
+            beyond.add(_resumed(subject, classroom, course, track, saved, decay[1]))
     return beyond
 
 
@@ -312,7 +317,7 @@ def _as_check(label: str, track: Track, why: str | None) -> PhaseCheck:
 
 
 def _resumed(
-    subject: Subject, classroom: Classroom, course: Course, track: Track, dtype: torch.dtype, decay: frozenset[str]
+    subject: Subject, classroom: Classroom, course: Course, track: Track, file: BinaryIO, decay: frozenset[str]
 ) -> Beyond:
     """Loads what the candidate saved in the middle into a fresh one, which goes on; both have to end alike."""
     label = f"training/resume/{subject.dtype}"
@@ -325,10 +330,10 @@ def _resumed(
         fresh, how = copy.deepcopy(subject.models.candidate), "in a copy, since the candidate is built already"
     fresh = fresh.to(subject.models.images.device)
     order = Pairs.of(subject.mapping).entries
-    learner = Learner(fresh, course, dtype, "candidate", order, decay, subject.frozen)
+    learner = Learner(fresh, course, DTYPES[subject.dtype], "candidate", order, decay, subject.frozen)
     try:
         with learner.learning():
-            learner.load(track.saved)
+            learner.load(file)
             for _ in range(course.steps // 2, course.steps):
                 learner.step()
             after = learner.tensors()
@@ -367,16 +372,19 @@ def _checkpointing(subject: Subject, task: Task) -> Beyond:
     """Compares the candidate's gradients with those when its blocks are computed anew in the backward pass."""
     label, models = "training/checkpointing/float64", subject.models
     plain: dict[str, torch.Tensor] = {}
-    again: dict[str, torch.Tensor] = {}
+    measured: dict[str, Measurement] = {}
     switch = _switch(models.candidate)
+
+    def measure(name: str, gradient: torch.Tensor) -> None:
+        measured[name] = compare(plain[name], gradient)
+
     try:
         differentiate(models.candidate, task, torch.float64, "candidate", plain.__setitem__, frozen=subject.frozen)
         with switch or _checkpointed(models.candidate):
-            differentiate(models.candidate, task, torch.float64, "candidate", again.__setitem__, frozen=subject.frozen)
+            differentiate(models.candidate, task, torch.float64, "candidate", measure, frozen=subject.frozen)
     except ParityError as error:
         return Beyond([not_compared(label, f"{error}")])
-    measured = {name: compare(plain[name], again[name]) for name in plain if name in again}
-    lost = [name for name in plain if name not in again and bool(plain[name].any())]
+    lost = [name for name in plain if name not in measured and bool(plain[name].any())]
     wrong = [name for name, m in measured.items() if not m.same_function]
     rows = [Row("", name, "no gradient") for name in lost] + [
         Row("", name, "another gradient", measured[name].relative) for name in wrong

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 from torch import nn
@@ -120,6 +119,7 @@ class Learner:
             yield self
 
     def _prepare(self) -> None:
+        self._done = 0
         decayed: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
         named = dict(self.model.named_parameters())
@@ -165,21 +165,22 @@ class Learner:
         return {name: tensor.detach() for name, registry, key in slots(self.model)
                 if (tensor := registry[key]) is not None}  # fmt: skip
 
-    def save(self) -> bytes:
-        """Returns a file of everything that a resumed training needs."""
+    def save(self, file: BinaryIO) -> None:
+        """Writes everything that a resumed training needs."""
         assert self._optimizer is not None
         assert self._schedule is not None
-        file = io.BytesIO()
         states = {"model": self.model.state_dict(), "optimizer": self._optimizer.state_dict(),
                   "schedule": self._schedule.state_dict(), "done": self._done}  # fmt: skip
+        file.seek(0)
+        file.truncate()
         torch.save(states, file)
-        return file.getvalue()
 
-    def load(self, file: bytes) -> None:
-        """Takes up what `save` returned, in a model that may be another one of the same code."""
+    def load(self, file: BinaryIO) -> None:
+        """Takes up what `save` has written, in a model that may be another one of the same code."""
         assert self._optimizer is not None
         assert self._schedule is not None
-        states = torch.load(io.BytesIO(file), weights_only=True)
+        file.seek(0)
+        states = torch.load(file, weights_only=True)
         self.model.load_state_dict(states["model"])
         self._optimizer.load_state_dict(states["optimizer"])
         self._schedule.load_state_dict(states["schedule"])
@@ -198,14 +199,12 @@ class Track:
             moves a value whose gradient is all but zero in whatever direction rounding says, and in a mean of squares a
             few of them would outweigh all others: of right implementations, ratios up to 3.9 were measured with
             squares, and up to 1.6 so.
-        saved: the candidate's state in the middle.
-        final: the candidate's tensors at the end.
+        final: the candidate's tensors at the end, if its state in the middle was saved.
     """
 
     worst: dict[Entry, Measurement] = field(default_factory=dict)
     losses: list[Measurement] = field(default_factory=list)
     apart: list[float] = field(default_factory=list)
-    saved: bytes = b""
     final: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
@@ -221,6 +220,7 @@ def follow(
     steps: int,
     inert: Mapping[str, torch.Tensor],
     truth: Learner | None = None,
+    file: BinaryIO | None = None,
 ) -> Track:
     """Lets both models learn side by side, and compares losses and parameters after each step.
 
@@ -231,6 +231,7 @@ def follow(
         steps: how many.
         inert: which values of the reference, by tensor, no output depends on; an optimizer moves them by rounding.
         truth: the reference in float64, for noise ratios.
+        file: the candidate's state in the middle is written here.
 
     Raises:
         ParityError: one of the models failed.
@@ -242,14 +243,15 @@ def follow(
             learners = [stack.enter_context(reference.learning()), stack.enter_context(candidate.learning(attempt))]
             exact = stack.enter_context(truth.learning()) if truth else None
             for number in range(steps):
-                if number == steps // 2:
-                    track.saved = candidate.save()
+                if file and number == steps // 2:
+                    candidate.save(file)
                 losses = [learner.step() for learner in learners]
                 if exact:
                     exact.step()
                 track.losses.append(compare(*losses))
                 _measure(track, [learner.tensors() for learner in learners], pairs, inert, exact)
-            track.final = {name: tensor.clone() for name, tensor in candidate.tensors().items()}
+            if file:
+                track.final = {name: tensor.clone() for name, tensor in candidate.tensors().items()}
         return track
 
     return first_that_runs(run, candidate.dtype)

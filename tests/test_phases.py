@@ -149,6 +149,20 @@ def test_candidate_that_is_not_deterministic_is_inconclusive_in_every_phase() ->
     assert [made.verdict for made in report.checks if isinstance(made, PhaseCheck)] == ["not compared"]
 
 
+def test_candidate_that_runs_in_float32_only_is_inconclusive() -> None:
+    class Narrow(vit.ViT):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if images.dtype != torch.float32:
+                raise TypeError("float32 only")
+            return super().forward(images)
+
+    report = check(Narrow(**_sizes()), overrides=SMALL, phases=["backward", "training"], steps=1)
+    assert report.verdict == "inconclusive"
+    why = {made.name: made.why for made in report.checks if isinstance(made, PhaseCheck)}
+    assert "runs in float32 and not in float64" in str(why["backward/projection/float64"])
+    assert "in train mode in float64" in str(why["training/dropout"])
+
+
 def test_kolmogorov_smirnov_tells_distributions_apart() -> None:
     same = kolmogorov_smirnov(uniform("a", (4096,)), uniform("b", (4096,)))
     wider = kolmogorov_smirnov(uniform("a", (4096,)), uniform("b", (4096,)) * 1.2)

@@ -17,9 +17,12 @@ import torchvision
 from parity import candidate as candidates
 from parity import diagnosis, inputs
 from parity.alignment import align
+from parity.backward import Subject
+from parity.beyond import look_beyond, modes_of, require_known
 from parity.checks import DTYPES, Models, Steps, run_check
 from parity.doubts import find_doubts
 from parity.errors import MappingError, ParityError, listed
+from parity.gradients import registration
 from parity.inferring import find as find_map
 from parity.mapping import cut, split
 from parity.naming import Case, explain
@@ -28,14 +31,17 @@ from parity.report import Report, Top
 from parity.setup import fitting_batch, ready, set_up, values_for
 from parity.state import assigned, fingerprint, unregistered
 from parity.tracing import MODES, ambient_kept, call_order
+from parity.training import Classroom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import nn
 
+    from parity.alignment import Alignment
     from parity.diagnosis import Check, Doubts
     from parity.explanation import Explanation
+    from parity.findings import Cause
     from parity.mapping import WeightMap
     from parity.setup import Setup
     from parity.tracing import Point
@@ -60,6 +66,8 @@ def check(
     dtype: str = "float32",
     device: str = "cpu",
     modes: Sequence[str] = tuple(MODES),
+    phases: Sequence[str] = ("forward",),
+    steps: int = 20,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Report:
     """Compares `candidate` with `reference`, layer by layer, and gives a verdict.
@@ -80,7 +88,9 @@ def check(
         seed: of synthetic weights, random images and dropout.
         dtype: the dtype under test beside float64: float32, bfloat16 or float16; float64 for nothing beside it.
         device: where to run.
-        modes: names of `tracing.MODES`.
+        modes: names of `tracing.MODES`, for the forward pass.
+        phases: names of `phases.PHASES`: what is compared beside the forward pass, which is always looked at.
+        steps: of the trajectories that the phase `training` compares.
         progress: told what is being done, how many points are done, and of how many (0: not known).
 
     Raises:
@@ -88,7 +98,7 @@ def check(
     """
     started = time.perf_counter()
     timings: dict[str, float] = {}
-    _require_known(dtype, device, modes, seed)
+    _require_known(dtype, device, modes, seed, phases, steps)
     with _timed(timings, "build"):
         setup = set_up(candidate, reference, overrides or {}, candidate_args, weights, seed)
         module = candidates.build_without_values(setup.candidate)
@@ -96,6 +106,7 @@ def check(
         only_batch = fitting_batch(module, shown.images)
         if only_batch:
             shown = inputs.make("random", setup.weights, setup.image_size, only_batch, seed)
+    kinds = registration(setup.reference), registration(module)
     notes = _notes(setup, module, only_batch)
     about: dict[str, Any] = {
         "reference": {"name": setup.name, "config": setup.config, "weights": setup.weights.source},
@@ -136,7 +147,7 @@ def check(
             alignment = align(*sides)
         models = Models(setup.reference, module, setup.twin, images, seed)
 
-        plan = [(MODES[mode], name) for name in dict.fromkeys(("float64", dtype)) for mode in modes]
+        plan = [(MODES[mode], name) for name in dict.fromkeys(("float64", dtype)) for mode in modes_of(phases, modes)]
         points = 2 * len(alignment.pairs)
         checks: list[Check] = []
         for mode, name in plan:
@@ -148,10 +159,20 @@ def check(
             doubts = find_doubts(models, checks, dtype, found, synthetic=setup.is_synthetic)
             after = fingerprint(held)
         places = diagnosis.origins(checks, alignment)
-        progress("looking for the cause", 0, 0)
-        explanation = _explanation(setup, models, state, found, checks, sides, timings)
+        explanation = _explanation(setup, models, state, found, checks, sides, timings, progress)
+        beyond = look_beyond(
+            phases,
+            Subject(models, alignment, found, *kinds, dtype),
+            Classroom(
+                setup.config if isinstance(reference, str) else None, setup.candidate, steps, bool(shown.pictures)
+            ),
+            checks,
+            doubts,
+            timings,
+            progress,
+        )
     doubts = _if_written_to([name for name, checksum in before.items() if after[name] != checksum], doubts)
-    verdict, reasons = diagnosis.decide(checks, places, doubts, alignment)
+    verdict, reasons = beyond.combined(*diagnosis.decide(checks, places, doubts, alignment))
     reasons += [explanation.sentence(setup.name)] if explanation else []
     timings["total"] = time.perf_counter() - started
     return Report(
@@ -162,9 +183,10 @@ def check(
         notes=notes,
         unverifiable=unverifiable(setup.reference, found),
         parameters=sum(tensor.numel() for tensor in state.values()) - _left_out(found, state),
-        checks=checks,
+        checks=[*checks, *beyond.checks],
         layers=diagnosis.layers(checks, alignment),
-        origins=places,
+        origins=[*places, *beyond.places],
+        causes=[*_causes(explanation, checks, alignment), *beyond.causes],
         explanation=explanation,
         top5=_top5(checks, shown.pictures, setup.weights.categories),
         peak_memory=_peak_memory(),
@@ -203,16 +225,24 @@ def _explanation(
     checks: list[Check],
     sides: tuple[nn.Module, nn.Module, WeightMap, list[Point], list[Point]],
     timings: dict[str, float],
+    progress: Callable[[str, int, int], None],
 ) -> Explanation | None:
     """Looks for what makes the candidate another function, if it is one of a ViT's, for as long as comparing took."""
     if not (setup.config and diagnosis.is_another_function(checks, found)):
         return None
     seconds = max(sum(timings.values()), _LEAST_SECONDS)
+    progress("looking for the cause", 0, 0)
     with _timed(timings, "explanation"):
         shown = next(check for check in checks if check.exact and check.free and not check.mode.train)
         # a module that is called more often than its counterpart may be the cause
         alignment = align(*sides, equal_calls=False).without(shown.elsewhere)
         return explain(Case(models, setup.config, state, found, alignment, sides[-1], shown.mode), seconds)
+
+
+def _causes(explanation: Explanation | None, checks: list[Check], alignment: Alignment) -> list[Cause]:
+    if explanation and explanation.complete:
+        return [*explanation.causes]
+    return [*(explanation.causes if explanation else ()), *diagnosis.casts(checks, alignment)]
 
 
 def _if_written_to(weights: list[str], doubts: Doubts) -> Doubts:
@@ -255,7 +285,8 @@ def _top5(checks: list[Check], pictures: tuple[str, ...], categories: Sequence[s
     return [Top(name, best(expected), best(found)) for name, expected, found in rows]
 
 
-def _require_known(dtype: str, device: str, modes: Sequence[str], seed: int) -> None:
+def _require_known(dtype: str, device: str, modes: Sequence[str], seed: int, phases: Sequence[str], steps: int) -> None:
+    require_known(phases, steps)
     if not 0 <= seed < 2**63:
         raise ParityError(f"--seed {seed}: expected a whole number from 0 to 2**63 - 1")
     if dtype not in DTYPES:

@@ -67,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
         help="dtype under test beside float64: float32 (default), bfloat16, float16")
     add("--device", default="cpu", metavar="DEVICE", help="where to run (default: cpu)")
     add("--modes", metavar="LIST", help="only these of eval,eval-no-fastpath,eval-grad,train (default: all)")
+    add("--phases", default="forward", metavar="LIST", help="some of forward,backward,training (default: forward)")
+    add("--steps", type=int, default=20, metavar="N", help="steps of the trajectories of training (default: 20)")
     add("--require", choices=("equivalent", "identical"), default="equivalent",
         help="identical: exit with 1 also when the candidate is only equivalent")
     add("--json", metavar="PATH", help="write the report as JSON; - for stdout, and nothing else there")
@@ -146,6 +148,8 @@ def _check(options: argparse.Namespace) -> int:
             dtype=options.dtype,
             device=options.device,
             modes=options.modes.split(",") if options.modes else tuple(MODES),
+            phases=options.phases.split(","),
+            steps=options.steps,
             progress=progress,
         )
     _print(f"{report.to_json()}\n" if options.json == "-" else _rendered(report, options))

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from parity.findings import Cause
 from parity.measuring import NOISE_BOUND, SAME_FUNCTION_BOUND
 from parity.passes import OUTPUT
 
@@ -157,6 +158,18 @@ def is_another_function(checks: list[Check], mapping: WeightMap) -> bool:
     """Whether float64 shows, out of train mode, a difference that has a cause in the forward pass."""
     exact = [check for check in checks if check.exact and check.free and not check.mode.train]
     return any(check.verdict == "divergent" for check in exact) or bool(exact and not mapping.is_complete)
+
+
+def casts(checks: list[Check], alignment: Alignment) -> list[Cause]:
+    """Returns a cause for the first place where a divergent run leaves its dtype for a narrower one."""
+    candidates = {reference: candidate for candidate, reference in alignment.pairs.items()}
+    for check in checks:
+        if check.free and check.free.narrowed and check.verdict == "divergent":
+            point, dtype = check.free.narrowed
+            statement = f"{_in_words(point)} (candidate: {candidates[point.module]}) is {dtype}"
+            kept = f"the reference stays in {check.name.rpartition('/')[2]}"
+            return [Cause("hidden-cast", f"{statement}; {kept}", (point.module,), hint="take the cast away")]
+    return []
 
 
 def origins(checks: list[Check], alignment: Alignment) -> list[Place]:

@@ -140,9 +140,11 @@ def _dead_parameters(models: Models) -> list[str]:
         parameter.grad = None  # only one gradient at a time takes memory
 
     parameters = dict(model.named_parameters())
-    for name, parameter in parameters.items():
-        if hasattr(parameter, "register_post_accumulate_grad_hook"):  # since torch 2.1
-            parameter.register_post_accumulate_grad_hook(functools.partial(note, name))  # type: ignore[no-untyped-call]
+    handles = [
+        parameter.register_post_accumulate_grad_hook(functools.partial(note, name))  # type: ignore[no-untyped-call]
+        for name, parameter in parameters.items()
+        if hasattr(parameter, "register_post_accumulate_grad_hook")  # since torch 2.1
+    ]
     training = model.training
     try:
         with torch.enable_grad():
@@ -152,6 +154,8 @@ def _dead_parameters(models: Models) -> list[str]:
             torch.autograd.backward((logits * direction).sum())
     finally:
         model.train(training)
+        for handle in handles:
+            handle.remove()
         for name, parameter in parameters.items():
             note(name, parameter)
     return [name for name in parameters if name not in alive]

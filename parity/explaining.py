@@ -12,6 +12,7 @@ import itertools
 import math
 import re
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
@@ -35,7 +36,10 @@ OUTPUT = Point("", 0, "leave")
 
 # How many changes are tried together at one place, of how many that have an effect there, how many groups of them at
 # most, and how many of those that come closest are tried with one more.
-_MOST_AT_ONCE, _MOST_EFFECTIVE, _MOST_COMBINATIONS, _KEPT = 4, 80, 1500, 12
+_MOST_AT_ONCE, _MOST_EFFECTIVE, _MOST_COMBINATIONS, _KEPT = 4, 120, 2500, 20
+
+# how many of those that leave the same error, since they mean the same, go into combinations
+_MOST_ALIKE = 2
 
 # a number that was solved for is given with as few digits as reproduce the candidate this much less exactly, at most
 _AS_GOOD = 4.0
@@ -329,11 +333,13 @@ class _Trials:
     def singles(self, usual: tuple[Change, ...]) -> Outcome | None:
         """Tries one kind after the other, at every place that leads to the target."""
         best: Outcome | None = None
+        alike: Counter[float] = Counter()  # proposals by the error they leave: those of one error do the same
         for proposal in self._proposals(usual):
             if self._is_late:
                 break
             outcome, error = self._tried([proposal])
-            if math.isfinite(error) and error != self._base.error:
+            if math.isfinite(error) and error != self._base.error and alike[error] < _MOST_ALIKE:
+                alike[error] += 1
                 self._effective.append(proposal)
             if outcome and (best is None or len(outcome.clean) > len(best.clean)):
                 best = outcome

@@ -1,4 +1,4 @@
-"""What a check has found out about a difference: its cause, in words."""
+"""What a finding is: one nameable difference between a candidate and its reference."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cause:
-    """One nameable difference between candidate and reference.
+    """One difference that explains what was measured; the JSON report's entry of the same keys.
 
     Attributes:
-        id: stable name of its kind, such as `layer-norm-eps`.
-        statement: what the candidate does, what the reference does, and where.
-        where: the reference's modules or tensors concerned.
-        residual: relative error that is left when the reference is changed in the same way.
-        without: relative error with all other causes accounted for and this one not.
-        hint: how to mend it.
+        id: a short name that doesn't change, such as `layer-norm-eps`.
+        statement: the difference, in one sentence.
+        where: the modules or tensors that it concerns, by their names in the reference.
+        residual: the relative error that is left when the difference is taken away; None where that is not measured.
+        without: the relative error when every other difference is taken away, and not this one; None likewise.
+        hint: what to write instead, or an empty text.
     """
 
     id: str
     statement: str
     where: tuple[str, ...]
-    residual: float | None
-    without: float | None
-    hint: str
+    residual: float | None = None
+    without: float | None = None
+    hint: str = ""

@@ -147,7 +147,7 @@ def in_step(
             if true_run and measurement.identical:
                 true_run.passes(point)
             elif true_run and (exact := true_run.until(point)):
-                noise[point] = noise_ratio(expected[0], event.tensors[0], _fitting(exact, event, point, alignment)[0])
+                noise[point] = noise_ratio(expected[0], event.tensors[0], fitting(exact, event, point, alignment)[0])
             if true_run:
                 true_run.leaves(point)
             progress()
@@ -182,8 +182,8 @@ def steps(
         expected_run.leaves(point)
         if not tensors or not event.tensors:
             continue
-        expected = _fitting(tensors, event, point, alignment)
-        if point.moment == "enter" and _is_rearranged(expected[0], event.tensors[0]):
+        expected = fitting(tensors, event, point, alignment)
+        if point.moment == "enter" and is_rearranged(expected[0], event.tensors[0]):
             continue
         actual = event.tensors[: len(expected)]
         # what leaves one module often enters the next as it is
@@ -203,7 +203,7 @@ def _output(run: Run) -> torch.Tensor:
     return run.output
 
 
-def _fitting(expected: Tensors, event: Event, point: Point, alignment: Alignment) -> Tensors:
+def fitting(expected: Tensors, event: Event, point: Point, alignment: Alignment) -> Tensors:
     """Returns one reference tensor for every tensor of the candidate's event.
 
     What enters a module may be one tensor in one model and several copies of it in the other; tensors
@@ -243,6 +243,6 @@ def _is_narrower(actual: torch.Tensor, expected: torch.Tensor) -> bool:
     return torch.finfo(actual.dtype).bits < torch.finfo(expected.dtype).bits
 
 
-def _is_rearranged(expected: torch.Tensor, actual: torch.Tensor) -> bool:
+def is_rearranged(expected: torch.Tensor, actual: torch.Tensor) -> bool:
     """Whether the two hold equally many values in shapes that cannot be compared, such as an image and its patches."""
     return expected.shape != actual.shape and expected.numel() == actual.numel()

@@ -99,6 +99,12 @@ def build(config: dict[str, Any]) -> nn.Module:
     return model
 
 
+def build_with_values(config: dict[str, Any]) -> nn.Module:
+    """Builds torchvision's `VisionTransformer` with the initial values that it draws from torch's random state."""
+    model: nn.Module = vision_transformer.VisionTransformer(**config)
+    return model
+
+
 def _check_override(key: str, value: object, config: dict[str, Any]) -> None:
     if key not in config:
         close = difflib.get_close_matches(key, config, n=1)

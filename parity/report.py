@@ -15,6 +15,7 @@ from rich.text import Text
 
 from parity.mapping import WeightMap
 from parity.passes import OUTPUT
+from parity.phases import PhaseCheck, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 _COLOURS = {"identical": "green", "equivalent": "green", "divergent": "red", "inconclusive": "yellow",
-            "clean": "green", "origin": "bold red", "propagated": "red", "not compared": "yellow"}  # fmt: skip
+            "clean": "green", "origin": "bold red", "propagated": "red", "not compared": "yellow",
+            "other recipe": "yellow"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,11 @@ class Report:
         unverifiable: tensors, or slices of tensors, of the reference that cannot change its output whatever they hold
             (a key's bias), so that the map alone certifies them.
         parameters: number of values that are mapped.
-        checks: one entry per mode and dtype.
+        checks: one entry per mode and dtype of the forward pass, and per comparison of the other phases.
         layers: one row per module of the reference, in order of execution.
         origins: every place with an error of its own, in order of execution.
-        explanation: why the candidate is another function; None where it isn't, or where it was not looked for.
+        causes: what explains the differences, as far as that is known.
+        explanation: how far the causes in the forward pass explain it; None where they were not looked for.
         top5: of every picture shown, by both models.
         timings: seconds by step.
         peak_memory: of the whole process so far, in bytes; None where the platform doesn't tell.
@@ -76,9 +79,10 @@ class Report:
     notes: list[str] = field(default_factory=list)
     unverifiable: tuple[str, ...] = ()
     parameters: int = 0
-    checks: list[Check] = field(default_factory=list)
+    checks: list[Check | PhaseCheck] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
     origins: list[Place] = field(default_factory=list)
+    causes: list[Cause] = field(default_factory=list)
     explanation: Explanation | None = None
     top5: list[Top] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
@@ -88,11 +92,6 @@ class Report:
     def origin(self) -> Place | None:
         """The first place with an error of its own, or None."""
         return self.origins[0] if self.origins else None
-
-    @property
-    def causes(self) -> tuple[Cause, ...]:
-        """What makes the candidate another function, in order of execution."""
-        return self.explanation.causes if self.explanation else ()
 
     @property
     def exit_status(self) -> int:
@@ -149,7 +148,9 @@ class Report:
         """
         parts: list[RenderableType] = [_heading(self)]
         if self.checks:
-            parts += [_check_table(self.checks), _layer_table(self.layers, self.origins, all_layers=all_layers)]
+            forward = [place for place in self.origins if place.check.startswith("forward/")]
+            parts += [_check_table(self.checks), _layer_table(self.layers, forward, all_layers=all_layers)]
+            parts += [table for c in self.checks if isinstance(c, PhaseCheck) and (table := table_of(c))]
         parts += [_top_table(top) for top in self.top5]
         parts += [_line(f"- {reason}") for reason in self.reasons]
         if self.causes:
@@ -189,7 +190,9 @@ def _only_finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _check_row(check: Check) -> dict[str, Any]:
+def _check_row(check: Check | PhaseCheck) -> dict[str, Any]:
+    if isinstance(check, PhaseCheck):
+        return check.to_dict()
     row: dict[str, Any] = {"name": check.name, "verdict": check.verdict, "why": check.skipped or check.note}
     output = check.free.measured[OUTPUT] if check.free else None
     return row | {
@@ -241,10 +244,13 @@ def _map_lines(report: Report) -> Iterator[str]:
     yield from found.remarks()
 
 
-def _check_table(checks: list[Check]) -> Table:
+def _check_table(checks: list[Check | PhaseCheck]) -> Table:
     table = Table("check", "verdict", "relative", "max abs", "max ulp", "noise", "points", "", box=None, pad_edge=False,
                   header_style="bold")  # fmt: skip
     for check in checks:
+        if isinstance(check, PhaseCheck):
+            table.add_row(*check.cells(_COLOURS))
+            continue
         if check.free is None:
             table.add_row(check.name, Text("not compared", style="yellow"), Text(f"{check.skipped}", overflow="fold"))
             continue
@@ -321,7 +327,7 @@ def _add_layer(table: Table, layer: Layer, name: str) -> None:
     )
 
 
-def _cause_table(causes: tuple[Cause, ...]) -> Table:
+def _cause_table(causes: list[Cause]) -> Table:
     names = (
         Column("cause"),
         Column("what", overflow="fold"),

@@ -64,6 +64,8 @@ class Mode:
         grad: with autograd recording.
         fastpath: whether `nn.MultiheadAttention` may use its native kernel, which it does in eval mode without grad.
         same_masks: give equal masks to dropouts of equal shape, whatever their tensors' layout in memory.
+        no_dropout: let dropouts keep everything.
+        backward: keep what a backward pass needs.
     """
 
     name: str
@@ -71,6 +73,8 @@ class Mode:
     grad: bool = False
     fastpath: bool = True
     same_masks: bool = False
+    no_dropout: bool = False
+    backward: bool = False
 
     @contextlib.contextmanager
     def active(self, *models: nn.Module) -> Iterator[None]:
@@ -84,7 +88,9 @@ class Mode:
             if flag:
                 flag.set_fastpath_enabled(self.fastpath)
             masks: Any = DropoutMasks() if self.same_masks else contextlib.nullcontext()
-            with torch.set_grad_enabled(self.grad), _no_saved_tensors(), masks:
+            masks = NoDropout() if self.no_dropout else masks  # type: ignore[no-untyped-call]
+            saved: Any = contextlib.nullcontext() if self.backward else _no_saved_tensors()
+            with torch.set_grad_enabled(self.grad), saved, masks:
                 yield
         finally:
             if flag:
@@ -131,6 +137,15 @@ class DropoutMasks(TorchDispatchMode):  # type: ignore[no-untyped-call]
             mask, *options = args
             self.drawn.append((options[0], tuple(mask.shape)))
             return mask.copy_(torch.empty(mask.shape, dtype=mask.dtype, device=mask.device).bernoulli_(*options))
+        return function(*args, **(kwargs or {}))
+
+
+class NoDropout(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Keeps everything that a dropout would drop, and undoes its scale."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.ops.aten.bernoulli_.float:
+            return args[0].fill_(args[1])  # which is divided by the same number afterwards
         return function(*args, **(kwargs or {}))
 
 
@@ -242,6 +257,11 @@ class Run:
     def has_changed_its_input(self) -> bool:
         """Whether the model has written to the tensor that it was given."""
         return not torch.equal(self._inputs, self._untouched_inputs)
+
+    @property
+    def grad_enabled(self) -> bool:
+        """Whether the model records gradients where the run stands."""
+        return self._ambient.grad
 
     def close(self) -> None:
         """Gives the run up where it stands and takes the hooks off the model."""
@@ -454,7 +474,7 @@ def cast(model: nn.Module, dtype: torch.dtype, *, late: bool = True) -> Iterator
     def is_wider(tensor: torch.Tensor) -> bool:
         return tensor.is_floating_point() and torch.finfo(dtype).bits > torch.finfo(tensor.dtype).bits
 
-    blocks = list(_blocks(model)) if late and all(map(is_wider, model.parameters())) else []
+    blocks = list(blocks_of(model)) if late and all(map(is_wider, model.parameters())) else []
     in_blocks = {id(tensor) for block in blocks for tensor in (*block.parameters(), *block.buffers())}
     with contextlib.ExitStack() as stack:
         stack.enter_context(replaced(model, lambda name, t: None if id(t) in in_blocks else converted(name, t)))
@@ -485,7 +505,7 @@ def _replaced_during_calls(
                 hook.remove()
 
 
-def _blocks(model: nn.Module) -> Iterator[nn.Module]:
+def blocks_of(model: nn.Module) -> Iterator[nn.Module]:
     """Yields the units that a model calls one after the other: members of lists, and modules that it has several of.
 
     A layer beside others of its kind is no such unit: it is small, and its weight may be used without calling it.
@@ -494,7 +514,7 @@ def _blocks(model: nn.Module) -> Iterator[nn.Module]:
     for child in model.children():
         is_repeated = kinds[_kind(child)] > 1 and (isinstance(model, nn.Sequential) or any(child.children()))
         if isinstance(child, nn.ModuleList) or not (is_repeated or isinstance(model, nn.ModuleList)):
-            yield from _blocks(child)
+            yield from blocks_of(child)
         else:
             yield child
 

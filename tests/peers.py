@@ -51,6 +51,29 @@ def transformers_vit_as_it_comes() -> nn.Module:
     return _transformers_vit(1e-12)
 
 
+def timm_small() -> nn.Module:
+    """The same code in the sizes of `parity.conftest.SMALL`."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    model: nn.Module = VisionTransformer(
+        img_size=48, patch_size=16, depth=3, num_heads=4, embed_dim=64, mlp_ratio=1.5, num_classes=10
+    )
+    return model
+
+
+def transformers_small() -> nn.Module:
+    """The same code in the sizes of `parity.conftest.SMALL`."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    config = ViTConfig(
+        layer_norm_eps=1e-6, image_size=48, hidden_size=64, num_hidden_layers=3, num_attention_heads=4,
+        intermediate_size=96,
+    )  # fmt: skip
+    config.num_labels = 10
+    model: nn.Module = ViTForImageClassification(config)
+    return model
+
+
 def vit_pytorch_vit() -> nn.Module:
     """No bias of query, key and value; norms before and after the patch projection."""
     from vit_pytorch import ViT

@@ -19,6 +19,7 @@ import vit
 from parity import ParityError, check
 from parity.candidate import resolve
 from parity.conftest import SMALL
+from parity.diagnosis import Check
 from parity.reference import configuration
 
 OURS: dict[str, Any] = {
@@ -248,8 +249,8 @@ def test_progress_counts_to_the_end() -> None:
 
 
 def test_same_seed_gives_the_same_report() -> None:
-    reports = [check(vit.ViT, overrides=SMALL, seed=seed, **EVAL).checks[0].free for seed in (1, 1, 2)]
-    outputs = [shown.reference_output for shown in reports if shown]
+    checks = [check(vit.ViT, overrides=SMALL, seed=seed, **EVAL).checks[0] for seed in (1, 1, 2)]
+    outputs = [made.free.reference_output for made in checks if isinstance(made, Check) and made.free]
     assert torch.equal(outputs[0], outputs[1])
     assert not torch.equal(outputs[0], outputs[2])
 
@@ -280,10 +281,11 @@ def test_argument_that_nothing_goes_by_is_asked_for() -> None:
 
 def test_lower_rooms_do_not_import_higher_ones() -> None:
     rooms = [
-        "errors", "state", "mapping", "reference", "candidate", "weights", "inputs", "attention", "tracing",
-        "alignment", "layouts", "measuring", "passes", "uses", "matching", "inferring", "findings", "diagnosis",
-        "bending", "bent_vit", "causes", "extras", "observing", "explaining", "explanation", "report", "setup",
-        "checks", "doubts", "naming", "checking", "converting", "resizing", "strategies", "cli", "plugin",
+        "errors", "findings", "state", "mapping", "reference", "candidate", "weights", "inputs", "attention", "tracing",
+        "alignment", "layouts", "measuring", "passes", "uses", "matching", "inferring", "diagnosis", "phases",
+        "bending", "bent_vit", "causes", "extras", "observing", "explanation", "explaining", "report", "setup",
+        "checks", "doubts", "naming", "gradients", "blame", "backward", "draws", "recipes", "trajectories", "training",
+        "beyond", "checking", "converting", "resizing", "strategies", "cli", "plugin",
     ]  # fmt: skip
     folder = Path(parity.__file__).parent
     for position, room in enumerate(rooms):

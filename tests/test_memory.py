@@ -78,7 +78,7 @@ def test_nothing_is_alive_after_a_check(tensors_since: Callable[[], list[torch.T
         outputs = [
             output.data_ptr()
             for made in report.checks
-            for shown in (made.free, made.forced)
+            for shown in (getattr(made, "free", None), getattr(made, "forced", None))
             if shown
             for output in (shown.reference_output, shown.candidate_output)
         ]

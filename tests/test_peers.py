@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 
 from parity import check
 from parity.cli import main
+from parity.conftest import SMALL
+from parity.phases import PhaseCheck
 from parity.reference import build, configuration
 from parity.weights import synthetic
 from tests import peers
@@ -49,6 +51,17 @@ def test_right_implementation_is_equivalent(name: str) -> None:
     assert len(compared) >= 100
     inside = {layer.reference.rpartition(".")[2] for layer in compared if ".self_attention." in layer.reference}
     assert inside == ({"in_proj", "out_proj"} if name == "timm_vit" else {"query", "key", "value", "out_proj"})
+
+
+@pytest.mark.parametrize("name", ["timm_small", "transformers_small"])
+def test_right_implementation_is_equivalent_in_every_phase(name: str) -> None:
+    _require(name)
+    report = check(f"tests.peers:{name}", overrides=SMALL, phases=["forward", "backward", "training"], steps=4)
+    assert report.verdict == "equivalent", report
+    assert not [made for made in report.checks if made.verdict in ("divergent", "not compared")], report
+    assert [cause.id for cause in report.causes] == ["initialisation"]  # they do draw other initial values
+    noise = {made.name: made.noise for made in report.checks if isinstance(made, PhaseCheck) and made.noise}
+    assert max(noise.values()) < 3, noise
 
 
 def test_torchvision_itself_is_identical() -> None:

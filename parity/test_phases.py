@@ -1,0 +1,39 @@
+"""Beyond the forward pass: the same gradients, the same dropout, initial values and trajectories, to the bit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from parity.reference import configuration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from parity.conftest import Architecture
+    from parity.report import Report
+
+
+def test_every_phase_is_identical(
+    candidate: str, architecture: Architecture, assert_identical: Callable[..., Report]
+) -> None:
+    """Patches and heads of every architecture, with two blocks and heads of eight; four steps of both optimizers."""
+    config = configuration(architecture.name)
+    width = 8 * config["num_heads"]
+    overrides = {
+        "image_size": 3 * config["patch_size"], "num_layers": 2, "hidden_dim": width, "mlp_dim": 2 * width,
+        "num_classes": 10,
+    }  # fmt: skip
+    report = assert_identical(
+        candidate, architecture.name, overrides=overrides, phases=["backward", "training"], steps=4
+    )
+    assert {check.name for check in report.checks if not check.name.startswith("forward/")} == {
+        "registration",
+        *(f"backward/{loss}/{dtype}" for loss in ("projection", "cross-entropy") for dtype in ("float64", "float32")),
+        *(f"training/{what}" for what in ("modes", "dropout", "initialisation", "weight-decay")),
+        *(f"training/{what}/{dtype}" for what in ("gradients", "adamw", "sgd") for dtype in ("float64", "float32")),
+        "training/resume/float32",
+        "training/autocast/bfloat16",
+        "training/checkpointing/float64",
+    }
+    assert {check.verdict for check in report.checks} == {"identical"}
+    assert not report.causes

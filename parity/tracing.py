@@ -508,12 +508,13 @@ def _replaced_during_calls(
 def blocks_of(model: nn.Module) -> Iterator[nn.Module]:
     """Yields the units that a model calls one after the other: members of lists, and modules that it has several of.
 
-    A layer beside others of its kind is no such unit: it is small, and its weight may be used without calling it.
+    A single layer is one only in a `Sequential`, which calls it: elsewhere its weight may be used without a call.
     """
     kinds = Counter(map(_kind, model.children()))
     for child in model.children():
-        is_repeated = kinds[_kind(child)] > 1 and (isinstance(model, nn.Sequential) or any(child.children()))
-        if isinstance(child, nn.ModuleList) or not (is_repeated or isinstance(model, nn.ModuleList)):
+        has_inside = any(True for _ in child.children())
+        is_called = kinds[_kind(child)] > 1 if has_inside else isinstance(model, nn.Sequential)
+        if isinstance(child, nn.ModuleList) or not (is_called or isinstance(model, nn.ModuleList)):
             yield from blocks_of(child)
         else:
             yield child

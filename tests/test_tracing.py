@@ -163,6 +163,27 @@ def test_only_one_block_at_a_time_is_wide() -> None:
     assert all(tensor.dtype == torch.float32 for tensor in model.state_dict().values())
 
 
+def test_units_that_are_widened_are_found_wherever_they_stand() -> None:
+    def block() -> nn.Module:
+        return nn.ModuleDict({"norm": nn.LayerNorm(4), "linear": nn.Linear(4, 4)})
+
+    listed = nn.ModuleDict({"layers": nn.ModuleList([block(), block()])})
+    attributes = nn.ModuleDict({"block1": block(), "block2": block(), "norm": nn.LayerNorm(4), "head": nn.Linear(4, 4)})
+    in_sequence = nn.Sequential(nn.Linear(4, 4), nn.ModuleDict({"layers": nn.Sequential(block(), block())}))
+    halves = nn.ModuleDict(
+        {"layers": nn.ModuleList([nn.ModuleList([block(), nn.Identity()]), nn.ModuleList([block()])])}
+    )
+    wide_at_once = {"listed": 0, "attributes": 4, "in_sequence": 0, "halves": 0}
+    for name, model in (
+        ("listed", listed),
+        ("attributes", attributes),
+        ("in_sequence", in_sequence),
+        ("halves", halves),
+    ):
+        with cast(model, torch.float64):
+            assert sum(p.dtype == torch.float64 for p in model.parameters()) == wide_at_once[name], name
+
+
 def test_widening_late_gives_the_bits_of_a_wide_model() -> None:
     inner, x = _model(), torch.ones(2, 4, dtype=torch.float64)
     with cast(nn.ModuleDict({"blocks": inner}), torch.float64):

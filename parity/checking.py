@@ -173,7 +173,7 @@ def check(
         )
     doubts = _if_written_to([name for name, checksum in before.items() if after[name] != checksum], doubts)
     verdict, reasons = beyond.combined(*diagnosis.decide(checks, places, doubts, alignment))
-    reasons += [explanation.sentence(setup.name)] if explanation else []
+    reasons += [*explanation.unexplained, explanation.sentence(setup.name)] if explanation else []
     timings["total"] = time.perf_counter() - started
     return Report(
         verdict,

@@ -166,7 +166,7 @@ def casts(checks: list[Check], alignment: Alignment) -> list[Cause]:
     for check in checks:
         if check.free and check.free.narrowed and check.verdict == "divergent":
             point, dtype = check.free.narrowed
-            statement = f"{_in_words(point)} (candidate: {candidates[point.module]}) is {dtype}"
+            statement = f"{in_words_of(point)} (candidate: {candidates[point.module]}) is {dtype}"
             kept = f"the reference stays in {check.name.rpartition('/')[2]}"
             return [Cause("hidden-cast", f"{statement}; {kept}", (point.module,), hint="take the cast away")]
     return []
@@ -195,8 +195,8 @@ def _places(check: Check, shown: Pass, points: list[Point], alignment: Alignment
                 kind="module" if is_module else "glue",
                 reference=point.module,
                 candidate=candidates.get(point.module, ""),
-                before=_in_words(order[position - 1]) if position else "the input",
-                after=_in_words(point),
+                before=in_words_of(order[position - 1]) if position else "the input",
+                after=in_words_of(point),
                 isolated=shown.measured[point].relative,
                 check=check.name,
                 problem=shown.measured[point].problem,
@@ -205,7 +205,8 @@ def _places(check: Check, shown: Pass, points: list[Point], alignment: Alignment
     return places
 
 
-def _in_words(point: Point) -> str:
+def in_words_of(point: Point) -> str:
+    """Returns a point of the reference's run as a phrase: `the input of <module>`."""
     if point == OUTPUT:
         return "the logits"
     side = "input" if point.moment == "enter" else "output"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 
 from parity.bending import Bend, Change, Memo
+from parity.facts import facts
 from parity.layouts import in_layout_of, in_layout_of_reference
 from parity.measuring import SAME_FUNCTION_BOUND, compare
 from parity.tracing import Point
@@ -50,6 +51,10 @@ _ROUNDING = 2e-15
 
 # what torch raises where changes don't fit together, so that shapes differ
 _MISFITS = (RuntimeError, ValueError, LookupError, TypeError, AttributeError)
+
+
+class _TooLateError(Exception):
+    """The time is over."""
 
 
 class _Stop(Exception):  # noqa: N818  (no error: the run has seen enough)
@@ -106,6 +111,21 @@ class Outcome:
         )
 
 
+@dataclass(frozen=True)
+class Unexplained:
+    """A point where the candidate differs, given its own tensors at all points before, and no change explains it.
+
+    Attributes:
+        point: of the reference.
+        error: relative.
+        facts: how the two tensors are related, as far as that can be said.
+    """
+
+    point: Point
+    error: float
+    facts: list[str]
+
+
 class Search:
     """Explains one run of a candidate.
 
@@ -130,7 +150,7 @@ class Search:
         seconds: float = math.inf,
     ) -> None:
         self.changes = tuple(known)
-        self.unexplained: list[Outcome] = []
+        self.unexplained: list[Unexplained] = []
         self.tried = 0
         self._model = model
         self._images = images
@@ -161,7 +181,7 @@ class Search:
             while outcome.dirty:
                 better = self._explained(start, outcome, usual)
                 if better is None:
-                    self.unexplained.append(outcome)
+                    self.unexplained.append(self._unexplained(outcome))
                     self.given.add(outcome.dirty)
                     better = self.follow(start, outcome.changes)
                 outcome = better
@@ -172,6 +192,12 @@ class Search:
             self.memo.clear()
             self._compared.clear()
             self._restored.clear()
+
+    def _unexplained(self, outcome: Outcome) -> Unexplained:
+        assert outcome.dirty is not None
+        observed = self.observed(outcome.dirty)
+        known = [] if observed is None or outcome.fitted is None else facts(outcome.fitted, observed.to(outcome.fitted))
+        return Unexplained(outcome.dirty, outcome.error, known)
 
     def error(self, model: Bendable, changes: Sequence[Change]) -> float:
         """Runs a whole bent model freely and returns its output's relative distance from the candidate's."""
@@ -255,6 +281,8 @@ class Search:
         self.memo.may_grow = False
         try:
             found = trials.ignoring() or trials.singles(usual) or trials.combinations()
+        except _TooLateError:
+            found = trials.best
         finally:
             self.memo.may_grow = True
         # the same run once more, to be kept
@@ -311,14 +339,13 @@ class _Trials:
         self._base = base
         self._target = base.dirty
         self._effective: list[Proposal] = []
+        self.best: Outcome | None = None
 
     def _run(self, changes: Iterable[Change], until: Point | None = None, ignored: str | None = None) -> Outcome:
+        if time.monotonic() > self._search.until:
+            raise _TooLateError
         made = (*self._base.changes, *changes)
         return self._search.follow(self._start, made, until=until, ignored=ignored)
-
-    @property
-    def _is_late(self) -> bool:
-        return time.monotonic() > self._search.until
 
     def ignoring(self) -> Outcome | None:
         """Doesn't look at the module: where everything after it agrees, something else passes there than it seems."""
@@ -332,20 +359,17 @@ class _Trials:
 
     def singles(self, usual: tuple[Change, ...]) -> Outcome | None:
         """Tries one kind after the other, at every place that leads to the target."""
-        best: Outcome | None = None
         alike: Counter[float] = Counter()  # proposals by the error they leave: those of one error do the same
         for proposal in self._proposals(usual):
-            if self._is_late:
-                break
             outcome, error = self._tried([proposal])
             if math.isfinite(error) and error != self._base.error and alike[error] < _MOST_ALIKE:
                 alike[error] += 1
                 self._effective.append(proposal)
-            if outcome and (best is None or len(outcome.clean) > len(best.clean)):
-                best = outcome
+            if outcome and (self.best is None or len(outcome.clean) > len(self.best.clean)):
+                self.best = outcome
                 if outcome.dirty is None:
                     break
-        return best
+        return self.best
 
     def combinations(self) -> Outcome | None:
         """Tries two kinds at once that each have an effect on the target, then what comes closest with one more."""
@@ -359,8 +383,6 @@ class _Trials:
             )
             errors: list[tuple[float, int]] = []
             for number, group in enumerate(groups[:_MOST_COMBINATIONS]):
-                if self._is_late:
-                    return None
                 outcome, error = self._tried(group)
                 if outcome:
                     return outcome

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import math
 import re
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ import torch
 from parity import uses
 from parity.bent_vit import BentViT
 from parity.causes import absences, catalogue, in_words
+from parity.diagnosis import in_words_of
 from parity.explaining import Search
 from parity.explanation import Group, grouped, prove
 from parity.extras import extra_kinds
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from parity.alignment import Alignment
     from parity.bending import Kind
     from parity.checks import Models
+    from parity.explaining import Unexplained
     from parity.explanation import Explanation
     from parity.mapping import WeightMap
     from parity.tracing import Mode, Point
@@ -126,8 +129,14 @@ def _explain(case: Case, seconds: float, attempt: int) -> Explanation:
             changes = [change for group in chosen for change in group.changes]
             return search.error(bent, changes)
 
-        unexplained = [f"{outcome.dirty} {outcome.error}" for outcome in search.unexplained[:_MOST_PLACES]]
+        unexplained = [_in_a_sentence(place) for place in search.unexplained[:_MOST_PLACES]]
         return prove(groups, error, lambda places: in_words(places, case.config), unexplained)
+
+
+def _in_a_sentence(place: Unexplained) -> str:
+    where = in_words_of(place.point)
+    size = f"relative error {place.error:.2g}" if math.isfinite(place.error) else "another shape"
+    return f"no known cause at {where}: {'; '.join((size, *place.facts))}"
 
 
 def _own_kinds(case: Case) -> list[Kind]:

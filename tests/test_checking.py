@@ -282,7 +282,7 @@ def test_argument_that_nothing_goes_by_is_asked_for() -> None:
 def test_lower_rooms_do_not_import_higher_ones() -> None:
     rooms = [
         "errors", "findings", "state", "mapping", "reference", "candidate", "weights", "inputs", "attention", "tracing",
-        "alignment", "layouts", "measuring", "passes", "uses", "matching", "inferring", "diagnosis", "phases",
+        "alignment", "layouts", "measuring", "facts", "passes", "uses", "matching", "inferring", "diagnosis", "phases",
         "bending", "bent_vit", "causes", "extras", "observing", "explanation", "explaining", "report", "setup",
         "checks", "doubts", "naming", "gradients", "blame", "backward", "draws", "recipes", "trajectories", "training",
         "beyond", "checking", "converting", "resizing", "strategies", "cli", "plugin",

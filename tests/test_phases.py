@@ -45,9 +45,9 @@ def test_bug_of_training_is_divergent_and_named(bug: str, tmp_path: Path) -> Non
     change, cause, where = TRAINING[bug]
     report = check(change.write(tmp_path), overrides=SMALL, phases=["training"], steps=4)
     assert report.verdict == "divergent", report
-    found = {found.id: found for found in report.causes}
-    assert found.keys() - {"dropout-in-eval"} == {cause}, report  # which the forward pass may show as well
-    assert where in found[cause].where
+    assert {found.id for found in report.causes} - {"dropout-in-eval"} == {cause} - {"dropout-in-eval"}, report
+    # what never stops dropping shows in the forward pass as well
+    assert any(found.id == cause and where in found.where for found in report.causes), report
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -104,7 +104,7 @@ def test_forward_bug_leaves_gradients_uncompared_and_recipes_compared() -> None:
     assert report.verdict == "divergent"
     assert verdicts["backward/projection/float64"] == verdicts["training/adamw"] == "not compared"
     assert verdicts["training/modes"] == "identical"
-    assert [cause.id for cause in report.causes] == ["frozen-parameter"]
+    assert [cause.id for cause in report.causes] == ["layer-norm-eps", "frozen-parameter"]
     assert "in encoder.ln" in report.reasons[0]
 
 

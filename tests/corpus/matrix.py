@@ -58,6 +58,9 @@ _COMPARISONS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], bool]] = {
 USUAL = ("parameters", "shape", *_COMPARISONS)
 HARNESS = ("killed", "place right", "cause right")
 
+# the published one
+MATRIX = Path(__file__).parents[2] / "docs" / "kill-matrix.json"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -68,7 +71,7 @@ class Row:
         bug: the bug's.
         verdict: the harness's.
         origin: where it begins, as the harness says.
-        causes: ids of the causes that the harness names; None if it names none in general.
+        causes: ids of the causes that the harness names.
         says: by the name of a check, whether it catches the bug, or is right.
     """
 
@@ -76,7 +79,7 @@ class Row:
     bug: str
     verdict: str
     origin: str | None
-    causes: list[str] | None
+    causes: list[str]
     says: dict[str, bool]
 
 
@@ -101,21 +104,24 @@ def judged(case: Case, folder: Path) -> Row:
     """Plants a case and returns what the harness and the usual checks say of it."""
     spec = case.write(folder)
     report = check(spec, overrides=case.settings, mapping=case.mapping, modes=[case.bug.mode])
-    causes = getattr(report, "causes", None)
-    unkilled = ("identical", "equivalent", "inconclusive")[: 2 if case.bug.changes_parameters else 3]
-    says = {
-        "killed": report.verdict not in unkilled,
-        "place right": report.origin is not None and report.origin.reference in case.first_places,
-        "cause right": causes is not None and is_explained(case, causes),
-    }
     return Row(
         case.id,
         case.bug.id,
         report.verdict,
         report.origin.describe() if report.origin else None,
-        None if causes is None else [cause.id for cause in causes],
-        says | usual(built(spec, case.settings), case.host, case.settings),
+        [cause.id for cause in report.causes],
+        harness_says(case, report) | usual(built(spec, case.settings), case.host, case.settings),
     )
+
+
+def harness_says(case: Case, report: Report) -> dict[str, bool]:
+    """Returns what the harness has got right of a planted case."""
+    unkilled = ("identical", "equivalent", "inconclusive")[: 2 if case.bug.changes_parameters else 3]
+    return {
+        "killed": report.verdict not in unkilled,
+        "place right": report.origin is not None and report.origin.reference in case.first_places,
+        "cause right": is_explained(case, report.causes),
+    }
 
 
 def is_explained(case: Case, causes: Sequence[Any]) -> bool:
@@ -177,7 +183,7 @@ def as_markdown(rows: Sequence[Row], alarms: Mapping[str, int]) -> str:
         bugs=len({row.bug for row in rows}),
         hosts=len(HOSTS),
         place=counts["place right"],
-        cause=counts["cause right"] if any(row.causes is not None for row in rows) else "none yet",
+        cause=counts["cause right"],
         ways=len(list(variants())),
         flagged=alarms["killed"],
         usual=", ".join(f"{name} {counts[name]}" for name in USUAL),

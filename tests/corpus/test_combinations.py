@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from parity import check
 from parity.measuring import SAME_FUNCTION_BOUND
 from tests.corpus.cases import SIZES
 from tests.corpus.combinations import COUNTS, OF_EACH_COUNT, Combination, combinations
@@ -25,6 +26,29 @@ def test_there_are_as_many_of_each_count_as_promised() -> None:
     assert 10 <= len(with_other_parameters) <= 50
     in_one_block = [c for c in COMBINATIONS if len({case.block for case in c.cases if case.block is not None}) == 1]
     assert len(in_one_block) >= 20
+
+
+# What the search doesn't get to the end of: without a softmax, the fused projection of that block is not recognised.
+UNEXPLAINED = {"5-bugs-7-fused"}
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda combination: combination.id)
+def test_explanation_of_several_bugs_is_complete_and_minimal(combination: Combination, tmp_path: Path) -> None:
+    report = check(combination.write(tmp_path), overrides=SIZES, mapping=combination.mapping, modes=["eval"])
+    assert report.verdict == "divergent"
+    explanation = report.explanation
+    assert explanation is not None
+    assert explanation.complete == (combination.id not in UNEXPLAINED), explanation.sentence("the reference")
+    if explanation.complete:
+        assert explanation.minimal
+        assert explanation.residual <= SAME_FUNCTION_BOUND
+    else:
+        assert explanation.unexplained
+        assert explanation.residual > SAME_FUNCTION_BOUND
+
+
+def test_nearly_all_combinations_are_explained() -> None:
+    assert len(UNEXPLAINED) <= 0.05 * len(COMBINATIONS)
 
 
 def _logits(combination: Combination, folder: Path) -> torch.Tensor:

@@ -392,7 +392,7 @@ _BRANCH = {1: "attention", 2: "the MLP"}
 
 def _block_kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
     def residual(id: str, number: int, function: Callable[..., Tensor], phrase: str, **others: Any) -> Kind:  # noqa: A002
-        hint = "x = x + branch(norm(x))"
+        hint = "x = x + branch(norm(x)), which is pre-norm; x = norm(x + branch(x)) is post-norm"
         return Kind(id, {f"residual_{number}": _instead(function)}, phrase.format(_BRANCH[number], value="{value}"),
                     "the block's stream plus the branch", hint, only=_BLOCK, **others)
 
@@ -691,6 +691,7 @@ def _zeroed(tensor: Tensor, *, box: Box) -> Tensor:
 def in_words(places: Sequence[str], config: Mapping[str, Any]) -> str:
     """Says where places are: `in all 25 norms`, `in self_attention of blocks 0 and 2`, `in encoder.ln`."""
     layers = config["num_layers"]
+    places = list(dict.fromkeys(re.sub(r"\.(\w+_)?(weight|bias)$", "", place) for place in places))
     if len(places) == 2 * layers + 1 and all(re.search(_NORM, place) for place in places):
         return f"in all {len(places)} norms"
     blocks: dict[str, list[int]] = defaultdict(list)

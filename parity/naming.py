@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from parity.alignment import Alignment
-    from parity.bending import Kind
+    from parity.bending import Change, Kind
     from parity.checks import Models
     from parity.explaining import Unexplained
     from parity.explanation import Explanation
@@ -120,7 +120,7 @@ def _explain(case: Case, seconds: float, attempt: int) -> Explanation:
         observations = Observations(run, case.alignment, once=not any(point.call for point in case.calls))
         search = Search(model, images, models.seed, observations, kinds, known, seconds)
         search.run()
-        groups = grouped(search.changes)
+        groups = grouped(sorted(search.changes, key=_when))
         if rearranged:
             groups.insert(0, rearranged)
 
@@ -131,6 +131,13 @@ def _explain(case: Case, seconds: float, attempt: int) -> Explanation:
 
         unexplained = [_in_a_sentence(place) for place in search.unexplained[:_MOST_PLACES]]
         return prove(groups, error, lambda places: in_words(places, case.config), unexplained)
+
+
+def _when(change: Change) -> tuple[int, int]:
+    """Returns a key that sorts changes as their places are come by: what leads to the blocks, each block, the end."""
+    block = _block_of(change.place)
+    is_end = change.place.startswith(("heads", "encoder.ln", "encoder.layers")) or change.place == "encoder"
+    return (1, block) if block is not None else (2, 0) if is_end else (0, 0)
 
 
 def _in_a_sentence(place: Unexplained) -> str:

@@ -43,8 +43,8 @@ def test_other_parameters_and_other_functions_are_caught_by_what_looks_at_them(t
 
 def test_cause_is_right_if_all_are_named_and_no_others() -> None:
     case = case_of("pool-mean")
-    assert is_explained(case, [Cause("pooling")])
-    assert not is_explained(case, [Cause("pooling"), Cause("norm-missing")])
+    assert is_explained(case, [Cause("pooling", "the mean of all tokens")])
+    assert not is_explained(case, [Cause("pooling", "the mean of all tokens"), Cause("norm-missing")])
     either = case_of("images-scaled-in-place")
     assert is_explained(either, [Cause("image-scale")])
     assert is_explained(either, [Cause("input-in-place")])

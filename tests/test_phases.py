@@ -11,12 +11,15 @@ from torch import nn
 from torchvision.models import VisionTransformer
 
 import vit
-from parity import check
+from parity import build_pair, check
 from parity.conftest import SMALL
+from parity.gradients import Pairs
 from parity.phases import PhaseCheck
-from parity.recipes import INITIALISATION_SIGNIFICANCE, kolmogorov_smirnov
+from parity.recipes import INITIALISATION_SIGNIFICANCE, decayed, kolmogorov_smirnov
 from parity.reference import configuration
-from parity.tracing import MODES, NoDropout
+from parity.tracing import MODES, Mode, NoDropout
+from parity.trajectories import RECIPES as LEARNING
+from parity.trajectories import TRAJECTORY_BOUND, Course, Learner, Recipe, follow
 from parity.weights import uniform
 from tests.conftest import SMALL_OPTIONS
 from tests.corpus.equivalents import EQUIVALENTS
@@ -27,6 +30,9 @@ from tests.planted_phases import BACKWARD, RECIPES, TRAINING
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from parity.setup import Pair
+    from parity.trajectories import Track
 
 
 @pytest.mark.parametrize("bug", BACKWARD)
@@ -171,6 +177,33 @@ def test_candidate_that_runs_in_float32_only_is_inconclusive() -> None:
     why = {made.name: made.why for made in report.checks if isinstance(made, PhaseCheck)}
     assert "runs in float32 and not in float64" in str(why["backward/projection/float64"])
     assert "in train mode in float64" in str(why["training/dropout"])
+
+
+@pytest.mark.parametrize("recipe", LEARNING, ids=lambda recipe: recipe.name)
+def test_trajectory_shows_another_weight_decay(recipe: Recipe) -> None:
+    pair = build_pair("vit:ViT", overrides=SMALL)
+    spared, same = (_followed(pair, recipe, decay) for decay in (0.0, recipe.weight_decay))
+    assert same.identical
+    assert max(measured.relative for measured in spared.worst.values()) > 100 * TRAJECTORY_BOUND
+
+
+def _followed(pair: Pair, recipe: Recipe, decay: float) -> Track:
+    """Follows two steps; the candidate learns with another weight decay."""
+    ours, theirs = decayed(pair.reference, pair.mapping)
+    pairs = Pairs.of(pair.mapping)
+    order = [entry.reference for entry in pair.mapping.entries]
+    mode = Mode("train", train=True, grad=True, backward=True)
+    courses = [
+        Course(Recipe(recipe.name, weight_decay, recipe.build), mode, 0, 2, lambda n: uniform(f"{n}", (2, 3, 48, 48)))
+        for weight_decay in (recipe.weight_decay, decay)
+    ]
+    return follow(
+        Learner(pair.reference, courses[0], torch.float64, "reference", order, ours),
+        Learner(pair.candidate, courses[1], torch.float64, "candidate", pairs.entries, theirs),
+        pairs,
+        2,
+        {},
+    )
 
 
 def test_kolmogorov_smirnov_tells_distributions_apart() -> None:

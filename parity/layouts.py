@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from einops import rearrange
 
-from parity.mapping import rearranged
+from parity.mapping import inverted, rearranged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,10 +86,3 @@ def in_layout_of_reference(
     for step, like in zip(reversed(steps), reversed(likes[:-1]), strict=True):
         actual = step.back(actual, like)
     return actual
-
-
-def inverted(layout: str) -> str:
-    """Returns the layout step in the other direction."""
-    pattern, *sizes = layout.split(",")
-    left, right = pattern.split("->")
-    return ",".join((f"{right.strip()} -> {left.strip()}", *sizes))

@@ -70,11 +70,7 @@ class Entry:
 
     def inverted(self) -> Entry:
         """Returns the entry in the other direction."""
-        if self.layout == IDENTITY:
-            return Entry(self.candidate, self.reference)
-        pattern, *sizes = self.layout.split(",")
-        left, right = pattern.split("->")
-        return Entry(self.candidate, self.reference, ",".join((f"{right.strip()} -> {left.strip()}", *sizes)))
+        return Entry(self.candidate, self.reference, inverted(self.layout))
 
 
 @dataclass(frozen=True)
@@ -371,6 +367,15 @@ def require_bijection(found: WeightMap, reference: Shapes, candidate: Shapes) ->
     ]
     if misshapen:
         raise MappingError(f"tensors of different shapes are mapped to each other: {listed(misshapen)}")
+
+
+def inverted(layout: str) -> str:
+    """Returns a layout step in the other direction."""
+    if layout == IDENTITY:
+        return layout
+    pattern, *sizes = layout.split(",")
+    left, right = pattern.split("->")
+    return ",".join((f"{right.strip()} -> {left.strip()}", *sizes))
 
 
 def split(part: str) -> tuple[str, Box]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from parity.mapping import rearranged
+from parity.layouts import in_layout_of
 from parity.measuring import Measurement, compare, compare_all, noise_ratio
 from parity.tracing import Event, Point, Run
 
@@ -209,34 +209,12 @@ def fitting(expected: Tensors, event: Event, point: Point, alignment: Alignment)
     What enters a module may be one tensor in one model and several copies of it in the other; tensors
     of another shape than the first, such as a mask, are not compared.
     """
-    first, rolled = event.tensors[0], alignment.rolled
-    if point.module in alignment.features:
-        expected = [rearranged(tensor, alignment.features[point.module]) for tensor in expected]
+    first = event.tensors[0]
     if event.point.moment == "leave":
-        return [_in_layout_of(first, expected[0], rolled)]
+        return [in_layout_of(first, expected[0], point, alignment)]
     alike = list(itertools.takewhile(lambda tensor: tensor.shape == first.shape, event.tensors))
     fitting = [*expected, *expected[-1:] * len(alike)][: len(alike)]
-    return [_in_layout_of(first, tensor, rolled) for tensor in fitting]
-
-
-def _in_layout_of(actual: torch.Tensor, expected: torch.Tensor, rolled: int | None) -> torch.Tensor:
-    """Rearranges the reference's tensor as the candidate's is, if the two shapes leave but one way to do so.
-
-    Feature maps (B, D, h, w) against tokens (B, N, D), and tokens against (N, B, D) and (B, D, N); where the
-    candidate's class token is the last one of `rolled` tokens, the tokens are turned as well. Where the candidate goes
-    on with one token, (B, D), that is the class token.
-    """
-    if expected.ndim == 3 and actual.ndim == 2:
-        expected = expected[:, 0]
-    if rolled and expected.ndim == 3 and expected.shape[1] == rolled:
-        expected = expected.roll(-1, 1)
-    choices = [expected]
-    if expected.ndim == 4 and actual.ndim == 3:
-        choices += [expected.flatten(2).transpose(1, 2), expected.flatten(2)]
-    elif expected.ndim == actual.ndim == 3:
-        choices += [expected.transpose(0, 1)] if expected.shape[0] != expected.shape[1] else []
-        choices += [expected.transpose(1, 2)] if expected.shape[1] != expected.shape[2] else []
-    return next((choice for choice in choices if choice.shape == actual.shape), expected)
+    return [in_layout_of(first, tensor, point, alignment) for tensor in fitting]
 
 
 def _is_narrower(actual: torch.Tensor, expected: torch.Tensor) -> bool:

@@ -93,8 +93,8 @@ class PhaseCheck:
         if self.verdict == NOT_COMPARED:
             return [self.name, verdict, Text(f"{self.why}", overflow="fold")]
         ulp = self.worst.max_ulp if self.worst else None
-        numbers = [_number(self.worst.relative), _number(self.worst.max_abs)] if self.worst else ["-", "-"]
-        last = "-" if ulp is None else str(ulp), _number(self.noise), str(self.points), self.why or ""
+        numbers = [number(self.worst.relative), number(self.worst.max_abs)] if self.worst else ["-", "-"]
+        last = "-" if ulp is None else str(ulp), number(self.noise), str(self.points), self.why or ""
         return [self.name, verdict, *numbers, *last]
 
 
@@ -183,7 +183,7 @@ def table_of(check: PhaseCheck) -> Table | None:
     names = Column(title, overflow="fold"), Column("of the candidate", overflow="fold")
     table = Table(*names, "relative", "noise", "", box=None, pad_edge=False, header_style="bold")
     for row in check.rows[:_SHOWN]:
-        numbers = (_number(row.relative), _number(row.noise))
+        numbers = (number(row.relative), number(row.noise))
         table.add_row(row.reference, row.candidate or "-", *numbers, Text(row.what, overflow="fold"))
     if len(check.rows) > _SHOWN:
         table.caption = f"and {len(check.rows) - _SHOWN} more, which the JSON report lists"
@@ -191,7 +191,8 @@ def table_of(check: PhaseCheck) -> Table | None:
     return table
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Returns a number as tables show it."""
     if value is None:
         return "-"
     if value in (0.0, 1.0):

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from parity.mapping import WeightMap
 from parity.passes import OUTPUT
-from parity.phases import PhaseCheck, table_of
+from parity.phases import PhaseCheck, number, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -258,10 +258,10 @@ def _check_table(checks: list[Check | PhaseCheck]) -> Table:
         table.add_row(
             check.name,
             Text(check.verdict, style=_COLOURS[check.verdict]),
-            _number(output.relative),
-            _number(output.max_abs),
+            number(output.relative),
+            number(output.max_abs),
             str(output.max_ulp) if output.max_ulp is not None else "-",
-            _number(_noise(check)),
+            number(_noise(check)),
             str(len(check.free.measured)),
             check.note or "",
         )
@@ -308,7 +308,7 @@ def _block_of(name: str) -> str | None:
 
 def _add_glue(table: Table, place: Place) -> None:
     where = Text(f"  between {place.before} and {place.after}", style="bold red")
-    isolated = place.problem or _number(place.isolated)
+    isolated = place.problem or number(place.isolated)
     table.add_row(where, "", "no", "", "", isolated, "", Text("origin", style=_COLOURS["origin"]))
 
 
@@ -320,9 +320,9 @@ def _add_layer(table: Table, layer: Layer, name: str) -> None:
         layer.candidate or "-",
         bits,
         "-" if layer.max_ulp is None else str(layer.max_ulp),
-        _number(layer.noise_ratio),
-        _number(layer.isolated),
-        _number(layer.accumulated),
+        number(layer.noise_ratio),
+        number(layer.isolated),
+        number(layer.accumulated),
         status.append(f" ({layer.why})", style="default") if layer.why else status,
     )
 
@@ -336,7 +336,7 @@ def _cause_table(causes: list[Cause]) -> Table:
     )
     table = Table(*names, box=None, pad_edge=False, header_style="bold")
     for cause in causes:
-        table.add_row(Text(cause.id, style="bold red"), cause.statement, _number(cause.without), cause.hint)
+        table.add_row(Text(cause.id, style="bold red"), cause.statement, number(cause.without), cause.hint)
     return table
 
 
@@ -345,11 +345,3 @@ def _top_table(top: Top) -> Table:
     for rank, (expected, found) in enumerate(zip(top.reference, top.candidate, strict=True), start=1):
         table.add_row(str(rank), *(f"{name} {logit:.4f}" for name, logit in (expected, found)))
     return table
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    if value in (0.0, 1.0):
-        return f"{value:g}"
-    return f"{value:.2g}" if math.isfinite(value) else "inf"

@@ -137,6 +137,11 @@ class Memo:
         self._results.clear()
 
 
+def unwatched(_: Point, tensor: torch.Tensor) -> torch.Tensor:
+    """Hands on whatever passes."""
+    return tensor
+
+
 class Bend:
     """How a bendable model is run: which operations are changed, and who sees what passes.
 
@@ -150,7 +155,7 @@ class Bend:
     def __init__(
         self,
         changes: Iterable[Change] = (),
-        watch: Callable[[Point, torch.Tensor], torch.Tensor] = lambda _, tensor: tensor,
+        watch: Callable[[Point, torch.Tensor], torch.Tensor] = unwatched,
         memo: Memo | None = None,
         calls: Mapping[tuple[str, str], int] | None = None,
     ) -> None:

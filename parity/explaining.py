@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import torch
 
-from parity.bending import Bend, Change, Memo
+from parity.bending import Bend, Change, Memo, unwatched
 from parity.facts import facts
 from parity.layouts import in_layout_of, in_layout_of_reference
 from parity.measuring import SAME_FUNCTION_BOUND, compare
@@ -249,6 +249,8 @@ class Search:
         except _MISFITS:
             outcome.clean.clear()  # these changes don't fit together
             outcome.dirty, outcome.error = OUTPUT, math.inf
+        finally:
+            outcome.bend.watch = unwatched  # a cycle would keep the tensors until the garbage collector comes by
         return outcome
 
     def observed(self, point: Point) -> torch.Tensor | None:

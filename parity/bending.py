@@ -177,7 +177,8 @@ class Bend:
         else:
             key = place, operation, *((c.kind.key, _hashable(c.value)) for c in changes)
             result = self._memo.call(key, run, arguments)
-        self.done[place, operation] = arguments, result
+        if self._memo is not None:  # a run that nobody searches in keeps nothing
+            self.done[place, operation] = arguments, result
         return result
 
     def around(self, place: str, operation: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -7,7 +7,7 @@ import functools
 import time
 from typing import TYPE_CHECKING
 
-from parity import backward, training
+from parity import backward, conditions, training
 from parity.errors import ParityError
 from parity.phases import PHASES, Beyond, not_compared
 
@@ -57,6 +57,7 @@ def look_beyond(
     for phase, look in (
         ("backward", backward.look),
         ("training", functools.partial(training.look, classroom=classroom)),
+        ("conditions", functools.partial(conditions.look, config=classroom.config)),
     ):
         if phase in phases:
             started = time.perf_counter()

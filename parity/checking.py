@@ -29,6 +29,7 @@ from parity.naming import Case, explain
 from parity.reference import unverifiable
 from parity.report import Report, Top
 from parity.setup import fitting_batch, ready, set_up, values_for
+from parity.shapes import compare_shapes
 from parity.state import assigned, fingerprint, unregistered
 from parity.tracing import MODES, ambient_kept, call_order
 from parity.training import Classroom
@@ -87,7 +88,7 @@ def check(
         batch: images in the batch.
         seed: of synthetic weights, random images and dropout.
         dtype: the dtype under test beside float64: float32, bfloat16 or float16; float64 for nothing beside it.
-        device: where to run.
+        device: where to run; on `meta`, which has no values, only shapes are compared.
         modes: names of `tracing.MODES`, for the forward pass.
         phases: names of `phases.PHASES`: what is compared beside the forward pass, which is always looked at.
         steps: of the trajectories that the phase `training` compares.
@@ -101,24 +102,9 @@ def check(
     _require_known(dtype, device, modes, seed, phases, steps)
     with _timed(timings, "build"):
         setup = set_up(candidate, reference, overrides or {}, candidate_args, weights, seed)
-        module = candidates.build_without_values(setup.candidate)
-        shown = inputs.make(input, setup.weights, setup.image_size, batch, seed)
-        only_batch = fitting_batch(module, shown.images)
-        if only_batch:
-            shown = inputs.make("random", setup.weights, setup.image_size, only_batch, seed)
+        module, shown, notes = _built(setup, input, batch, seed)
     kinds = registration(setup.reference), registration(module)
-    notes = _notes(setup, module, only_batch)
-    about: dict[str, Any] = {
-        "reference": {"name": setup.name, "config": setup.config, "weights": setup.weights.source},
-        "candidate": {
-            "name": setup.candidate.name,
-            "config": setup.candidate.arguments,
-            "defaults": list(setup.candidate.defaults),
-        },
-        "environment": _environment(),
-        "inputs": shown.describe(),
-        "timings": timings,
-    }
+    about = _about(setup, shown.describe(), timings)
     try:
         path = Path(mapping) if mapping else None
         found = find_map(setup.reference, module, path, images=shown.images, build=setup.candidate.build)
@@ -130,6 +116,11 @@ def check(
             notes=notes,
             left_over=(error.unmapped_reference, error.unmapped_candidate),
         )
+
+    about |= {"mapping": found, "notes": notes, "parameters": _mapped(found, setup.reference)}
+    if device == "meta":
+        verdict, reasons, layers = compare_shapes(setup.reference, module, found, shown.images)
+        return Report(verdict, reasons, layers=layers, **about)
 
     with contextlib.ExitStack() as stack:
         with _timed(timings, "weights"):
@@ -179,10 +170,7 @@ def check(
         verdict,
         reasons,
         **about,
-        mapping=found,
-        notes=notes,
         unverifiable=unverifiable(setup.reference, found),
-        parameters=sum(tensor.numel() for tensor in state.values()) - _left_out(found, state),
         checks=[*checks, *beyond.checks],
         layers=diagnosis.layers(checks, alignment),
         origins=[*places, *beyond.places],
@@ -266,9 +254,36 @@ def _notes(setup: Setup, module: nn.Module, only_batch: int | None) -> list[str]
     return notes
 
 
-def _left_out(found: WeightMap, state: Mapping[str, torch.Tensor]) -> int:
-    """Returns how many values of the reference have no counterpart."""
-    return sum(cut(state[name], box).numel() for name, box in map(split, found.unmapped_reference))
+def _built(setup: Setup, what: str, batch: int, seed: int) -> tuple[nn.Module, inputs.Inputs, list[str]]:
+    """Builds the candidate, without values, and makes images that it takes; says what is odd about it."""
+    module = candidates.build_without_values(setup.candidate)
+    shown = inputs.make(what, setup.weights, setup.image_size, batch, seed)
+    only_batch = fitting_batch(module, shown.images)
+    if only_batch:
+        shown = inputs.make("random", setup.weights, setup.image_size, only_batch, seed)
+    return module, shown, _notes(setup, module, only_batch)
+
+
+def _about(setup: Setup, images: str, timings: dict[str, float]) -> dict[str, Any]:
+    """Returns what every report says, whatever comes of the check."""
+    return {
+        "reference": {"name": setup.name, "config": setup.config, "weights": setup.weights.source},
+        "candidate": {
+            "name": setup.candidate.name,
+            "config": setup.candidate.arguments,
+            "defaults": list(setup.candidate.defaults),
+        },
+        "environment": _environment(),
+        "inputs": images,
+        "timings": timings,
+    }
+
+
+def _mapped(found: WeightMap, reference: nn.Module) -> int:
+    """Returns how many values of the reference have a counterpart."""
+    state: dict[str, torch.Tensor] = reference.state_dict()
+    left_out = (cut(state[name], box) for name, box in map(split, found.unmapped_reference))
+    return sum(tensor.numel() for tensor in state.values()) - sum(tensor.numel() for tensor in left_out)
 
 
 def _top5(checks: list[Check], pictures: tuple[str, ...], categories: Sequence[str]) -> list[Top]:
@@ -294,8 +309,8 @@ def _require_known(dtype: str, device: str, modes: Sequence[str], seed: int, pha
     for mode in modes:
         if mode not in MODES:
             raise ParityError(f"--modes {mode}: expected some of {', '.join(MODES)}")
-    if device == "meta":
-        raise ParityError("--device meta: it has shapes and no values, so nothing can be compared; use --device cpu")
+    if device == "meta" and set(phases) != {"forward"}:
+        raise ParityError("--device meta: it has shapes and no values, which only --phases forward can compare")
     try:
         torch.empty(1, dtype=torch.float64, device=device)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:

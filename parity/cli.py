@@ -65,9 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, metavar="N", help="of weights, random images and dropout (default: 0)")
     add("--dtype", default="float32", metavar="DTYPE",
         help="dtype under test beside float64: float32 (default), bfloat16, float16")
-    add("--device", default="cpu", metavar="DEVICE", help="where to run (default: cpu)")
+    add("--device", default="cpu", metavar="DEVICE", help="where to run (default: cpu); meta: compare only shapes")
     add("--modes", metavar="LIST", help="only these of eval,eval-no-fastpath,eval-grad,train (default: all)")
-    add("--phases", default="forward", metavar="LIST", help="some of forward,backward,training (default: forward)")
+    add("--phases", default="forward", metavar="LIST",
+        help="some of forward,backward,training,conditions (default: forward)")
     add("--steps", type=int, default=20, metavar="N", help="steps of the trajectories of training (default: 20)")
     add("--require", choices=("equivalent", "identical"), default="equivalent",
         help="identical: exit with 1 also when the candidate is only equivalent")

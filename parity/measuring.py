@@ -105,6 +105,13 @@ def compare(reference: torch.Tensor, candidate: torch.Tensor, *, ulp: bool = Tru
     )
 
 
+def of_shapes(reference: list[torch.Tensor], candidate: list[torch.Tensor], *, ulp: bool = False) -> Measurement:  # noqa: ARG001
+    """Compares nothing but shapes, in order: of tensors without values, which `compare_all` cannot measure."""
+    shapes = ([tuple(tensor.shape) for tensor in side] for side in (reference, candidate))
+    wrong = next(((r, c) for r, c in zip(*shapes, strict=False) if r != c), None)
+    return _incomparable(f"shape {wrong[1]}, the reference has {wrong[0]}") if wrong else IDENTICAL
+
+
 def compare_all(reference: list[torch.Tensor], candidate: list[torch.Tensor], *, ulp: bool = True) -> Measurement:
     """Measures several pairs of tensors, in order, and returns the worst of them."""
     if len(reference) != len(candidate):

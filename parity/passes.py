@@ -163,9 +163,21 @@ def in_step(
 
 
 def steps(
-    reference: Run, candidate: Run, alignment: Alignment, *, forced: bool
+    reference: Run,
+    candidate: Run,
+    alignment: Alignment,
+    *,
+    forced: bool,
+    measure: Callable[..., Measurement] = compare_all,
 ) -> Iterator[tuple[Point, Tensors, Event, Measurement]]:
     """Runs both models in step to the candidate's end and yields what passes each aligned point.
+
+    Args:
+        reference: as in `in_step`, like the next two.
+        candidate: likewise.
+        alignment: likewise.
+        forced: hand the reference's tensors to the candidate wherever its own differ.
+        measure: tells how far the candidate's tensors are from the reference's, two lists of equal length.
 
     Yields:
         The point, the reference's tensors in the layout of the candidate's, the candidate's event, and their distance.
@@ -191,7 +203,7 @@ def steps(
         if last and last[0] == identity:
             measurement = last[1]
         else:
-            measurement = compare_all(expected, actual, ulp=actual[0].dtype != torch.float64)
+            measurement = measure(expected, actual, ulp=actual[0].dtype != torch.float64)
             last = identity, measurement, (expected, actual)
         if forced and not measurement.identical and measurement.problem is None:
             substitute = expected

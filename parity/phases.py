@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from parity.diagnosis import Place
     from parity.findings import Cause
 
-PHASES = ("forward", "backward", "training")
+PHASES = ("forward", "backward", "training", "conditions")
 
 # How a recipe differs (initial values, weight decay): it is named, and the models are the same function all the same.
 OTHER_RECIPE: Literal["other recipe"] = "other recipe"

@@ -91,6 +91,21 @@ RULES = tuple(
 
 
 @dataclass(frozen=True)
+class Crop:
+    """No resizing at all: of a table for more positions the first ones are used, in order."""
+
+    def apply(self, table: torch.Tensor, side: int) -> torch.Tensor:
+        """Cuts a table (1, 1 + G * G, D) to (1, 1 + side * side, D)."""
+        return table[:, : 1 + side * side]
+
+    def __str__(self) -> str:
+        return "cutting the table off after the last position needed"
+
+
+Resizing = Rule | Crop
+
+
+@dataclass(frozen=True)
 class Recognition:
     """The rules that explain what was seen.
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import vit.model
+
+if TYPE_CHECKING:
+    from parity.resizing import Rule
 
 _SOURCE = Path(vit.model.__file__).read_text(encoding="utf-8")
 
@@ -319,5 +322,78 @@ RECIPES = {
         ),
         "optimizer-parameter-missing",
         "ln.weight",
+    ),
+}
+
+# the text that a rule puts its resizing in place of, and the call of it
+_ADDED = "        x = self.dropout(x + self.pos_embedding)\n"
+POSITIONS_OF = "RULE.apply(table, side)"
+
+
+def resizing(rule: Rule | None) -> Change:
+    """Returns a change that takes images of any size: positions are resized by `rule`, or cut off if it is None."""
+    apply = f"{POSITIONS_OF} if side * side != table.shape[1] - 1 else table" if rule else "table[:, :1 + side * side]"
+    return Change(
+        (_CHECKED, ""),
+        (
+            _ADDED,
+            f"""        table, side = self.pos_embedding, round((x.shape[1] - 1) ** 0.5)
+        x = self.dropout(x + ({apply}).to(x.dtype))
+""",
+        ),
+        (_IMPORTS, f"from parity.resizing import Rule\n\nRULE = {rule!r}\n\n{_IMPORTS}"),
+    )
+
+
+_CHECKED = "        self._check_images(images)\n"
+_SAME_DTYPE = "        if y.dtype != x.dtype:\n            raise TypeError('expected one dtype')\n"
+
+# each with the causes that it has, and what the first of them says
+CONDITIONS = {
+    "view of the images as they lie in memory": Planted(
+        Change((_CHECKED, f"{_CHECKED}        images = images.view(len(images), -1).view(images.shape)\n")),
+        "channels-last transposed-input",
+        "on images in channels_last layout the candidate fails, and the reference does not: ",
+    ),
+    "images read in the order of memory": Planted(
+        Change(
+            (
+                _CHECKED,
+                f"""{_CHECKED}        if images.is_contiguous(memory_format=torch.channels_last):
+            images = images.flip(2)
+""",
+            )
+        ),
+        "channels-last",
+        "on images in channels_last layout the candidate computes another function, off by ",
+    ),
+    "version counter of a tensor that has none": Planted(
+        Change((_LAYERS, f"        self.version = x._version\n{_LAYERS}")),
+        "inference-mode",
+        "in torch.inference_mode the candidate fails, and the reference does not: ",
+    ),
+    "constant in float32": Planted(
+        Change(
+            (_LAYERS, f"        x = x * torch.ones(1, dtype=torch.promote_types(x.dtype, torch.float32))\n{_LAYERS}")
+        ),
+        "bfloat16 float16",
+        "in bfloat16 the candidate fails, and the reference does not: ",
+    ),
+    "tokens rounded to three bits in half precision": Planted(
+        Change(
+            (
+                _LAYERS,
+                f"""        if x.dtype == torch.float16:
+            x = (x * 8).round() / 8
+{_LAYERS}""",
+            )
+        ),
+        "float16",
+        "times less accurate than the reference",
+    ),
+    "one dtype expected where autocast makes two": Planted(
+        Change((_ATTENTION, f"{_ATTENTION}{_SAME_DTYPE}")),
+        "autocast",
+        "under autocast with bfloat16 the candidate fails, and the reference does not: ",
     ),
 }

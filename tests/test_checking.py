@@ -285,7 +285,7 @@ def test_lower_rooms_do_not_import_higher_ones() -> None:
         "alignment", "layouts", "measuring", "facts", "passes", "uses", "matching", "inferring", "diagnosis", "phases",
         "bending", "bent_vit", "causes", "extras", "observing", "explanation", "explaining", "report", "setup",
         "checks", "doubts", "naming", "gradients", "blame", "backward", "draws", "recipes", "trajectories", "training",
-        "beyond", "checking", "converting", "resizing", "strategies", "cli", "plugin",
+        "resizing", "conditions", "beyond", "shapes", "checking", "converting", "strategies", "cli", "plugin",
     ]  # fmt: skip
     folder = Path(parity.__file__).parent
     for position, room in enumerate(rooms):

@@ -205,7 +205,7 @@ PRINTS_NOTHING = [
     (["--dtype", "int8"], "--dtype int8: expected one of float32"),
     (["--modes", "evil"], "--modes evil: expected some of eval"),
     (["--device", "moon"], "--device moon: it has no float64 tensors"),
-    (["--device", "meta"], "--device meta: it has shapes and no values"),
+    (["--device", "meta", "--phases", "backward"], "--device meta: it has shapes and no values, which only"),
     (["--seed", "-1"], "--seed -1: expected a whole number from 0"),
     (["--json", "nowhere/report.json"], "there is no folder nowhere"),
     (["--json", "."], ". cannot be written: it is a folder"),

@@ -149,7 +149,7 @@ def test_command_line_lists_phases_and_json_has_causes(
     assert report["causes"][0].keys() == {"id", "statement", "where", "residual", "without", "hint"}
     assert {"name", "verdict", "relative", "max_abs", "max_ulp", "identical"} <= report["checks"][-1].keys()
     status, _, err = run("check", *SMALL_OPTIONS, "--phases", "forwards")
-    assert (status, err) == (2, "parity: --phases forwards: expected some of forward, backward, training\n")
+    assert (status, err) == (2, "parity: --phases forwards: expected some of forward, backward, training, conditions\n")
     status, _, err = run("check", *SMALL_OPTIONS, "--phases", "training", "--steps", "0")
     assert (status, err) == (2, "parity: --steps 0: expected at least 1\n")
 

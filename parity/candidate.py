@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from parity.errors import ParityError
+from parity.state import without_initial_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -290,7 +291,7 @@ def _make_importable(folder: Path) -> None:
 def build_without_values(candidate: Candidate) -> nn.Module:
     """Builds the candidate on the meta device, where initial values cost nothing; for real where it refuses that."""
     try:
-        with torch.device("meta"):
+        with without_initial_values():
             return candidate.build()
     except ParityError:
         return candidate.build()

@@ -8,6 +8,7 @@ import platform
 import re
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,12 +44,13 @@ if TYPE_CHECKING:
     from parity.diagnosis import Check, Doubts
     from parity.explanation import Explanation
     from parity.findings import Cause
+    from parity.inputs import Inputs
     from parity.mapping import WeightMap
     from parity.setup import Setup
     from parity.tracing import Point
 
 
-# looking for a cause may take that long, in seconds, however quick the comparison was
+# looking for a cause may take that long, in seconds of the processor, however quick the comparison was
 _LEAST_SECONDS = 20.0
 
 
@@ -102,43 +104,79 @@ def check(
     _require_known(dtype, device, modes, seed, phases, steps)
     with _timed(timings, "build"):
         setup = set_up(candidate, reference, overrides or {}, candidate_args, weights, seed)
-        module, shown, notes = _built(setup, input, batch, seed)
+        module = candidates.build_without_values(setup.candidate)
+    path = Path(mapping) if mapping else None
+    wanted = _Wanted(path, seed, dtype, device, modes, phases, steps, isinstance(reference, str), progress)
+    shown = inputs.make(input, setup.weights, setup.image_size, batch, seed)
+    try:
+        report = _compare(setup, module, shown, wanted, timings)
+    except ParityError:
+        only_batch = fitting_batch(module, shown.images)
+        if only_batch is None:
+            raise
+        note = f"the candidate takes batches of {only_batch} only, so such a batch is compared"
+        shown = inputs.make("random", setup.weights, setup.image_size, only_batch, seed)
+        report = _compare(setup, module, shown, wanted, timings, note)
+    timings["total"] = time.perf_counter() - started
+    return report
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is to be compared, and how: the options of `check` that its first steps don't need."""
+
+    mapping: Path | None
+    seed: int
+    dtype: str
+    device: str
+    modes: Sequence[str]
+    phases: Sequence[str]
+    steps: int
+    by_name: bool
+    progress: Callable[[str, int, int], None]
+
+
+def _compare(
+    setup: Setup, module: nn.Module, shown: Inputs, wanted: _Wanted, timings: dict[str, float], *notes: str
+) -> Report:
+    """Finds the weight map of two models that are built, compares them and reports."""
+    began = time.process_time()
+    seed, dtype, progress = wanted.seed, wanted.dtype, wanted.progress
     kinds = registration(setup.reference), registration(module)
     about = _about(setup, shown.describe(), timings)
+    about["notes"] = [*notes, *_notes(setup, module)]
     try:
-        path = Path(mapping) if mapping else None
-        found = find_map(setup.reference, module, path, images=shown.images, build=setup.candidate.build)
+        found = find_map(setup.reference, module, wanted.mapping, images=shown.images, build=setup.candidate.build)
     except MappingError as error:
-        return Report(
-            "inconclusive",
-            [f"no weight map: {error}", *notes],
-            **about,
-            notes=notes,
-            left_over=(error.unmapped_reference, error.unmapped_candidate),
-        )
+        left_over = error.unmapped_reference, error.unmapped_candidate
+        return Report("inconclusive", [f"no weight map: {error}", *about["notes"]], **about, left_over=left_over)
 
-    about |= {"mapping": found, "notes": notes, "parameters": _mapped(found, setup.reference)}
-    if device == "meta":
+    about |= {"mapping": found, "parameters": _mapped(found, setup.reference)}
+    if wanted.device == "meta":
         verdict, reasons, layers = compare_shapes(setup.reference, module, found, shown.images)
         return Report(verdict, reasons, layers=layers, **about)
 
     with contextlib.ExitStack() as stack:
         with _timed(timings, "weights"):
             progress(f"weights {setup.weights.source}", 0, 0)
-            state = {name: t.to(device) for name, t in setup.weights.state_dict(setup.reference).items()}
+            state = {name: t.to(wanted.device) for name, t in setup.weights.state_dict(setup.reference).items()}
             stack.enter_context(assigned(setup.reference, state))
             stack.enter_context(assigned(setup.twin, state))
-        images = shown.images.to(device)
+        images = shown.images.to(wanted.device)
         with _timed(timings, "align"), MODES["eval-grad"].active(setup.reference):
             calls = call_order(setup.reference, images, "reference", inside=True)
-            held = {k: t.to(device) for k, t in values_for(module, found, seed).items()} | found.apply(state)
+            held = {k: t.to(wanted.device) for k, t in values_for(module, found, seed).items()} | found.apply(state)
             before = fingerprint(held)
             module, candidate_calls = ready(module, setup.candidate, held, images, stack)
             sides = setup.reference, module, found, calls, candidate_calls
             alignment = align(*sides)
         models = Models(setup.reference, module, setup.twin, images, seed)
 
-        plan = [(MODES[mode], name) for name in dict.fromkeys(("float64", dtype)) for mode in modes_of(phases, modes)]
+        plan = [
+            (MODES[mode], name)
+            for name in dict.fromkeys(("float64", dtype))
+            for mode in modes_of(wanted.phases, wanted.modes)
+        ]
         points = 2 * len(alignment.pairs)
         checks: list[Check] = []
         for mode, name in plan:
@@ -150,13 +188,12 @@ def check(
             doubts = find_doubts(models, checks, dtype, found, synthetic=setup.is_synthetic)
             after = fingerprint(held)
         places = diagnosis.origins(checks, alignment)
-        explanation = _explanation(setup, models, state, found, checks, sides, timings, progress)
+        seconds = max(time.process_time() - began, _LEAST_SECONDS)
+        explanation = _explanation(setup, models, state, found, checks, sides, seconds, timings, progress)
         beyond = look_beyond(
-            phases,
+            wanted.phases,
             Subject(models, alignment, found, *kinds, dtype),
-            Classroom(
-                setup.config if isinstance(reference, str) else None, setup.candidate, steps, bool(shown.pictures)
-            ),
+            Classroom(setup.config if wanted.by_name else None, setup.candidate, wanted.steps, bool(shown.pictures)),
             checks,
             doubts,
             timings,
@@ -165,7 +202,6 @@ def check(
     doubts = _if_written_to([name for name, checksum in before.items() if after[name] != checksum], doubts)
     verdict, reasons = beyond.combined(*diagnosis.decide(checks, places, doubts, alignment))
     reasons += [*explanation.unexplained, explanation.sentence(setup.name)] if explanation else []
-    timings["total"] = time.perf_counter() - started
     return Report(
         verdict,
         reasons,
@@ -212,13 +248,13 @@ def _explanation(
     found: WeightMap,
     checks: list[Check],
     sides: tuple[nn.Module, nn.Module, WeightMap, list[Point], list[Point]],
+    seconds: float,
     timings: dict[str, float],
     progress: Callable[[str, int, int], None],
 ) -> Explanation | None:
-    """Looks for what makes the candidate another function, if it is one of a ViT's, for as long as comparing took."""
+    """Looks for what makes the candidate another function, if it is one of a ViT's, for so many seconds at most."""
     if not (setup.config and diagnosis.is_another_function(checks, found)):
         return None
-    seconds = max(sum(timings.values()), _LEAST_SECONDS)
     progress("looking for the cause", 0, 0)
     with _timed(timings, "explanation"):
         shown = next(check for check in checks if check.exact and check.free and not check.mode.train)
@@ -240,11 +276,9 @@ def _if_written_to(weights: list[str], doubts: Doubts) -> Doubts:
     return dataclasses.replace(doubts, unusable=(), faults=(fault, *doubts.faults))
 
 
-def _notes(setup: Setup, module: nn.Module, only_batch: int | None) -> list[str]:
+def _notes(setup: Setup, module: nn.Module) -> list[str]:
     """Says what is odd about the candidate before anything is compared."""
     notes = list(setup.candidate.notes)
-    if only_batch:
-        notes.append(f"the candidate takes batches of {only_batch} only, so such a batch is compared")
     lists = unregistered(module)
     if lists:
         what = "is a plain list or attribute that holds layers torch doesn't know of"
@@ -252,16 +286,6 @@ def _notes(setup: Setup, module: nn.Module, only_batch: int | None) -> list[str]
     if isinstance(setup.reference, type(module)):
         notes.append(f"the candidate is a {type(module).__name__}, the reference's own class: a model beside itself")
     return notes
-
-
-def _built(setup: Setup, what: str, batch: int, seed: int) -> tuple[nn.Module, inputs.Inputs, list[str]]:
-    """Builds the candidate, without values, and makes images that it takes; says what is odd about it."""
-    module = candidates.build_without_values(setup.candidate)
-    shown = inputs.make(what, setup.weights, setup.image_size, batch, seed)
-    only_batch = fitting_batch(module, shown.images)
-    if only_batch:
-        shown = inputs.make("random", setup.weights, setup.image_size, only_batch, seed)
-    return module, shown, _notes(setup, module, only_batch)
 
 
 def _about(setup: Setup, images: str, timings: dict[str, float]) -> dict[str, Any]:

@@ -136,7 +136,7 @@ class Search:
         observations: of the candidate's run.
         kinds: the catalogue.
         known: changes that are certain before anything is tried.
-        seconds: when to give up trying.
+        seconds: of the processor, after which to give up trying.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Search:
         self._observations = observations
         self.alignment = observations.alignment
         self.kinds = kinds
-        self.until = time.monotonic() + seconds
+        self.until = time.process_time() + seconds
         self.memo = Memo()
         self.given: set[Point] = set()  # where the candidate's tensor is taken whatever it is
         self.ignored: set[str] = set()  # modules where the candidate has another thing than its place says
@@ -344,7 +344,7 @@ class _Trials:
         self.best: Outcome | None = None
 
     def _run(self, changes: Iterable[Change], until: Point | None = None, ignored: str | None = None) -> Outcome:
-        if time.monotonic() > self._search.until:
+        if time.process_time() > self._search.until:
             raise _TooLateError
         made = (*self._base.changes, *changes)
         return self._search.follow(self._start, made, until=until, ignored=ignored)

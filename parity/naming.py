@@ -97,7 +97,7 @@ def explain(case: Case, seconds: float) -> Explanation:
 
     Args:
         case: a candidate that isn't the reference's function.
-        seconds: how long to look; what is unexplained then stays so.
+        seconds: of the processor, how long to look; what is unexplained then stays so.
 
     Raises:
         ParityError: the candidate cannot be run in float64.

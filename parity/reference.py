@@ -7,14 +7,15 @@ Source: `torchvision/models/vision_transformer.py`.
 from __future__ import annotations
 
 import difflib
+import functools
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 from torchvision.models import get_model, get_model_builder, list_models, vision_transformer
 
 from parity.errors import ParityError, listed
 from parity.mapping import split
+from parity.state import without_initial_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,12 +53,17 @@ def configuration(name: str, overrides: Mapping[str, Any] | None = None) -> dict
     """
     if name not in names():
         raise ParityError(f"unknown reference {name!r}; torchvision has {listed(names())}")
-    with torch.device("meta"):
-        config = configuration_of(get_model(name))
+    config = {**_published(name)}
     for key, value in (overrides or {}).items():
         _check_override(key, value, config)
         config[key] = value
     return config
+
+
+@functools.cache
+def _published(name: str) -> dict[str, Any]:
+    with without_initial_values():
+        return configuration_of(get_model(name))
 
 
 def configuration_of(module: nn.Module) -> dict[str, Any]:
@@ -89,7 +95,7 @@ def build(config: dict[str, Any]) -> nn.Module:
         ParityError: the configuration is one that torchvision refuses.
     """
     try:
-        with torch.device("meta"):
+        with without_initial_values():
             model: nn.Module = vision_transformer.VisionTransformer(**config)
     except (AssertionError, ValueError, RuntimeError, ZeroDivisionError) as error:
         raise ParityError(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -62,6 +63,30 @@ def replaced(model: nn.Module, replacement: Callable[[str, torch.Tensor], torch.
 def without_values(model: nn.Module) -> contextlib.AbstractContextManager[None]:
     """Holds tensors without values in `model` for as long as the context lasts."""
     return replaced(model, lambda _, tensor: tensor.detach().to("meta"))
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves tensors without values alone that somebody fills with random numbers, which takes long for nothing."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__name__", "") in _DRAWING:
+            tensor = args[0] if args else kwargs.get("tensor")
+            if isinstance(tensor, torch.Tensor) and tensor.is_meta:
+                return tensor
+        return function(*args, **kwargs)
+
+
+_DRAWING = {
+    "normal_", "uniform_", "trunc_normal_", "xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_",
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def without_initial_values() -> Iterator[None]:
+    """Lets what is built while the context lasts have names and shapes, and no values."""
+    with torch.device("meta"), _NothingDrawn():
+        yield
 
 
 def hold(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:

@@ -161,24 +161,33 @@ class Ambient:
     @classmethod
     def now(cls) -> Ambient:
         """Returns the state of this moment."""
-        if hasattr(torch, "get_autocast_dtype"):  # since torch 2.4
-            autocast = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
-        else:
-            autocast = torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype()
-        return cls(torch.is_grad_enabled(), torch.get_rng_state(), torch.get_default_dtype(), autocast)
+        return cls(torch.is_grad_enabled(), torch.default_generator.get_state(), torch.get_default_dtype(), _autocast())
 
     def restore(self) -> None:
         """Puts torch into this state."""
-        torch.set_grad_enabled(self.grad)
-        torch.set_rng_state(self.random)
-        torch.set_default_dtype(self.default_dtype)
-        enabled, dtype = self.autocast
-        if hasattr(torch, "set_autocast_dtype"):
-            torch.set_autocast_enabled("cpu", enabled)
-            torch.set_autocast_dtype("cpu", dtype)
-        else:
-            torch.set_autocast_cpu_enabled(enabled)
-            torch.set_autocast_cpu_dtype(dtype)
+        torch.default_generator.set_state(self.random)
+        # most often nothing else has changed, and asking is cheaper than telling
+        if torch.is_grad_enabled() != self.grad:
+            torch.set_grad_enabled(self.grad)
+        if torch.get_default_dtype() != self.default_dtype:
+            torch.set_default_dtype(self.default_dtype)
+        if _autocast() != self.autocast:
+            _set_autocast(*self.autocast)
+
+
+def _autocast() -> tuple[bool, torch.dtype]:
+    if hasattr(torch, "get_autocast_dtype"):  # since torch 2.4
+        return torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+    return torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype()
+
+
+def _set_autocast(enabled: bool, dtype: torch.dtype) -> None:  # noqa: FBT001
+    if hasattr(torch, "set_autocast_dtype"):
+        torch.set_autocast_enabled("cpu", enabled)
+        torch.set_autocast_dtype("cpu", dtype)
+    else:
+        torch.set_autocast_cpu_enabled(enabled)
+        torch.set_autocast_cpu_dtype(dtype)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -223,6 +223,6 @@ def test_no_dropout_keeps_every_value() -> None:
     assert MODES["train"].no_dropout is False
 
 
-def _sizes() -> dict[str, int]:
+def _sizes() -> dict[str, Any]:
     names = {"image_size": "img_size", "hidden_dim": "embed_dim", "mlp_dim": "hidden_dim"}
     return {names.get(key, key): value for key, value in SMALL.items()}

@@ -13,7 +13,14 @@ from vit import PRESETS, ViT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TINY = {"img_size": 32, "patch_size": 16, "embed_dim": 32, "hidden_dim": 48, "num_heads": 4, "num_layers": 2}
+TINY: dict[str, Any] = {
+    "img_size": 32,
+    "patch_size": 16,
+    "embed_dim": 32,
+    "hidden_dim": 48,
+    "num_heads": 4,
+    "num_layers": 2,
+}
 
 
 def test_defaults_are_the_tutorials() -> None:

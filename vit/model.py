@@ -82,6 +82,7 @@ class ViT(nn.Module):
         attention_dropout: dropout probability of the attention weights.
         representation_size: width of an extra Linear and tanh before the head (the paper's pre-training head),
             or None for none.
+        fast: for inference, take the fast path of `vit/fast.py`: the same function, with other bits.
 
     Raises:
         ValueError: the sizes don't fit together.
@@ -101,6 +102,7 @@ class ViT(nn.Module):
         *,
         attention_dropout: float = 0.0,
         representation_size: int | None = None,
+        fast: bool = False,
     ) -> None:
         super().__init__()
         _check_sizes(
@@ -124,6 +126,10 @@ class ViT(nn.Module):
         self.pre_logits = nn.Linear(embed_dim, representation_size) if representation_size else None
         self.head = nn.Linear(representation_size or embed_dim, num_classes)
         self._initialise()
+        if fast:
+            from vit.fast import FastBlocks  # noqa: PLC0415  (which is made of this module's blocks)
+
+            self.attn_layers = FastBlocks(self.attn_layers)
 
     def _initialise(self) -> None:
         """Draws the patch projection and the pre-logits layer anew, and sets the head to zero."""

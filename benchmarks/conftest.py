@@ -1,20 +1,18 @@
-"""Threads, versions and weights of the benchmarks."""
+"""Threads and versions of the benchmarks."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-import torchvision
-
-import parity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from parity.setup import Pair
+PACKAGES = ("torch", "torchvision", "timm", "transformers", "onnxruntime", "openvino")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,14 +23,16 @@ def _pinned_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def versions() -> dict[str, str]:
+    """Returns the version of every package that is timed, if it is installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
-    machine_info["torch"] = torch.__version__
-    machine_info["torchvision"] = torchvision.__version__
-    machine_info["threads"] = torch.get_num_threads()
-    machine_info["torch_build"] = torch.__config__.show()
-
-
-@pytest.fixture(scope="session")
-def b16() -> Pair:
-    """ViT-B/16, ours and torchvision's, with one copy of the weights."""
-    return parity.build_pair("vit:ViT", "vit_b_16", overrides={"dropout": 0.0, "attention_dropout": 0.0})
+    machine_info |= versions() | {"threads": torch.get_num_threads(), "torch_build": torch.__config__.show()}

@@ -1,18 +1,20 @@
-"""The cost of a check without the check: builds both models and runs the forward passes that `parity check` runs.
+"""The cost of a check without the check: builds both models and runs the passes that `parity check` runs.
 
-    python -m benchmarks.floor [NAME [MODULE:CALLABLE]]
+    python -m benchmarks.floor [NAME] [--modes LIST] [--backward] [--candidate MODULE:CALLABLE]
 
-Without a callable the candidate is our own ViT, whose bits are the reference's. Where the bits differ, as another
+Our own ViT, whose bits are the reference's, holds the reference's tensors. Where the bits differ, as another
 implementation's do, a check also runs the reference in float64 beside every other dtype, both models once more in
 float64 with the reference's tensors handed over, and in float64 on the other images.
 
-Nothing is compared and nothing is watched, so this is the floor that the wall time of `parity check` is held against.
+Nothing is compared and nothing is watched, so this is the floor that the cost of `parity check` is held against.
 """
 
 from __future__ import annotations
 
+import argparse
+import copy
 import importlib
-import sys
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -20,28 +22,66 @@ from torchvision.models import get_model
 
 from vit import PRESETS, ViT
 
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 FLOAT32, FLOAT64 = torch.float32, torch.float64
+MODES = ("eval", "eval-no-fastpath", "eval-grad", "train")
 
 
 def main() -> None:
-    name, spec = (*sys.argv[1:], "vit_b_16")[0], (*sys.argv[2:], "")[0]
-    images = torch.randn(3, 3, 224, 224)
-    reference = get_model(name, dropout=0.13, attention_dropout=0.21)
-    if spec:
-        module, _, attribute = spec.partition(":")
-        candidate: nn.Module = getattr(importlib.import_module(module), attribute)()
-    else:
-        candidate = ViT(**PRESETS[name]._asdict(), dropout=0.13, attention_dropout=0.21)
-    has_other_bits = bool(spec)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name", nargs="?", default="vit_b_16")
+    parser.add_argument("--modes", default=",".join(MODES))
+    parser.add_argument("--backward", action="store_true")
+    parser.add_argument("--batch", type=int, default=3)
+    parser.add_argument("--candidate")
+    options = parser.parse_args()
+    images = torch.randn(options.batch, 3, 224, 224)
+    reference = get_model(options.name, dropout=0.13, attention_dropout=0.21)
+    nn.init.normal_(reference.heads.head.weight, std=0.02)
+    candidate = sharing(reference, options.name) if options.candidate is None else named(options.candidate)
+    has_other_bits = options.candidate is not None
     run_once(reference, candidate, images, has_other_bits=has_other_bits)
+    modes = ("eval-grad", "train") if options.backward else options.modes.split(",")
     for model in (reference, candidate):
         for dtype in (FLOAT32, FLOAT64):
-            run_modes(model, images, dtype)
+            run_modes(model, images, dtype, modes)
     if has_other_bits:
-        run_modes(reference, images, FLOAT64)  # the truth beside float32
+        run_modes(reference, images, FLOAT64, modes)  # the truth beside float32
         for model in (reference, candidate):
             with torch.no_grad():
-                model(images.double())  # handed the reference's tensors
+                held_in(model, FLOAT64)(images.double())  # handed the reference's tensors
+    if options.backward:
+        for _ in ("projection", "cross-entropy"):
+            for model in (reference, candidate):
+                for dtype in (FLOAT64, FLOAT32):
+                    run_backward(model, images[: few(model)], dtype)
+
+
+def named(spec: str) -> nn.Module:
+    """Builds what `MODULE:CALLABLE` stands for."""
+    module, _, attribute = spec.partition(":")
+    model: nn.Module = getattr(importlib.import_module(module), attribute)()
+    return model
+
+
+def sharing(reference: nn.Module, name: str) -> nn.Module:
+    """Builds our ViT around torchvision's tensors; but for the first two, both have them in one order."""
+    with torch.device("meta"):
+        model = ViT(**PRESETS[name]._asdict(), dropout=0.13, attention_dropout=0.21)
+    theirs = dict(reference.state_dict())
+    first = [theirs.pop("class_token"), theirs.pop("encoder.pos_embedding")]
+    model.load_state_dict(dict(zip(model.state_dict(), [*first, *theirs.values()], strict=True)), assign=True)
+    return model
+
+
+def held_in(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Returns the model itself in float32, and a copy in float64, which is let go after a pass."""
+    if dtype == FLOAT32:
+        return model
+    tensors = {id(t): nn.Parameter(t.detach().to(dtype)) for t in model.parameters()}
+    return copy.deepcopy(model, tensors)
 
 
 def run_once(reference: nn.Module, candidate: nn.Module, images: torch.Tensor, *, has_other_bits: bool) -> None:
@@ -52,23 +92,38 @@ def run_once(reference: nn.Module, candidate: nn.Module, images: torch.Tensor, *
             model(images)  # in which order are modules called?
             model(images)  # does watching them change the result?
             for dtype in (FLOAT32, FLOAT64) if has_other_bits else (FLOAT32,):
-                model.to(dtype)
+                held = held_in(model, dtype)
                 for count in (1, 2, 3):  # and on other images?
-                    model(images[:count].to(dtype))
+                    held(images[:count].to(dtype))
 
 
-def run_modes(model: nn.Module, images: torch.Tensor, dtype: torch.dtype) -> None:
-    """Runs a model in every mode of a check."""
-    model.to(dtype)
-    batch = images.to(dtype)
+def run_modes(model: nn.Module, images: torch.Tensor, dtype: torch.dtype, modes: Collection[str]) -> None:
+    """Runs a model in the modes of a check."""
+    held, batch = held_in(model, dtype), images.to(dtype)
     with torch.no_grad():
-        model(batch)
-        torch.backends.mha.set_fastpath_enabled(False)
-        model(batch)
-        torch.backends.mha.set_fastpath_enabled(True)
-    model(batch)
-    model.train()(batch)
-    model.eval()
+        if "eval" in modes:
+            held(batch)
+        if "eval-no-fastpath" in modes:
+            torch.backends.mha.set_fastpath_enabled(False)
+            held(batch)
+            torch.backends.mha.set_fastpath_enabled(True)
+    if "eval-grad" in modes:
+        held(batch)
+    if "train" in modes:
+        held.train()(batch)
+        held.eval()
+
+
+def few(model: nn.Module) -> int:
+    """Returns for how many images a check compares gradients: as `parity.backward.few_images` does."""
+    return 1 if 8 * sum(p.numel() for p in model.parameters()) > 4 * 2**30 else 2
+
+
+def run_backward(model: nn.Module, images: torch.Tensor, dtype: torch.dtype) -> None:
+    """Computes all gradients of one loss and lets them go."""
+    held = held_in(model, dtype)
+    held(images.to(dtype).requires_grad_()).square().sum().backward()
+    held.zero_grad(set_to_none=True)
 
 
 if __name__ == "__main__":

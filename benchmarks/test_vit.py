@@ -1,57 +1,132 @@
-"""The scratch ViT beside torchvision's: forward at batch 1 and 8, and one training step, ViT-B/16 at 224 pixels.
+"""The scratch ViT beside torchvision's and others: one group per model, batch and kind of work.
 
-Both models share their weights, and what was timed is checked: ours must have given torchvision's bits.
+A round runs every implementation once, each round begins with another one, and what counts is the ratio within a round,
+so that a machine's moods cancel. What was timed is checked: ours must have given torchvision's bits, and everybody
+else's logits must agree with them as far as float32 does.
 """
 
 from __future__ import annotations
 
-import copy
-from typing import TYPE_CHECKING
+import contextlib
+import importlib.util
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import nn
 
+from benchmarks.implementations import (
+    BASELINE,
+    CANDIDATES,
+    Forward,
+    compiled,
+    deployed,
+    forward_of,
+    models,
+    multiplications,
+)
+from parity.measuring import compare
 from parity.weights import uniform
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_benchmark.fixture import BenchmarkFixture
 
-    from parity.setup import Pair
+# two right implementations differ by some 1e-6 in float32, one in half precision by 1e-3
+AGREES = 1e-4
+CEILING = "matrix multiplications alone"
+COMPILED = ("torchvision", "ours", "timm", "transformers")
 
-IMPLEMENTATIONS = ["reference", "candidate"]
-
-
-def _images(batch: int) -> torch.Tensor:
-    return uniform("images", (batch, 3, 224, 224))
-
-
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=["torchvision", "ours"])
-@pytest.mark.parametrize("batch", [1, 8])
-def test_forward(benchmark: BenchmarkFixture, b16: Pair, batch: int, implementation: str) -> None:
-    benchmark.group = f"forward, batch {batch}"
-    model: nn.Module = getattr(b16, implementation)
-    images = _images(batch)
-    with torch.no_grad():
-        logits = benchmark.pedantic(model, (images,), rounds=10, warmup_rounds=2)  # type: ignore[no-untyped-call]
-        assert torch.equal(logits, b16.reference(images))
+# model, batch, rounds, and whose: the larger the model, the fewer
+EVERYBODY, PEERS, OURS = "everybody", "peers", "ours"
+FORWARD = [
+    ("vit_b_16", 1, 21, EVERYBODY), ("vit_b_16", 8, 11, EVERYBODY), ("vit_b_16", 32, 3, PEERS),
+    ("vit_l_16", 1, 11, PEERS), ("vit_l_16", 8, 5, PEERS),
+    ("vit_h_14", 1, 7, PEERS), ("vit_h_14", 8, 3, OURS),
+]  # fmt: skip
+TRAINING = [("vit_b_16", 8, 7), ("vit_l_16", 8, 3)]
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=["torchvision", "ours"])
-def test_training_step(benchmark: BenchmarkFixture, b16: Pair, implementation: str) -> None:
-    benchmark.group = "training step, batch 8"
-    model = copy.deepcopy(getattr(b16, implementation)).train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    images, labels = _images(8), torch.arange(8)
+def _is_there(*packages: str) -> bool:
+    return all(importlib.util.find_spec(package) for package in packages)
 
-    def step() -> float:
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(images), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return loss.item()
 
-    loss = benchmark.pedantic(step, rounds=5, warmup_rounds=1)  # type: ignore[no-untyped-call]
-    with torch.enable_grad():
-        first = nn.functional.cross_entropy(b16.reference(images), labels).item()
-    assert loss < first, "six steps on the same batch must have lowered the loss"
+def _wanted() -> set[str]:
+    return {name for name in CANDIDATES if name.startswith("ours") or _is_there(name)}
+
+
+def _in_turn(benchmark: BenchmarkFixture, runs: dict[str, Callable[[], object]], rounds: int) -> None:
+    """Times all of `runs` in every round; their seconds go into the benchmark's extra information."""
+    names = list(runs)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    rounds_done = 0
+
+    def one_round() -> None:
+        nonlocal rounds_done
+        start = rounds_done % len(names)
+        for name in names[start:] + names[:start]:
+            began = time.perf_counter()
+            runs[name]()
+            seconds[name].append(time.perf_counter() - began)
+        rounds_done += 1
+
+    benchmark.pedantic(one_round, rounds=rounds, warmup_rounds=1)  # type: ignore[no-untyped-call]
+    benchmark.extra_info |= {"baseline": BASELINE, "seconds": {name: times[1:] for name, times in seconds.items()}}
+
+
+@pytest.mark.parametrize(("name", "batch", "rounds", "whose"), FORWARD, ids=lambda value: f"{value}")
+def test_forward(benchmark: BenchmarkFixture, name: str, batch: int, rounds: int, whose: str) -> None:
+    benchmark.group = f"{name}, forward, batch {batch}"
+    built = models(name, _wanted() if whose != OURS else {"ours", "ours, fast"})
+    size = built[BASELINE].image_size
+    assert isinstance(size, int)
+    images = uniform("images", (batch, 3, size, size))
+    runs: dict[str, Forward] = {key: forward_of(model) for key, model in built.items()}
+    expected = runs[BASELINE](images)
+    assert torch.equal(runs["ours"](images), expected), "the default path must have torchvision's bits"
+    with contextlib.ExitStack() as stack:
+        if whose == EVERYBODY:
+            runs |= {f"{key}, compiled": compiled(built[key]) for key in COMPILED if key in built}
+        if whose == EVERYBODY and _is_there("onnxruntime", "onnxscript", "openvino"):
+            runs |= stack.enter_context(deployed(built[BASELINE], images))
+        for key, run in runs.items():
+            error = compare(expected, run(images)).relative
+            assert error < AGREES, f"{key} is off by {error}"
+        runs[CEILING], operations = multiplications(built[BASELINE], batch)
+        benchmark.extra_info["operations"] = operations
+        _in_turn(benchmark, {key: _on(run, images) for key, run in runs.items()}, rounds)
+    torch.compiler.reset()
+
+
+def _on(run: Forward, images: torch.Tensor) -> Callable[[], object]:
+    return lambda: run(images)
+
+
+@pytest.mark.parametrize(("name", "batch", "rounds"), TRAINING, ids=lambda value: f"{value}")
+def test_training_step(benchmark: BenchmarkFixture, name: str, batch: int, rounds: int) -> None:
+    benchmark.group = f"{name}, training step, batch {batch}"
+    built = models(name, _wanted() - {"ours, fast"}, shared=False)
+    size: Any = built[BASELINE].image_size
+    images, labels = uniform("images", (batch, 3, size, size)), torch.arange(batch)
+    losses: dict[str, list[float]] = {key: [] for key in built}
+
+    def step_of(key: str, model: nn.Module) -> Callable[[], object]:
+        optimizer = torch.optim.SGD(model.train().parameters(), lr=1e-3)
+
+        def step() -> None:
+            optimizer.zero_grad()
+            output = model(images)
+            loss = nn.functional.cross_entropy(getattr(output, "logits", output), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses[key].append(loss.item())
+
+        return step
+
+    _in_turn(benchmark, {key: step_of(key, model) for key, model in built.items()}, rounds)
+    assert losses["ours"] == losses[BASELINE], "the losses of ours must be torchvision's to the bit"
+    assert losses[BASELINE][-1] < losses[BASELINE][0], "the steps on the same batch must have lowered the loss"
+    for key, values in losses.items():
+        assert abs(values[0] / losses[BASELINE][0] - 1) < AGREES, key

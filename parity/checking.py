@@ -32,7 +32,7 @@ from parity.report import Report, Top
 from parity.setup import fitting_batch, ready, set_up, values_for
 from parity.shapes import compare_shapes
 from parity.state import assigned, fingerprint, unregistered
-from parity.tracing import MODES, ambient_kept, call_order
+from parity.tracing import MODES, ambient_kept, call_order, in_mode
 from parity.training import Classroom
 
 if TYPE_CHECKING:
@@ -162,12 +162,15 @@ def _compare(
             state = {name: t.to(wanted.device) for name, t in setup.weights.state_dict(setup.reference).items()}
             stack.enter_context(assigned(setup.reference, state))
             stack.enter_context(assigned(setup.twin, state))
+            # which most passes want, so that most have nothing to switch
+            stack.enter_context(in_mode(setup.reference, setup.twin, train=False))
         images = shown.images.to(wanted.device)
         with _timed(timings, "align"), MODES["eval-grad"].active(setup.reference):
             calls = call_order(setup.reference, images, "reference", inside=True)
             held = {k: t.to(wanted.device) for k, t in values_for(module, found, seed).items()} | found.apply(state)
             before = fingerprint(held)
             module, candidate_calls = ready(module, setup.candidate, held, images, stack)
+            stack.enter_context(in_mode(module, train=False))
             sides = setup.reference, module, found, calls, candidate_calls
             alignment = align(*sides)
         models = Models(setup.reference, module, setup.twin, images, seed)

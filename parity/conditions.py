@@ -89,11 +89,14 @@ def _with_forward(model: nn.Module, forward: Callable[..., Any]) -> Iterator[Non
 def _compiled(model: nn.Module) -> Iterator[None]:
     """Compiles a model's forward pass for as long as the context lasts."""
     torch.compiler.reset()
-    with _with_forward(model, torch.compile(model.forward)):
-        yield
-    torch.compiler.reset()
+    try:
+        with _with_forward(model, torch.compile(model.forward)):
+            yield
+    finally:
+        torch.compiler.reset()
 
 
+PLAIN = Condition("none", "")
 _LAYOUT = "use reshape instead of view"
 CONDITIONS = (
     Condition("inference-mode", "in torch.inference_mode", around=lambda _: torch.inference_mode(),
@@ -147,9 +150,8 @@ def _compare(subject: Subject, condition: Condition, truth: torch.Tensor) -> Bey
     why = why_no_compiler() if is_compiled else _why_not_here(subject, condition)
     if why:
         return Beyond([not_compared(label, why)])
-    without = Condition("none", "")
     try:
-        expected = _under(without if is_compiled else condition, subject, dtype, "reference")
+        expected = _under(PLAIN if is_compiled else condition, subject, dtype, "reference")
     except ParityError as error:
         return Beyond([not_compared(label, f"{error}")])
     try:
@@ -223,7 +225,7 @@ def _logits(
     images: torch.Tensor,
     dtype: str,
     owner: str,
-    condition: Condition = Condition("none", ""),
+    condition: Condition = PLAIN,
 ) -> torch.Tensor:
     """Runs a model bare, in eval mode and under a condition, and returns its logits.
 

@@ -79,23 +79,33 @@ class Mode:
     @contextlib.contextmanager
     def active(self, *models: nn.Module) -> Iterator[None]:
         """Puts torch and `models` into this mode for as long as the context lasts."""
-        training = [(module, module.training) for model in models for module in model.modules()]
         flag = getattr(torch.backends, "mha", None)
         was_enabled = flag.get_fastpath_enabled() if flag else True
         try:
-            for model in models:
-                model.train(self.train)
             if flag:
                 flag.set_fastpath_enabled(self.fastpath)
             masks: Any = DropoutMasks() if self.same_masks else contextlib.nullcontext()
             masks = NoDropout() if self.no_dropout else masks  # type: ignore[no-untyped-call]
             saved: Any = contextlib.nullcontext() if self.backward else _no_saved_tensors()
-            with torch.set_grad_enabled(self.grad), saved, masks:
+            with in_mode(*models, train=self.train), torch.set_grad_enabled(self.grad), saved, masks:
                 yield
         finally:
             if flag:
                 flag.set_fastpath_enabled(was_enabled)
-            for module, was_training in training:
+
+
+@contextlib.contextmanager
+def in_mode(*models: nn.Module, train: bool) -> Iterator[None]:
+    """Puts `models` into train or eval mode for as long as the context lasts."""
+    before = [(module, module.training) for model in models for module in model.modules()]
+    try:
+        for model in models:
+            if any(module.training != train for module in model.modules()):
+                model.train(train)
+        yield
+    finally:
+        for module, was_training in before:
+            if module.training != was_training:
                 module.training = was_training
 
 

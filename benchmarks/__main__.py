@@ -1,0 +1,114 @@
+"""`python -m benchmarks`: measures, and writes docs/performance.md with its picture and its figures.
+
+    python -m benchmarks                       everything, an hour and a half on two cores
+    python -m benchmarks speed cost            these parts again; the others are kept
+    python -m benchmarks draw                  nothing again: table and picture from docs/performance.json
+    python -m benchmarks compare OLD NEW       two such files, of two torch releases or two commits
+
+Parts are speed (ours beside others), cost (a check beside a bare script), growth (with depth and width) and fuzz.
+"""
+
+# ruff: noqa: T201  (printing is what it is for)
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import cost, fuzz, growth
+from benchmarks.conftest import versions
+from benchmarks.performance import compared, draw, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DOCS = Path(__file__).parents[1] / "docs"
+ALL_MODES = "eval,eval-no-fastpath,eval-grad,train"
+
+# name, rounds, modes, whether gradients are compared, whose
+COSTS = [
+    ("vit_b_16", 7, ALL_MODES, False, None),
+    ("vit_b_16", 7, "eval", False, None),
+    ("vit_l_16", 7, "eval", False, None),
+    ("vit_h_14", 7, "eval", False, None),
+    ("vit_b_16", 3, "", True, None),
+    ("vit_h_14", 1, "", True, None),
+    ("vit_b_16", 3, ALL_MODES, False, "tests.peers:timm_vit"),
+]
+
+
+def speed(saved: str | None) -> list[dict[str, Any]]:
+    """Runs the pytest benchmarks, or reads what they have saved, and returns seconds by group and implementation."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(saved or Path(folder) / "benchmarks.json")
+        if saved is None:
+            command = [sys.executable, "-m", "pytest", "benchmarks", "--benchmark-only", f"--benchmark-json={file}"]
+            subprocess.run(command, check=True)  # noqa: S603  (our own)
+        rows = json.loads(file.read_text(encoding="utf-8"))["benchmarks"]
+    return [{"group": row["group"], **row["extra_info"]} for row in rows]
+
+
+def machine() -> dict[str, Any]:
+    """Returns what the figures were measured on."""
+    model = next(
+        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), ""
+    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "processor": model or platform.processor(),
+        "cores": cores,
+        "python": platform.python_version(),
+    } | versions()
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help="speed, cost, growth, fuzz, draw; or compare OLD NEW")
+    parser.add_argument("--speed-json", metavar="FILE", help="what `pytest --benchmark-json` has saved, for speed")
+    options = parser.parse_args()
+    if options.parts[:1] == ["compare"]:
+        old, new = (json.loads(Path(name).read_text(encoding="utf-8")) for name in options.parts[1:])
+        print(compared(old, new))
+        return
+    measures: dict[str, Callable[[], Any]] = {
+        "speed": lambda: speed(options.speed_json),
+        "cost": lambda: [cost.compare(*row[:3], row[4], backward=row[3]) for row in COSTS],
+        "growth": lambda: growth.measure_all(growth.DEPTHS, growth.WIDTHS),
+        "fuzz": lambda: fuzz.measure(20.0),
+    }
+    unknown = set(options.parts) - {*measures, "draw"}
+    if unknown:
+        parser.error(f"unknown part {min(unknown)}; the parts are {', '.join(measures)} and draw")
+    file = DOCS / "performance.json"
+    known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    for part in options.parts or measures:
+        if part in measures:
+            known[part] = measures[part]()
+            known["machine"] = machine()
+            _write(file, json.dumps(known, indent=1) + "\n")
+    _write(DOCS / "performance.md", write(known))
+    draw(known, DOCS / "performance.png")
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    new = path.with_suffix(path.suffix + ".new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
+
+
+if __name__ == "__main__":
+    main()

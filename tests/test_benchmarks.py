@@ -1,0 +1,110 @@
+"""The benchmarks measure what they say: same weights, same passes, and figures that come from what was measured."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torchvision.models import VisionTransformer
+
+import vit
+from benchmarks import cost, floor, fuzz
+from benchmarks.implementations import forward_of, models, multiplications
+from benchmarks.performance import CEILING, compared, draw, ratios, spread, write
+from parity.reference import configuration
+from parity.weights import synthetic, uniform
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SPEED = {
+    "group": "vit_b_16, forward, batch 8",
+    "baseline": "torchvision",
+    "operations": 1.0,
+    "seconds": {"torchvision": [2.0, 4.0, 3.0], "ours": [1.0, 4.0, 2.0], CEILING: [1.0, 2.0, 2.0]},
+}
+COST = {
+    "name": "vit_b_16", "candidate": "ours", "what": "forward, eval", "wall": [1.1, 1.0, 1.3],
+    "processor": [1.0, 1.0, 1.0], "memory": 2e9, "floor_memory": 3e9, "seconds": 9.0,
+}  # fmt: skip
+POINT = {"layers": 2, "width": 320, "seconds": 3.0, "memory": 2e9, "weights": 5e8}
+FIGURES: dict[str, Any] = {
+    "machine": {"processor": "any", "cores": 2},
+    "speed": [SPEED],
+    "cost": [COST],
+    "growth": {"depth": [POINT, POINT | {"layers": 4, "seconds": 6.0}], "width": [POINT]},
+    "fuzz": {"processes": 2, "rates": {"eval mode": 61.4, "all modes": 20.2}},
+}
+
+
+def test_page_has_ratios_with_their_spread() -> None:
+    page = write(FIGURES)
+    assert ratios(SPEED, "ours") == [2.0, 1.0, 1.5]
+    assert "| ours | 1.50 (1.00 to 2.00) | 1.00 |" in page
+    assert "| torchvision | 1.00 (1.00 to 1.00) | 0.50 |" in page
+    assert (
+        "| vit_b_16, ours, forward, eval | 3 | 1.10 (1.00 to 1.30) | 1.00 (1.00 to 1.00) | 2.00 GB | 3.00 GB |" in page
+    )
+    assert "| 4 | 2.00 | 1.50 GB |" in page
+    assert "| eval mode, float64 and float32 | 61 |" in page
+    assert "Measured with processor any, cores 2." in page
+    assert max(map(len, (line for line in page.splitlines() if not line.startswith("|")))) <= 120
+    assert spread([0.5]) == "0.50"
+
+
+def test_two_sets_of_figures_are_compared_by_their_ratios() -> None:
+    newer = SPEED | {"seconds": {"torchvision": [4.0, 4.0, 4.0], "ours": [2.0, 2.0, 2.0], "somebody": [1.0, 1.0, 1.0]}}
+    lines = compared(FIGURES, {"speed": [newer]}).splitlines()
+    assert lines == [
+        "vit_b_16, forward, batch 8, torchvision: 1.00 (1.00 to 1.00) -> 1.00 (1.00 to 1.00), times 1.00",
+        "vit_b_16, forward, batch 8, ours: 1.50 (1.00 to 2.00) -> 2.00 (2.00 to 2.00), times 1.33",
+    ]
+
+
+def test_picture_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    draw(FIGURES, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_implementations_hold_the_same_weights() -> None:
+    built = models("vit_b_16", {"ours", "ours, fast"}, layers=1)
+    images = uniform("images", (2, 3, 224, 224))
+    logits = {name: forward_of(model)(images) for name, model in built.items()}
+    assert torch.equal(logits["ours"], logits["torchvision"])
+    torch.testing.assert_close(logits["ours, fast"], logits["torchvision"])
+    run, operations = multiplications(built["torchvision"], batch=2)
+    assert run(images) is images
+    assert operations == 2 * 2 * 197 * (4 * 768**2 + 2 * 768 * 3072)
+
+
+def test_floor_runs_our_vit_on_torchvisions_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"image_size": 32, "num_layers": 2, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 24, "num_classes": 5}
+    theirs = VisionTransformer(**configuration("vit_b_16", sizes)).eval()
+    theirs.load_state_dict(synthetic(theirs, 0))
+    monkeypatch.setattr(floor, "ViT", lambda **_: vit.ViT(32, 3, 16, 16, 24, 2, 2, num_classes=5))
+    ours = floor.sharing(theirs, "vit_b_16").eval()
+    images = uniform("images", (2, 3, 32, 32))
+    assert torch.equal(ours(images), theirs(images))
+    assert {t.data_ptr() for t in ours.state_dict().values()} == {t.data_ptr() for t in theirs.state_dict().values()}
+    floor.run_once(theirs, ours, images, has_other_bits=True)
+    floor.run_modes(ours, images, torch.float64, floor.MODES)
+    floor.run_backward(ours, images, torch.float64)
+    assert all(parameter.dtype == torch.float32 and parameter.grad is None for parameter in ours.parameters())
+
+
+def test_usage_of_a_process() -> None:
+    used = cost.usage_of([sys.executable, "-c", "x = bytearray(200_000_000); x[::4096] = x[::4096]"])
+    assert used.seconds > 0
+    assert used.processor > 0
+    assert 2e8 < used.memory < 4e8
+    with pytest.raises(SystemExit, match="exited with 3"):
+        cost.usage_of([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_configurations_are_proved_until_the_time_is_over() -> None:
+    done, seconds = fuzz.prove(0, ["eval"], 0.3)
+    assert done >= 1
+    assert seconds >= 0.3

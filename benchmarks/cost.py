@@ -20,7 +20,10 @@ from typing import Any, NamedTuple
 
 
 class Usage(NamedTuple):
-    """What a process has taken: wall and processor time in seconds, and at most how many bytes of memory."""
+    """What a process has taken: wall and processor time in seconds, and at most how many bytes of memory.
+
+    Linux counts the memory of the process that has started it, if that is more; this one has less than any check.
+    """
 
     seconds: float
     processor: float

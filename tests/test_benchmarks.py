@@ -99,7 +99,7 @@ def test_usage_of_a_process() -> None:
     used = cost.usage_of([sys.executable, "-c", "x = bytearray(200_000_000); x[::4096] = x[::4096]"])
     assert used.seconds > 0
     assert used.processor > 0
-    assert 2e8 < used.memory < 4e8
+    assert used.memory > 2e8
     with pytest.raises(SystemExit, match="exited with 3"):
         cost.usage_of([sys.executable, "-c", "raise SystemExit(3)"])
 

@@ -125,11 +125,11 @@ class ViT(nn.Module):
         self.ln = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
         self.pre_logits = nn.Linear(embed_dim, representation_size) if representation_size else None
         self.head = nn.Linear(representation_size or embed_dim, num_classes)
-        self._initialise()
         if fast:
             from vit.fast import FastBlocks  # noqa: PLC0415  (which is made of this module's blocks)
 
             self.attn_layers = FastBlocks(self.attn_layers)
+        self._initialise()
 
     def _initialise(self) -> None:
         """Draws the patch projection and the pre-logits layer anew, and sets the head to zero."""

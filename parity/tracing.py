@@ -222,6 +222,7 @@ class Run:
         owner: who the model is, for messages.
         inside: stop also inside `nn.MultiheadAttention`, at the watched names of `attention.STEPS`; what is handed over
             there cannot be forced.
+        first_token: inside, hand over the first image's first token only, for who wants to know nothing but the order.
     """
 
     def __init__(
@@ -233,6 +234,7 @@ class Run:
         owner: str,
         *,
         inside: bool = False,
+        first_token: bool = False,
     ) -> None:
         self.output: torch.Tensor | None = None
         self._model = model
@@ -241,6 +243,7 @@ class Run:
         self._watched = watched
         self._owner = owner
         self._inside = inside
+        self._first_token = first_token
         self._calls: dict[str, int] = {}
         self._open: list[str] = []
         self._ambient = dataclasses.replace(Ambient.now(), random=torch.Generator().manual_seed(seed).get_state())
@@ -319,7 +322,10 @@ class Run:
     def _opening(self, name: str) -> Callable[..., Any]:
         def hook(module: nn.MultiheadAttention, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if any(f"{name}.{step}" in self._watched for step in STEPS):
-                for step, moment, tensor in opened(module, unique_tensors((args, kwargs))):
+                entering = unique_tensors((args, kwargs))
+                if self._first_token:
+                    entering = [tensor[:1, :1] for tensor in entering]
+                for step, moment, tensor in opened(module, entering):
                     self._tell(f"{name}.{step}", moment, tensor)
 
         return hook
@@ -385,7 +391,7 @@ def call_order(
     names = {name for name, _ in model.named_modules() if name}
     if inside:
         names |= {f"{name}.{step}" for name, module in model.named_modules() for step in STEPS if can_be_opened(module)}
-    run = Run(model, inputs, names, seed=0, owner=owner, inside=inside)
+    run = Run(model, inputs, names, seed=0, owner=owner, inside=inside, first_token=True)
     points = [] if points is None else points
     while (event := run.advance()) is not None:
         points.append(event.point)

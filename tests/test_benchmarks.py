@@ -35,7 +35,7 @@ FIGURES: dict[str, Any] = {
     "speed": [SPEED],
     "cost": [COST],
     "growth": {"depth": [POINT, POINT | {"layers": 4, "seconds": 6.0}], "width": [POINT]},
-    "fuzz": {"processes": 2, "rates": {"eval mode": 61.4, "all modes": 20.2}},
+    "fuzz": {"processes": 2, "rates": {"eval mode": 61.4}, "shares": {"eval mode": {"forward": 0.5}}},
 }
 
 
@@ -48,7 +48,7 @@ def test_page_has_ratios_with_their_spread() -> None:
         "| vit_b_16, ours, forward, eval | 3 | 1.10 (1.00 to 1.30) | 1.00 (1.00 to 1.00) | 2.00 GB | 3.00 GB |" in page
     )
     assert "| 4 | 2.00 | 1.50 GB |" in page
-    assert "| eval mode, float64 and float32 | 61 |" in page
+    assert "| eval mode, float64 and float32 | 61 | forward 50% |" in page
     assert "Measured with processor any, cores 2." in page
     assert max(map(len, (line for line in page.splitlines() if not line.startswith("|")))) <= 120
     assert spread([0.5]) == "0.50"
@@ -105,6 +105,8 @@ def test_usage_of_a_process() -> None:
 
 
 def test_configurations_are_proved_until_the_time_is_over() -> None:
-    done, seconds = fuzz.prove(0, ["eval"], 0.3)
+    done, seconds, steps = fuzz.prove(0, ["eval"], 0.3)
     assert done >= 1
     assert seconds >= 0.3
+    assert {"build", "align", "forward", "doubts"} < steps.keys()
+    assert steps["forward"] < steps["total"] < seconds

@@ -34,9 +34,9 @@ Our ViT beside torchvision's at the patches and heads of H/14, eval mode, both d
 """
 _FUZZ = """
 Drawn by `parity.strategies`, one process of one thread per core (`python -m benchmarks.fuzz`). Their arithmetic takes
-next to no time: a bare pass of both models is 1 ms. What does is Python: building two models, torch's calls of modules,
-and some 120 stops per pass to look at what enters and leaves. *align* runs both once to see in which order modules are
-called, *forward* is the compared passes, and *doubts* runs them bare on other images.
+next to no time. What does is Python: building two models, torch's calls of modules, and some 120 stops per pass to look
+at what enters and leaves. *align* runs both once to see in which order modules are called, *forward* is the compared
+passes, and *doubts* runs them bare on other images.
 """
 _SHOWN = ("vit_b_16, forward, batch 1", "vit_b_16, forward, batch 8", "vit_l_16, forward, batch 8")
 
@@ -163,11 +163,11 @@ def draw(known: dict[str, Any], file: Path) -> None:
         axes.plot(x, [row["seconds"] / points[0]["seconds"] for row in points], "o-", color="#4c72b0")
         axes.set_xlabel("blocks, 1280 wide" if kind == "depth" else "width, 4 blocks")
         axes.set_ylabel("time of a check, relative", color="#4c72b0")
-        axes.set_ylim(0)
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.1)
         other = axes.twinx()
         other.plot(x, [(row["memory"] - row["weights"]) / 1e9 for row in points], "s--", color="#c44e52")
         other.set_ylabel("GB beside the weights", color="#c44e52")
-        other.set_ylim(0)
+        other.set_ylim(0, other.get_ylim()[1] * 1.1)
     figure.savefig(file, dpi=110)
 
 

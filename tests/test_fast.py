@@ -100,13 +100,18 @@ def _assign(model: nn.Module) -> None:
             module.weight = nn.Parameter(module.weight.detach() * 1.5)
 
 
+def _other_memory(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        parameter.data = parameter.data * 1.5
+
+
 def _behind_torchs_back(model: nn.Module) -> None:
     for parameter in model.parameters():
         parameter.data.mul_(1.5)
     model.eval()
 
 
-@pytest.mark.parametrize("change", [_step, _load, _assign, _behind_torchs_back])
+@pytest.mark.parametrize("change", [_step, _load, _assign, _other_memory, _behind_torchs_back])
 def test_changed_weights_are_packed_anew(change: Callable[[nn.Module], None]) -> None:
     plain, fast = _models()
     assert _agree(plain, fast)
@@ -116,6 +121,14 @@ def test_changed_weights_are_packed_anew(change: Callable[[nn.Module], None]) ->
     assert compare(before, fast(IMAGES)).relative > 1e-3
     change(plain)
     assert _agree(plain, fast)
+
+
+def test_weights_that_were_rounded_in_another_dtype_are_packed_anew() -> None:
+    plain, fast = _models()
+    assert _agree(plain, fast)
+    rounded = copy.deepcopy(plain).half().float()
+    assert not _agree(plain, rounded), "rounding must show, or the next line could not fail"
+    assert _agree(rounded, fast.half().float())
 
 
 def test_copies_and_pickles_are_models_of_their_own() -> None:

@@ -16,6 +16,7 @@ In train mode, with autograd, under autocast and in a compiled model a block is 
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -27,15 +28,37 @@ from vit.model import AttentionBlock
 _KERNELS = torch.ops.mkldnn
 
 
+class _Packed(NamedTuple):
+    """A packed weight, and what it was made of.
+
+    Attributes:
+        parameter: the weight.
+        values: the memory that it had, which no other tensor can get as long as this is kept.
+        version: how often torch had seen it written to.
+        packed: its values in the order in which the kernels read them.
+    """
+
+    parameter: torch.Tensor
+    values: torch.Tensor
+    version: int
+    packed: torch.Tensor
+
+    def is_of(self, weight: torch.Tensor) -> bool:
+        """Returns whether `weight` is still what this was made of."""
+        is_same = self.parameter is weight and self.values.data_ptr() == weight.data_ptr()
+        return is_same and self.version == weight._version
+
+
 class PackedLinears:
     """Weights of Linears, packed when they are first used and again when they have changed.
 
-    A change is another tensor, or a write that torch counts (an optimizer's step, `load_state_dict`). A write behind
-    torch's back, through `.data`, is seen after the next call of `train` or `eval` only.
+    A change is another tensor, other memory (`model.half()`, `weight.data = ...`), or a write that torch counts (an
+    optimizer's step, `load_state_dict`). A write behind torch's back, into `weight.data`, is seen after the next call
+    of `train` or `eval` only.
     """
 
     def __init__(self) -> None:
-        self._packed: dict[str, tuple[torch.Tensor, int, torch.Tensor]] = {}
+        self._packed: dict[str, _Packed] = {}
 
     def __deepcopy__(self, _: object) -> PackedLinears:
         return PackedLinears()
@@ -71,10 +94,11 @@ class PackedLinears:
             y = F.linear(x, weight[rows], bias[rows])
             return F.gelu(y) if gelu else y
         known = self._packed.get(name)
-        if known is None or known[0] is not weight or known[1] != weight._version:
-            known = weight, weight._version, _KERNELS._reorder_linear_weight(weight.detach()[rows])
+        if known is None or not known.is_of(weight):
+            values = weight.detach()
+            known = _Packed(weight, values, weight._version, _KERNELS._reorder_linear_weight(values[rows]))
             self._packed[name] = known
-        return _linear(x, known[2], bias[rows], gelu=gelu)
+        return _linear(x, known.packed, bias[rows], gelu=gelu)
 
 
 class FastBlock(AttentionBlock):

@@ -108,12 +108,14 @@ def check(
     path = Path(mapping) if mapping else None
     wanted = _Wanted(path, seed, dtype, device, modes, phases, steps, isinstance(reference, str), progress)
     shown = inputs.make(input, setup.weights, setup.image_size, batch, seed)
+    only_batch = None
     try:
         report = _compare(setup, module, shown, wanted, timings)
     except ParityError:
         only_batch = fitting_batch(module, shown.images)
         if only_batch is None:
             raise
+    if only_batch is not None:  # the error is gone, and what it kept alive
         note = f"the candidate takes batches of {only_batch} only, so such a batch is compared"
         shown = inputs.make("random", setup.weights, setup.image_size, only_batch, seed)
         report = _compare(setup, module, shown, wanted, timings, note)

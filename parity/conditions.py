@@ -24,7 +24,7 @@ from parity.measuring import NOISE_BOUND, NOT_FINITE, SAME_FUNCTION_BOUND, Measu
 from parity.phases import Beyond, PhaseCheck, Row, not_compared
 from parity.resizing import RULES, Crop, Rule
 from parity.state import assigned
-from parity.tracing import MODES, Run, first_that_runs, held_in
+from parity.tracing import MODES, bare_run
 from parity.weights import uniform
 
 if TYPE_CHECKING:
@@ -232,16 +232,12 @@ def _logits(
     Raises:
         ParityError: the model failed.
     """
-    kind = DTYPES[dtype]
     # a block that is widened as it is entered cannot be compiled with what is around it
     first = 1 if condition is COMPILED else 0
-
-    def run(attempt: int) -> torch.Tensor:
-        laid_out = condition.arrange(images.to(kind))
-        with _EVAL.active(model), held_in(model, kind, max(first, attempt)), condition.around(model):
-            return Run(model, laid_out, set(), 0, owner).finish()
-
-    return first_that_runs(run, kind).detach()
+    arrange, around = condition.arrange, condition.around
+    bare = bare_run(model, images, _EVAL, DTYPES[dtype], 0, owner, arrange=arrange, around=around, first=first)
+    assert bare.output is not None
+    return bare.output.detach()
 
 
 def _resolutions(subject: Subject, config: dict[str, Any] | None) -> Beyond:

@@ -222,7 +222,7 @@ def layers(checks: list[Check], alignment: Alignment) -> list[Layer]:
     rows = []
     for module in alignment.order:
         if module in alignment.unaligned:
-            rows.append(_not_compared(module, None, alignment.unaligned[module]))
+            rows.append(layer_not_compared(module, None, alignment.unaligned[module]))
             continue
         free = [(c, p, m) for c in checks if c.free for p, m in _leaves(c.free, module)]
         own = [m.relative for c in checks if c.exact and c.isolated for _, m in _leaves(c.isolated, module)]
@@ -233,7 +233,7 @@ def layers(checks: list[Check], alignment: Alignment) -> list[Layer]:
                 if is_elsewhere
                 else "no check saw it"
             )
-            rows.append(_not_compared(module, candidates[module], why))
+            rows.append(layer_not_compared(module, candidates[module], why))
             continue
         exact = [m.relative for c, _, m in free if c.exact]
         inexact = [(c.free.noise.get(p, 1.0), m.max_ulp) for c, p, m in free if not c.exact and c.free]
@@ -258,7 +258,8 @@ def _leaves(shown: Pass, module: str) -> list[tuple[Point, Measurement]]:
     return [(p, m) for p, m in shown.measured.items() if p.module == module and p.moment == "leave"]
 
 
-def _not_compared(module: str, candidate: str | None, why: str) -> Layer:
+def layer_not_compared(module: str, candidate: str | None, why: str) -> Layer:
+    """Returns the row of a module that nothing was measured at."""
     return Layer(module, candidate, None, None, None, None, None, "not compared", why)
 
 

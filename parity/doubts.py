@@ -11,7 +11,7 @@ from parity import measuring
 from parity.checks import DTYPES
 from parity.diagnosis import Doubts
 from parity.errors import ParityError, listed
-from parity.tracing import MODES, Run, first_tensor, first_that_runs, held_in
+from parity.tracing import MODES, bare_run, first_tensor
 from parity.weights import uniform
 
 if TYPE_CHECKING:
@@ -21,18 +21,6 @@ if TYPE_CHECKING:
     from parity.diagnosis import Check
     from parity.mapping import WeightMap
     from parity.tracing import Mode
-
-
-def _bare_run(model: nn.Module, images: torch.Tensor, mode: Mode, dtype: torch.dtype, seed: int, owner: str) -> Run:
-    """Runs a model to its end with nobody watching."""
-
-    def run(attempt: int) -> Run:
-        with mode.active(model), held_in(model, dtype, attempt):
-            bare = Run(model, images.to(dtype), set(), seed, owner)
-            bare.finish()
-        return bare
-
-    return first_that_runs(run, dtype)
 
 
 def find_doubts(models: Models, checks: list[Check], dtype: str, mapping: WeightMap, *, synthetic: bool) -> Doubts:
@@ -95,9 +83,9 @@ def _faults_on_other_batches(models: Models) -> list[str]:
         images = uniform(f"{models.seed}/other batch {batch}", (batch, 3, size, size)).to(models.images.device)
         for dtype in (torch.float32, torch.float64):  # float64 only if the bits differ in float32
             mode, seed = MODES["eval"], models.seed
-            expected = _bare_run(models.reference, images, mode, dtype, seed, "reference")
+            expected = bare_run(models.reference, images, mode, dtype, seed, "reference")
             try:
-                found = _bare_run(models.candidate, images, mode, dtype, seed, "candidate")
+                found = bare_run(models.candidate, images, mode, dtype, seed, "candidate")
             except ParityError as error:
                 faults.append(f"a batch of {batch} is not possible: {error}")
                 break
@@ -118,7 +106,7 @@ def _unsteady(
     model: nn.Module, owner: str, watched: torch.Tensor, models: Models, mode: Mode, dtype: torch.dtype
 ) -> list[str]:
     """Checks that a bare run, without hooks, has the bits of the watched one."""
-    run = functools.partial(_bare_run, model, models.images, mode, dtype, models.seed, owner)
+    run = functools.partial(bare_run, model, models.images, mode, dtype, models.seed, owner)
     first = run().output
     assert first is not None
     if torch.equal(first, watched) or not measuring.is_finite(watched):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from parity.alignment import align
-from parity.diagnosis import Layer
+from parity.diagnosis import Layer, layer_not_compared
 from parity.measuring import IDENTICAL, Measurement, of_shapes
 from parity.passes import steps
 from parity.state import without_values
@@ -78,4 +78,4 @@ def _layer(reference: str, candidate: str | None, measured: Measurement | None, 
     if measured is not None and measured.problem:
         return Layer(reference, candidate, False, None, None, None, None, "origin", measured.problem)
     why = why or (_NO_VALUES if measured else "no check saw it")
-    return Layer(reference, candidate, None, None, None, None, None, "not compared", why)
+    return layer_not_compared(reference, candidate, why)

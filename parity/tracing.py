@@ -448,6 +448,44 @@ def first_that_runs(run: Callable[[int], T], dtype: torch.dtype) -> T:
     return run(last)
 
 
+def bare_run(
+    model: nn.Module,
+    images: torch.Tensor,
+    mode: Mode,
+    dtype: torch.dtype,
+    seed: int,
+    owner: str,
+    *,
+    arrange: Callable[[torch.Tensor], torch.Tensor] = lambda images: images,
+    around: Callable[[nn.Module], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+    first: int = 0,
+) -> Run:
+    """Runs a model to its end with nobody watching.
+
+    Args:
+        model: held in `dtype` as it runs.
+        images: its argument, in any dtype.
+        mode: to run it in.
+        dtype: to hold model and images in.
+        seed: as in `Run`.
+        owner: as in `Run`.
+        arrange: lays out the images in memory.
+        around: given the model, and entered around the run.
+        first: of the ways of `held_in`, the first to be attempted.
+
+    Raises:
+        ParityError: the model failed.
+    """
+
+    def run(attempt: int) -> Run:
+        with mode.active(model), held_in(model, dtype, max(first, attempt)), around(model):
+            bare = Run(model, arrange(images.to(dtype)), set(), seed, owner)
+            bare.finish()
+        return bare
+
+    return first_that_runs(run, dtype)
+
+
 @contextlib.contextmanager
 def held_in(model: nn.Module, dtype: torch.dtype, attempt: int = 0) -> Iterator[None]:
     """Holds `model` in `dtype` for as long as the context lasts, in one of three ways, each for more models.

@@ -29,7 +29,7 @@ from parity.mapping import split
 from parity.measuring import IDENTICAL, NOISE_BOUND, Measurement, compare
 from parity.phases import Beyond, PhaseCheck, Row, not_compared, worst_of
 from parity.recipes import compare_initialisation, compare_weight_decay, decayed
-from parity.tracing import Mode, Run, blocks_of, first_that_runs, held_in
+from parity.tracing import Mode, bare_run, blocks_of
 from parity.trajectories import RECIPES, TRAJECTORY_BOUND, Course, Learner, follow
 from parity.weights import uniform
 
@@ -193,8 +193,9 @@ def _way_that_agrees(subject: Subject) -> tuple[Mode | None, Measurement, bool]:
     first: Measurement | None = None
     changed = False
     for way in WAYS:
-        ours = _logits(models.reference, way, models.images, models.seed, dtype, "reference")
-        theirs = _logits(models.candidate, way, models.images, models.seed, dtype, "candidate")
+        mode = dataclasses.replace(way, backward=False)
+        ours = bare_run(models.reference, models.images, mode, dtype, models.seed, "reference")
+        theirs = bare_run(models.candidate, models.images, mode, dtype, models.seed, "candidate")
         assert ours.output is not None
         assert theirs.output is not None
         measured = compare(ours.output, theirs.output)
@@ -204,16 +205,6 @@ def _way_that_agrees(subject: Subject) -> tuple[Mode | None, Measurement, bool]:
             return way, measured, changed
     assert first is not None
     return None, first, changed
-
-
-def _logits(model: nn.Module, way: Mode, images: torch.Tensor, seed: int, dtype: torch.dtype, owner: str) -> Run:
-    def run(attempt: int) -> Run:
-        with dataclasses.replace(way, backward=False).active(model), held_in(model, dtype, attempt):
-            bare = Run(model, images.to(dtype), set(), seed, owner)
-            bare.finish()
-            return bare
-
-    return first_that_runs(run, dtype)
 
 
 def _initialisation(subject: Subject, classroom: Classroom) -> Beyond:

@@ -120,6 +120,18 @@ def test_official_weights_at_another_size_are_torchvisions_interpolated(
     assert transforms(Image.new("RGB", (500, 400))).shape == (3, 320, 320)
 
 
+def test_official_weights_in_the_fast_model(cache: Path, published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = published.read_bytes()
+    cache.mkdir(parents=True)
+    (cache / _name(content)).write_bytes(content)
+    monkeypatch.setattr(ENTRY.value, "url", f"http://127.0.0.1:1/{_name(content)}")
+    plain, fast = (vit.load("vit_b_32", fast=fast).model for fast in (False, True))
+    images = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(images), plain(images))
+        assert not torch.equal(fast(images), plain(images)), "the fast path was not taken"
+
+
 def test_filled_cache_needs_no_server(
     cache: Path, published: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

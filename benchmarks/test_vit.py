@@ -27,6 +27,7 @@ from benchmarks.implementations import (
     models,
     multiplications,
 )
+from benchmarks.performance import CEILING
 from parity.measuring import compare
 from parity.weights import uniform
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 # two right implementations differ by some 1e-6 in float32, one in half precision by 1e-3
 AGREES = 1e-4
-CEILING = "matrix multiplications alone"
 COMPILED = ("torchvision", "ours", "timm", "transformers")
 
 # model, batch, rounds, and whose: the larger the model, the fewer

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from parity.plugin import register_profiles, setting
+from parity.reference import configuration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +51,16 @@ SMALL = {
     "image_size": 48, "patch_size": 16, "num_layers": 3, "num_heads": 4, "hidden_dim": 64, "mlp_dim": 96,
     "num_classes": 10,
 }  # fmt: skip
+
+
+def small(name: str) -> dict[str, int]:
+    """Returns settings for patches and heads of a published ViT, with two blocks, heads of eight and ten classes."""
+    config = configuration(name)
+    width = 8 * config["num_heads"]
+    return {
+        "image_size": 3 * config["patch_size"], "num_layers": 2, "hidden_dim": width, "mlp_dim": 2 * width,
+        "num_classes": 10,
+    }  # fmt: skip
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

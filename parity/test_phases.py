@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from parity.reference import configuration
+from parity.conftest import small
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ def test_every_phase_is_identical(
     candidate: str, architecture: Architecture, assert_identical: Callable[..., Report]
 ) -> None:
     """Patches and heads of every architecture, with two blocks and heads of eight; four steps of both optimizers."""
-    overrides = _small(architecture.name)
+    overrides = small(architecture.name)
     report = assert_identical(
         candidate, architecture.name, overrides=overrides, phases=["backward", "training"], steps=4
     )
@@ -35,17 +35,8 @@ def test_every_phase_is_identical(
 
 
 def test_no_condition_changes_anything(candidate: str, reference: str, assert_parity: Callable[..., Report]) -> None:
-    report = assert_parity(candidate, reference, overrides=_small(reference), phases=["conditions"])
+    report = assert_parity(candidate, reference, overrides=small(reference), phases=["conditions"])
     made = {check.name: check.verdict for check in report.checks if check.name.startswith("conditions/")}
     for name in ("inference-mode/float32", "channels-last/float32", "transposed-input/float32", "bfloat16"):
         assert made[f"conditions/{name}"] in ("identical", "equivalent")
     assert not report.causes
-
-
-def _small(name: str) -> dict[str, int]:
-    config = configuration(name)
-    width = 8 * config["num_heads"]
-    return {
-        "image_size": 3 * config["patch_size"], "num_layers": 2, "hidden_dim": width, "mlp_dim": 2 * width,
-        "num_classes": 10,
-    }  # fmt: skip

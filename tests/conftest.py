@@ -8,7 +8,6 @@ import pytest
 
 from examples import train_digits
 from parity.cli import main
-from parity.conftest import ARCHITECTURES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,9 +39,3 @@ def trained_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits")
     assert train_digits.main(["--steps", "500", "--output", str(folder)]) == 0
     return folder
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Runs a test that asks for an `architecture` on all of them."""
-    if "architecture" in metafunc.fixturenames:
-        metafunc.parametrize("architecture", ARCHITECTURES, ids=[choice.name for choice in ARCHITECTURES])

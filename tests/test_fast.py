@@ -13,14 +13,12 @@ from torch import nn
 import vit
 import vit.fast
 from parity import check
+from parity.conftest import small
 from parity.measuring import compare
-from parity.reference import configuration
 from parity.weights import synthetic, uniform
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from parity.conftest import Architecture
 
 SIZES: dict[str, Any] = {
     "img_size": 32, "patch_size": 8, "embed_dim": 48, "hidden_dim": 80, "num_heads": 4, "num_layers": 3,
@@ -43,15 +41,10 @@ def _agree(plain: nn.Module, fast: nn.Module) -> bool:
         return compare(plain(IMAGES), fast(IMAGES)).relative < 1e-5
 
 
-def test_fast_path_is_proved_equivalent(architecture: Architecture) -> None:
+@pytest.mark.parametrize("name", vit.PRESETS)
+def test_fast_path_is_proved_equivalent(name: str) -> None:
     """Patches and heads of every architecture, with two blocks and heads of eight."""
-    config = configuration(architecture.name)
-    width = 8 * config["num_heads"]
-    overrides = {
-        "image_size": 3 * config["patch_size"], "num_layers": 2, "hidden_dim": width, "mlp_dim": 2 * width,
-        "num_classes": 10,
-    }  # fmt: skip
-    report = check("vit:ViT", architecture.name, overrides=overrides, candidate_args={"fast": True})
+    report = check("vit:ViT", name, overrides=small(name), candidate_args={"fast": True})
     assert report.verdict == "equivalent", report
     verdicts = {made.name: made.verdict for made in report.checks}
     assert verdicts["forward/eval/float32"] == verdicts["forward/eval/float64"] == "equivalent"

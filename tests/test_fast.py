@@ -148,3 +148,16 @@ def test_under_autocast_and_in_float64_it_is_the_plain_model() -> None:
         assert compare(plain(IMAGES), fast(IMAGES)).relative < 1e-5
     with torch.no_grad():
         assert compare(plain.double()(IMAGES.double()), fast.double()(IMAGES.double())).relative < 1e-14
+
+
+def test_in_train_mode_it_drops_as_the_plain_model_does() -> None:
+    plain, fast = (vit.ViT(**SIZES, dropout=0.3, attention_dropout=0.2, fast=fast).train() for fast in (False, True))
+    plain.load_state_dict(synthetic(plain, 0))
+    fast.load_state_dict(plain.state_dict())
+    with torch.no_grad():
+        logits = []
+        for model in (plain, fast):
+            torch.manual_seed(0)
+            logits.append(model(IMAGES))
+        assert torch.equal(*logits)
+        assert not torch.equal(logits[0], plain.eval()(IMAGES)), "nothing was dropped"

@@ -13,6 +13,7 @@ from parity.measuring import (
     compare,
     compare_all,
     is_degenerate,
+    is_finite,
     noise_ratio,
     ulp_distance,
 )
@@ -131,3 +132,11 @@ def test_noise_ratio_compares_both_errors_with_the_truth() -> None:
 )
 def test_logits_that_could_not_fail_are_recognised(logits: list[list[float]], why: str | None) -> None:
     assert is_degenerate(torch.tensor(logits)) == why
+
+
+def test_finite_values_whose_sum_is_not_are_finite() -> None:
+    large = torch.full((4,), 3e38)
+    assert not torch.isfinite(large.sum())
+    assert is_finite(large)
+    assert not is_finite(torch.tensor([torch.inf, -torch.inf]))
+    assert not is_finite(torch.tensor([0.0, torch.nan]))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -8,8 +10,22 @@ from torch import nn
 
 from parity.errors import ParityError
 from parity.passes import Follower
-from parity.state import assigned, hold, lacks_values, replaced
-from parity.tracing import MODES, Point, Run, call_order, can_switch_fastpath, cast, first_tensor, unique_tensors
+from parity.state import assigned, hold, lacks_values, replaced, without_initial_values
+from parity.tracing import (
+    MODES,
+    Ambient,
+    Point,
+    Run,
+    ambient_kept,
+    call_order,
+    can_switch_fastpath,
+    cast,
+    first_tensor,
+    unique_tensors,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def _model() -> nn.Sequential:
@@ -329,3 +345,46 @@ class _SelfAttention(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = self.attention(x, x, x, need_weights=False)[0]
         return y
+
+
+def _without_gradients() -> None:
+    torch.set_grad_enabled(False)
+
+
+def _in_float64() -> None:
+    torch.set_default_dtype(torch.float64)
+
+
+def _under_autocast() -> None:
+    dataclasses.replace(Ambient.now(), autocast=(True, torch.bfloat16)).restore()
+
+
+def _with_other_random_numbers() -> None:
+    torch.manual_seed(1)
+
+
+@pytest.mark.parametrize(
+    "change", [_without_gradients, _in_float64, _under_autocast, _with_other_random_numbers], ids=lambda f: f.__name__
+)
+def test_what_somebody_changes_for_everybody_is_put_back(change: Callable[[], None]) -> None:
+    before = Ambient.now()
+    with ambient_kept():
+        change()
+        assert not _is_same(Ambient.now(), before)
+    assert _is_same(Ambient.now(), before)
+
+
+def _is_same(one: Ambient, other: Ambient) -> bool:
+    others = (one.grad, one.default_dtype, one.autocast) == (other.grad, other.default_dtype, other.autocast)
+    return others and torch.equal(one.random, other.random)
+
+
+def test_nothing_is_drawn_for_tensors_without_values_only() -> None:
+    with without_initial_values():
+        linear = nn.Linear(3, 2)
+        real = torch.zeros(3, device="cpu")
+        assert nn.init.normal_(real) is real
+        real_method = torch.zeros(3, device="cpu").uniform_(1, 2)
+    assert linear.weight.is_meta
+    assert real.all()
+    assert real_method.all()

@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torchvision.models import get_model
+from torchvision.models import VisionTransformer, get_model
 
-from vit import PRESETS, ViT
+from vit import ViT
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -38,9 +38,8 @@ def main() -> None:
     parser.add_argument("--candidate")
     options = parser.parse_args()
     images = torch.randn(options.batch, 3, 224, 224)
-    reference = get_model(options.name, dropout=0.13, attention_dropout=0.21)
-    nn.init.normal_(reference.heads.head.weight, std=0.02)
-    candidate = sharing(reference, options.name) if options.candidate is None else named(options.candidate)
+    reference = with_head(get_model(options.name, dropout=0.13, attention_dropout=0.21))
+    candidate = sharing(reference) if options.candidate is None else named(options.candidate)
     has_other_bits = options.candidate is not None
     run_once(reference, candidate, images, has_other_bits=has_other_bits)
     modes = ("eval-grad", "train") if options.backward else options.modes.split(",")
@@ -59,6 +58,23 @@ def main() -> None:
                     run_backward(model, images[: few(model)], dtype)
 
 
+def run(configuration: dict[str, Any], modes: Collection[str]) -> None:
+    """Builds torchvision's ViT and ours and runs the passes of a check in these modes."""
+    reference = with_head(VisionTransformer(**configuration))
+    candidate = sharing(reference)
+    images = torch.randn(3, 3, reference.image_size, reference.image_size)
+    run_once(reference, candidate, images, has_other_bits=False)
+    for model in (reference, candidate):
+        for dtype in (FLOAT32, FLOAT64):
+            run_modes(model, images, dtype, modes)
+
+
+def with_head(reference: VisionTransformer) -> VisionTransformer:
+    """Gives torchvision's fresh ViT a head that is not zero."""
+    nn.init.normal_(reference.heads.head.weight, std=0.02)
+    return reference
+
+
 def named(spec: str) -> nn.Module:
     """Builds what `MODULE:CALLABLE` stands for."""
     module, _, attribute = spec.partition(":")
@@ -66,10 +82,21 @@ def named(spec: str) -> nn.Module:
     return model
 
 
-def sharing(reference: nn.Module, name: str) -> nn.Module:
+def sharing(reference: VisionTransformer) -> nn.Module:
     """Builds our ViT around torchvision's tensors; but for the first two, both have them in one order."""
     with torch.device("meta"):
-        model = ViT(**PRESETS[name]._asdict(), dropout=0.13, attention_dropout=0.21)
+        model = ViT(
+            img_size=reference.image_size,
+            patch_size=reference.patch_size,
+            embed_dim=reference.hidden_dim,
+            hidden_dim=reference.mlp_dim,
+            num_heads=reference.encoder.layers[0].num_heads,
+            num_layers=len(reference.encoder.layers),
+            num_classes=reference.num_classes,
+            dropout=reference.dropout,
+            attention_dropout=reference.attention_dropout,
+            representation_size=reference.representation_size,
+        )
     theirs = dict(reference.state_dict())
     first = [theirs.pop("class_token"), theirs.pop("encoder.pos_embedding")]
     model.load_state_dict(dict(zip(model.state_dict(), [*first, *theirs.values()], strict=True)), assign=True)

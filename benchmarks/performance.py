@@ -35,8 +35,9 @@ Our ViT beside torchvision's at the patches and heads of H/14, eval mode, both d
 _FUZZ = """
 Drawn by `parity.strategies`, one process of one thread per core (`python -m benchmarks.fuzz`). Their arithmetic takes
 next to no time. What does is Python: building two models, torch's calls of modules, and some 120 stops per pass to look
-at what enters and leaves. *align* runs both once to see in which order modules are called, *forward* is the compared
-passes, and *doubts* runs them bare on other images.
+at what enters and leaves. *Bare* is how many a script would go through that builds both and runs the same passes,
+comparing nothing: seven of each model in eval mode, thirteen in all modes. *align* runs both once to see in which order
+modules are called, *forward* is the compared passes, and *doubts* runs them bare on other images.
 """
 _SHOWN = ("vit_b_16, forward, batch 1", "vit_b_16, forward, batch 8", "vit_l_16, forward, batch 8")
 
@@ -131,11 +132,11 @@ def _fuzz(found: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield _FUZZ.strip()
     yield ""
-    yield "| checked in | per second | where the time goes |"
-    yield "| --- | --- | --- |"
+    yield "| checked in | per second | bare | where the time goes |"
+    yield "| --- | --- | --- | --- |"
     for name, rate in found["rates"].items():
         shares = ", ".join(f"{step} {share:.0%}" for step, share in found["shares"][name].items())
-        yield f"| {name}, float64 and float32 | {rate:.0f} | {shares} |"
+        yield f"| {name}, float64 and float32 | {rate:.0f} | {found['bare'][name]:.0f} | {shares} |"
 
 
 def draw(known: dict[str, Any], file: Path) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 
 from parity.attention import PARTS, STEPS, can_be_opened
 from parity.mapping import split
-from parity.tracing import Point
+from parity.tracing import Point, around
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -161,21 +161,18 @@ def _owned(module: nn.Module, order: list[Point], entries: tuple[Entry, ...]) ->
         order: its calls.
         entries: of the map, with the model's tensors on the left.
     """
-    numbers = defaultdict(set)
+    numbers: dict[str, set[int]] = defaultdict(set)
     for number, entry in enumerate(entries):
-        numbers[split(entry.reference)[0]].add(number)
+        for name in around(split(entry.reference)[0]):
+            numbers[name].add(number)
     called = {point.module for point in order}
-    names = list(module.state_dict())
-    return {
-        name: frozenset().union(*(numbers[tensor] for tensor in names if tensor.startswith(f"{name}.")))
-        for name, _ in module.named_modules()
-        if name in called
-    }
+    return {name: frozenset(numbers[name]) for name, _ in module.named_modules() if name in called}
 
 
 def _weightless(module: nn.Module) -> set[str]:
     """Returns the names of the modules that have no tensors at all, mapped or not."""
-    return {name for name, inner in module.named_modules() if not inner.state_dict()}
+    with_tensors = {"", *(name for tensor in module.state_dict() for name in around(tensor))}
+    return {name for name, _ in module.named_modules() if name not in with_tensors}
 
 
 def _by_place(reference: nn.Module, candidate: nn.Module, ours: list[str], theirs: list[str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ exactly once, or its tensor is listed under `[unmapped]`; anything else is refus
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
     Shape = tuple[int, ...]
     Shapes = Mapping[str, Shape]
     Box = tuple[tuple[int, int], ...]
-
-_SHIPPED = Path(__file__).parent / "maps"
 
 IDENTITY = "identity"
 
@@ -281,8 +280,7 @@ def by_name(reference: nn.Module, candidate: nn.Module) -> WeightMap:
         MappingError: neither is a bijection; the message lists what the closest one leaves over.
     """
     shapes = state_shapes(reference), state_shapes(candidate)
-    tables = {"of equal names": Patterns(tuple(Entry(name, name) for name in shapes[0]))}
-    tables |= {file.stem: read(file) for file in sorted(_SHIPPED.glob("*.toml"))}
+    tables = {"of equal names": Patterns(tuple(Entry(name, name) for name in shapes[0]))} | _shipped()
     failures = []
     for source, patterns in tables.items():
         try:
@@ -296,6 +294,11 @@ def by_name(reference: nn.Module, candidate: nn.Module) -> WeightMap:
             return found
     _, closest = max(failures, key=lambda failure: failure[0])
     raise closest
+
+
+@functools.cache
+def _shipped() -> dict[str, Patterns]:
+    return {file.stem: read(file) for file in sorted((Path(__file__).parent / "maps").glob("*.toml"))}
 
 
 def state_shapes(module: nn.Module) -> dict[str, Shape]:
@@ -380,7 +383,7 @@ def inverted(layout: str) -> str:
 
 def split(part: str) -> tuple[str, Box]:
     """Splits `name[a:b, c:d]` into the name and the bounds along each axis; (0, -1) means a whole axis."""
-    match = re.fullmatch(r"(.*?)\[([\d:, ]+)\]", part)
+    match = re.fullmatch(r"(.*?)\[([\d:, ]+)\]", part) if part.endswith("]") else None
     if match is None:
         return part, ()
     bounds = []

@@ -15,9 +15,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import itertools
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import greenlet
 import torch
@@ -37,13 +38,17 @@ Moment = Literal["enter", "leave"]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """A moment of a run: a call of a module, named as in `named_modules()`, is entered or left."""
 
     module: str
     call: int
     moment: Moment
+
+
+def around(name: str) -> Iterator[str]:
+    """Yields the names of the modules around this module or tensor, the outermost first, the model itself left out."""
+    return itertools.accumulate(name.split(".")[:-1], "{}.{}".format)
 
 
 @dataclass(frozen=True)
@@ -99,8 +104,8 @@ def in_mode(*models: nn.Module, train: bool) -> Iterator[None]:
     """Puts `models` into train or eval mode for as long as the context lasts."""
     before = [(module, module.training) for model in models for module in model.modules()]
     try:
-        for model in models:
-            if any(module.training != train for module in model.modules()):
+        if any(was_training != train for _, was_training in before):
+            for model in models:
                 model.train(train)
         yield
     finally:
@@ -185,14 +190,17 @@ class Ambient:
             _set_autocast(*self.autocast)
 
 
+_HAS_AUTOCAST_BY_DEVICE = hasattr(torch, "get_autocast_dtype")  # since torch 2.4
+
+
 def _autocast() -> tuple[bool, torch.dtype]:
-    if hasattr(torch, "get_autocast_dtype"):  # since torch 2.4
+    if _HAS_AUTOCAST_BY_DEVICE:
         return torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
     return torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype()
 
 
 def _set_autocast(enabled: bool, dtype: torch.dtype) -> None:  # noqa: FBT001
-    if hasattr(torch, "set_autocast_dtype"):
+    if _HAS_AUTOCAST_BY_DEVICE:
         torch.set_autocast_enabled("cpu", enabled)
         torch.set_autocast_dtype("cpu", dtype)
     else:
@@ -222,8 +230,10 @@ class Run:
         owner: who the model is, for messages.
         inside: stop also inside `nn.MultiheadAttention`, at the watched names of `attention.STEPS`; what is handed over
             there cannot be forced.
-        first_token: inside, hand over the first image's first token only, for who wants to know nothing but the order.
     """
+
+    # inside an attention, hand over the first image's first token only
+    _first_token = False
 
     def __init__(
         self,
@@ -234,7 +244,6 @@ class Run:
         owner: str,
         *,
         inside: bool = False,
-        first_token: bool = False,
     ) -> None:
         self.output: torch.Tensor | None = None
         self._model = model
@@ -243,7 +252,6 @@ class Run:
         self._watched = watched
         self._owner = owner
         self._inside = inside
-        self._first_token = first_token
         self._calls: dict[str, int] = {}
         self._open: list[str] = []
         self._ambient = dataclasses.replace(Ambient.now(), random=torch.Generator().manual_seed(seed).get_state())
@@ -367,6 +375,20 @@ class Run:
         return None if forced is None else _substituted(values, dict(zip(map(id, tensors), forced, strict=False)))
 
 
+class _Passing(Run):
+    """A run that doesn't stop at the points, but notes them."""
+
+    _first_token = True  # nobody looks at the tensors
+
+    def note_in(self, points: list[Point]) -> None:
+        """Runs to the end and appends every point that is passed to `points`."""
+        self._points = points
+        self.finish()
+
+    def _hand_over(self, name: str, moment: Moment, _: Any) -> None:
+        self._points.append(Point(name, self._calls.get(name, 0), moment))
+
+
 _HINT = "; a model that takes something else than images (B, C, H, W) needs a module around it that makes it of them"
 
 
@@ -391,10 +413,8 @@ def call_order(
     names = {name for name, _ in model.named_modules() if name}
     if inside:
         names |= {f"{name}.{step}" for name, module in model.named_modules() for step in STEPS if can_be_opened(module)}
-    run = Run(model, inputs, names, seed=0, owner=owner, inside=inside, first_token=True)
     points = [] if points is None else points
-    while (event := run.advance()) is not None:
-        points.append(event.point)
+    _Passing(model, inputs, names, seed=0, owner=owner, inside=inside).note_in(points)
     return points
 
 

@@ -73,9 +73,7 @@ def measure(seconds: float) -> dict[str, Any]:
             steps = [step for step in found[0].steps if step != "total"]
             shares[name] = {step: sum(one.steps[step] for one in found) / total for step in steps}
             parts = ", ".join(f"{step} {share:.0%}" for step, share in shares[name].items())
-            print(
-                f"{name}: {rates[name]:.1f} per second, bare {bare[name]:.1f}; {parts}", flush=True
-            )
+            print(f"{name}: {rates[name]:.1f} per second, bare {bare[name]:.1f}; {parts}", flush=True)
     return {"processes": workers, "rates": rates, "bare": bare, "shares": shares}
 
 

@@ -163,9 +163,8 @@ def _compare(
             progress(f"weights {setup.weights.source}", 0, 0)
             state = {name: t.to(wanted.device) for name, t in setup.weights.state_dict(setup.reference).items()}
             stack.enter_context(assigned(setup.reference, state))
-            stack.enter_context(assigned(setup.twin, state))
             # which most passes want, so that most have nothing to switch
-            stack.enter_context(in_mode(setup.reference, setup.twin, train=False))
+            stack.enter_context(in_mode(setup.reference, train=False))
         images = shown.images.to(wanted.device)
         with _timed(timings, "align"), MODES["eval-grad"].active(setup.reference):
             calls = call_order(setup.reference, images, "reference", inside=True)
@@ -175,7 +174,7 @@ def _compare(
             stack.enter_context(in_mode(module, train=False))
             sides = setup.reference, module, found, calls, candidate_calls
             alignment = align(*sides)
-        models = Models(setup.reference, module, setup.twin, images, seed)
+        models = Models(setup.reference, module, images, seed)
 
         plan = [
             (MODES[mode], name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from parity import reference as references
 from parity.errors import ParityError
 from parity.inferring import find as find_map
 from parity.mapping import split
-from parity.state import assigned, hold, lacks_values, without_values
+from parity.state import assigned, hold, lacks_values, sharing_copy, without_values
 from parity.tracing import MODES, Run, ambient_kept, call_order
 from parity.weights import of_module as own_weights
 from parity.weights import resolve as resolve_weights
@@ -33,16 +32,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Setup:
-    """Reference, candidate and weights, agreed on one configuration; `twin` is the reference once more.
+    """Reference, candidate and weights, agreed on one configuration.
 
-    The twin runs in float64 while the reference runs in another dtype. All three get the same storage. `image_size` is
-    height and width of the images that both models take, in pixels.
+    `image_size` is height and width of the images that both models take, in pixels.
     """
 
     name: str
     config: dict[str, Any]
     reference: nn.Module
-    twin: nn.Module
     weights: Weights
     candidate: Candidate
     is_synthetic: bool
@@ -90,7 +87,7 @@ def set_up(
         config |= {rate: 0.0 for rate in references.RATES if rate not in {*overrides, *found.settings}}
         module = references.build(config)
     size = config["image_size"] if config else _image_size(module)
-    return Setup(name, config, module, sharing_copy(module), chosen, found, chosen.source.startswith("synthetic"), size)
+    return Setup(name, config, module, chosen, found, chosen.source.startswith("synthetic"), size)
 
 
 def _image_size(module: nn.Module) -> int:
@@ -108,12 +105,6 @@ def takes(module: nn.Module, images: torch.Tensor) -> bool:
         Run(module, images.to("meta"), set(), 0, "model").finish()
         return True
     return False
-
-
-def sharing_copy(module: nn.Module) -> nn.Module:
-    """Returns a second module of the same structure that holds the very same tensors."""
-    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-    return copy.deepcopy(module, shared)
 
 
 def fitting_batch(module: nn.Module, images: torch.Tensor) -> int | None:

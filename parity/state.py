@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,12 @@ def without_initial_values() -> Iterator[None]:
     """Lets what is built while the context lasts have names and shapes, and no values."""
     with torch.device("meta"), _NothingDrawn():
         yield
+
+
+def sharing_copy(module: nn.Module) -> nn.Module:
+    """Returns a second module of the same structure that holds the very same tensors."""
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    return copy.deepcopy(module, shared)
 
 
 def hold(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:

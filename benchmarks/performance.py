@@ -18,11 +18,11 @@ is given is a ratio, and the spread of single rounds in brackets; the machine is
 """
 _SPEED = """
 All have the same weights and were given the same images; their logits were compared before they were timed. *Times as
-fast* is against torchvision in the same round. *Of the ceiling* is the time of the blocks' matrix multiplications
-alone, with the fastest kernel there is, by the time of the whole model: what is left to gain. The fast path leaves
-out what nobody needs of the last block, so it may come above 1. `vit_pytorch` is another architecture, without biases
-of query, key and value, and cannot hold these weights. `ours, fast` is `vit.ViT(..., fast=True)`, proved `equivalent`
-by `parity check vit:ViT --candidate-arg fast=True`.
+fast* is against torchvision in the same round, and *torchvision, once more* shows how much of that is noise. *Of the
+ceiling* is the time of the blocks' matrix multiplications alone, with the fastest kernel there is, by the time of the
+whole model: what is left to gain. The fast path leaves out what nobody needs of the last block, so it may come above 1.
+`vit_pytorch` is another architecture, without biases of query, key and value, and cannot hold these weights. `ours,
+fast` is `vit.ViT(..., fast=True)`, proved `equivalent` by `parity check vit:ViT --candidate-arg fast=True`.
 """
 _COST = """
 Beside a bare script ([`benchmarks/floor.py`](../benchmarks/floor.py)) that imports torch, builds both models with

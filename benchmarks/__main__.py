@@ -27,7 +27,9 @@ from benchmarks.conftest import versions
 from benchmarks.performance import compared, draw, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
+
+    Row = dict[str, Any]
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -41,15 +43,28 @@ COSTS = [
 ]
 
 
-def speed(saved: str | None) -> list[dict[str, Any]]:
-    """Runs the pytest benchmarks, or reads what they have saved, and returns seconds by group and implementation."""
+def speed(known: list[Row], saved: str | None) -> Iterator[list[Row]]:
+    """Runs the pytest benchmarks, or reads what they have saved: seconds by group and implementation."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(saved or Path(folder) / "benchmarks.json")
         if saved is None:
             command = [sys.executable, "-m", "pytest", "benchmarks", "--benchmark-only", f"--benchmark-json={file}"]
             subprocess.run(command, check=True)  # noqa: S603  (our own)
         rows = json.loads(file.read_text(encoding="utf-8"))["benchmarks"]
-    return [{"group": row["group"], **row["extra_info"]} for row in rows]
+    yield renewed(known, [{"group": row["group"], **row["extra_info"]} for row in rows], "group")
+
+
+def costs(known: list[Row]) -> Iterator[list[Row]]:
+    """Times all of `COSTS`; every one that is done is kept, should a later one fail."""
+    for name, rounds, backward in COSTS:
+        known = renewed(known, [cost.compare(name, rounds, "eval", None, backward=backward)], "name", "what")
+        yield known
+
+
+def renewed(known: list[Row], found: list[Row], *keys: str) -> list[Row]:
+    """Returns the rows that were found, in the place of known ones of the same keys if there are such."""
+    rows = {tuple(row[key] for key in keys): row for row in known}
+    return list((rows | {tuple(row[key] for key in keys): row for row in found}).values())
 
 
 def machine() -> dict[str, Any]:
@@ -82,11 +97,11 @@ def main() -> None:
         old, new = (json.loads(Path(name).read_text(encoding="utf-8")) for name in options.parts[1:])
         print(compared(old, new))
         return
-    measures: dict[str, Callable[[], Any]] = {
-        "speed": lambda: speed(options.speed_json),
-        "cost": lambda: [cost.compare(name, n, "eval", None, backward=backward) for name, n, backward in COSTS],
-        "growth": lambda: growth.measure_all(growth.DEPTHS, growth.WIDTHS),
-        "fuzz": lambda: fuzz.measure(20.0),
+    measures: dict[str, Callable[[Any], Iterable[Any]]] = {
+        "speed": lambda known: speed(known, options.speed_json),
+        "cost": costs,
+        "growth": lambda _: [growth.measure_all(growth.DEPTHS, growth.WIDTHS)],
+        "fuzz": lambda _: [fuzz.measure(20.0)],
     }
     unknown = set(options.parts) - {*measures, "draw"}
     if unknown:
@@ -95,14 +110,9 @@ def main() -> None:
     known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     for part in options.parts or measures:
         if part in measures:
-            found = measures[part]()
-            if part == "speed":  # of a group that was not run again, the old figures stay
-                found = list(
-                    ({row["group"]: row for row in known.get(part, [])} | {r["group"]: r for r in found}).values()
-                )
-            known[part] = found
-            known["machine"] = machine()
-            _write(file, json.dumps(known, indent=1) + "\n")
+            for found in measures[part](known.get(part, [])):
+                known |= {part: found, "machine": machine()}
+                _write(file, json.dumps(known, indent=1) + "\n")
     _write(DOCS / "performance.md", write(known))
     draw(known, DOCS / "performance.png")
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torchvision.models import VisionTransformer
 
+from benchmarks import __main__ as suite
 from benchmarks import cost, floor, fuzz
 from benchmarks.implementations import forward_of, models, multiplications
 from benchmarks.performance import CEILING, compared, draw, ratios, spread, write
@@ -112,3 +113,12 @@ def test_configurations_are_proved_until_the_time_is_over() -> None:
     assert proved.bare > 0
     assert {"build", "align", "forward", "doubts"} < proved.steps.keys()
     assert proved.steps["forward"] < proved.steps["total"] < proved.seconds
+
+
+def test_what_is_measured_again_takes_the_place_of_the_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = [COST | {"wall": [9.0]}, COST | {"what": "backward"}, COST | {"name": "vit_l_16"}]
+    monkeypatch.setattr(suite, "COSTS", [("vit_b_16", 3, False), ("vit_h_14", 1, False)])
+    monkeypatch.setattr(cost, "compare", lambda name, *_, **__: COST | {"name": name})
+    first, second = suite.costs(old)
+    assert first == [COST, *old[1:]]
+    assert second == [*first, COST | {"name": "vit_h_14"}]

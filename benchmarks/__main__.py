@@ -1,6 +1,6 @@
 """`python -m benchmarks`: measures, and writes docs/performance.md with its picture and its figures.
 
-    python -m benchmarks                       everything, more than an hour on two cores
+    python -m benchmarks                       everything, one to two hours on two cores
     python -m benchmarks speed cost            these parts again; the others are kept
     python -m benchmarks draw                  nothing again: table and picture from docs/performance.json
     python -m benchmarks compare OLD NEW       two such files, of two torch releases or two commits

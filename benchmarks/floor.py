@@ -41,11 +41,8 @@ def main() -> None:
     reference = with_head(get_model(options.name, dropout=0.13, attention_dropout=0.21))
     candidate = sharing(reference) if options.candidate is None else named(options.candidate)
     has_other_bits = options.candidate is not None
-    run_once(reference, candidate, images, has_other_bits=has_other_bits)
     modes = ("eval-grad", "train") if options.backward else options.modes.split(",")
-    for model in (reference, candidate):
-        for dtype in (FLOAT32, FLOAT64):
-            run_modes(model, images, dtype, modes)
+    run_forward(reference, candidate, images, modes, has_other_bits=has_other_bits)
     if has_other_bits:
         run_modes(reference, images, FLOAT64, modes)  # the truth beside float32
         for model in (reference, candidate):
@@ -61,12 +58,8 @@ def main() -> None:
 def run(configuration: dict[str, Any], modes: Collection[str]) -> None:
     """Builds torchvision's ViT and ours and runs the passes of a check in these modes."""
     reference = with_head(VisionTransformer(**configuration))
-    candidate = sharing(reference)
     images = torch.randn(3, 3, reference.image_size, reference.image_size)
-    run_once(reference, candidate, images, has_other_bits=False)
-    for model in (reference, candidate):
-        for dtype in (FLOAT32, FLOAT64):
-            run_modes(model, images, dtype, modes)
+    run_forward(reference, sharing(reference), images, modes, has_other_bits=False)
 
 
 def with_head(reference: VisionTransformer) -> VisionTransformer:
@@ -109,6 +102,16 @@ def held_in(model: nn.Module, dtype: torch.dtype) -> nn.Module:
         return model
     tensors = {id(t): nn.Parameter(t.detach().to(dtype)) for t in model.parameters()}
     return copy.deepcopy(model, tensors)
+
+
+def run_forward(
+    reference: nn.Module, candidate: nn.Module, images: torch.Tensor, modes: Collection[str], *, has_other_bits: bool
+) -> None:
+    """Runs both models in both dtypes, and what a check runs once."""
+    run_once(reference, candidate, images, has_other_bits=has_other_bits)
+    for model in (reference, candidate):
+        for dtype in (FLOAT32, FLOAT64):
+            run_modes(model, images, dtype, modes)
 
 
 def run_once(reference: nn.Module, candidate: nn.Module, images: torch.Tensor, *, has_other_bits: bool) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 
 from parity.attention import PARTS, STEPS, can_be_opened
 from parity.mapping import split
-from parity.tracing import Point, around
+from parity.tracing import Point, outer_modules
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -163,7 +163,7 @@ def _owned(module: nn.Module, order: list[Point], entries: tuple[Entry, ...]) ->
     """
     numbers: dict[str, set[int]] = defaultdict(set)
     for number, entry in enumerate(entries):
-        for name in around(split(entry.reference)[0]):
+        for name in outer_modules(split(entry.reference)[0]):
             numbers[name].add(number)
     called = {point.module for point in order}
     return {name: frozenset(numbers[name]) for name, _ in module.named_modules() if name in called}
@@ -171,7 +171,7 @@ def _owned(module: nn.Module, order: list[Point], entries: tuple[Entry, ...]) ->
 
 def _weightless(module: nn.Module) -> set[str]:
     """Returns the names of the modules that have no tensors at all, mapped or not."""
-    with_tensors = {"", *(name for tensor in module.state_dict() for name in around(tensor))}
+    with_tensors = {"", *(name for tensor in module.state_dict() for name in outer_modules(tensor))}
     return {name for name, _ in module.named_modules() if name not in with_tensors}
 
 

@@ -170,14 +170,14 @@ def _run_pass(
 
     def run(attempt: int) -> passes.Pass:
         with contextlib.ExitStack() as stack:
-            twins = [models.twin] if with_truth else []
+            twins = (models.twin,) if with_truth else ()
             stack.enter_context(mode.active(models.reference, models.candidate, *twins))
             stack.enter_context(held_in(models.reference, dtype))
             stack.enter_context(held_in(models.candidate, dtype, attempt))
             truth = None
-            for twin in twins:
-                stack.enter_context(held_in(twin, torch.float64))
-                truth = Run(twin, models.images.double(), watched[0], models.seed, "reference", inside=True)
+            if with_truth:
+                stack.enter_context(held_in(models.twin, torch.float64))
+                truth = Run(models.twin, models.images.double(), watched[0], models.seed, "reference", inside=True)
             return passes.in_step(
                 Run(models.reference, images, watched[0], models.seed, "reference", inside=True),
                 Run(models.candidate, images, watched[1], models.seed, "candidate"),

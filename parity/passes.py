@@ -15,7 +15,7 @@ import torch
 
 from parity.layouts import in_layout_of
 from parity.measuring import Measurement, compare, compare_all, noise_ratio
-from parity.tracing import Event, Point, Run, around
+from parity.tracing import Event, Point, Run, outer_modules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,12 +99,14 @@ class Follower:
 
     def _is_over(self, point: Point) -> bool:
         """Whether the other run has left the module of `point`, or one around it."""
-        return any(point.call <= self._left_by_other.get(name, -1) for name in (point.module, *around(point.module)))
+        return any(
+            point.call <= self._left_by_other.get(name, -1) for name in (point.module, *outer_modules(point.module))
+        )
 
     def _is_missed(self, point: Point) -> bool:
         """Whether this run has left what the other one stands in: not every mode calls what is inside."""
         return point.call <= self._left.get(point.module, -1) or any(
-            self._left.get(name, -1) > self._left_by_other.get(name, -1) for name in around(point.module)
+            self._left.get(name, -1) > self._left_by_other.get(name, -1) for name in outer_modules(point.module)
         )
 
 

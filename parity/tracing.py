@@ -46,7 +46,7 @@ class Point(NamedTuple):
     moment: Moment
 
 
-def around(name: str) -> Iterator[str]:
+def outer_modules(name: str) -> Iterator[str]:
     """Yields the names of the modules around this module or tensor, the outermost first, the model itself left out."""
     return itertools.accumulate(name.split(".")[:-1], "{}.{}".format)
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from torch import nn
 from torchvision.models import VisionTransformer
 
 from benchmarks import __main__ as suite
 from benchmarks import cost, floor, fuzz
 from benchmarks.implementations import forward_of, models, multiplications
 from benchmarks.performance import CEILING, compared, draw, ratios, spread, write
+from parity import check
+from parity.conftest import SMALL
 from parity.reference import configuration
 from parity.weights import synthetic, uniform
+from vit import ViT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,11 +111,37 @@ def test_usage_of_a_process() -> None:
         cost.usage_of([sys.executable, "-c", "raise SystemExit(3)"])
 
 
-def test_configurations_are_proved_until_the_time_is_over() -> None:
+@pytest.mark.parametrize(("what", "passes"), [("eval mode", 7), ("all modes", 13)])
+def test_floor_runs_as_often_as_a_check(what: str, passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[type] = []
+
+    def count(kind: type[nn.Module]) -> None:
+        forward = kind.forward
+
+        def counted(self: nn.Module, images: torch.Tensor) -> torch.Tensor:
+            ran.append(kind)
+            logits: torch.Tensor = forward(self, images)
+            return logits
+
+        monkeypatch.setattr(kind, "forward", counted)
+
+    count(VisionTransformer)
+    count(ViT)
+    assert check("vit:ViT", overrides=SMALL, modes=fuzz.MODES[what]).verdict == "identical"
+    assert Counter(ran) == {VisionTransformer: passes, ViT: passes}
+    ran.clear()
+    floor.run(configuration("vit_b_16", SMALL), fuzz.MODES[what])
+    assert Counter(ran) == {VisionTransformer: passes, ViT: passes}
+
+
+def test_configurations_are_proved_until_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare: list[dict[str, Any]] = []
+    monkeypatch.setattr(floor, "run", lambda configuration, _: bare.append(configuration))
     proved = fuzz.prove(0, ["eval"], 0.3)
     assert proved.done >= 1
+    assert len(bare) == proved.done
     assert proved.seconds + proved.bare >= 0.3
-    assert proved.bare > 0
+    assert proved.bare < proved.seconds
     assert {"build", "align", "forward", "doubts"} < proved.steps.keys()
     assert proved.steps["forward"] < proved.steps["total"] < proved.seconds
 

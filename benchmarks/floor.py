@@ -145,7 +145,7 @@ def run_modes(model: nn.Module, images: torch.Tensor, dtype: torch.dtype, modes:
 
 
 def few(model: nn.Module) -> int:
-    """Returns for how many images a check compares gradients: as `parity.backward.few_images` does."""
+    """Returns for how many images a check compares gradients: as `parity.training.backward.few_images` does."""
     return 1 if 8 * sum(p.numel() for p in model.parameters()) > 4 * 2**30 else 2
 
 

@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 from benchmarks.cost import usage_of
-from parity.reference import build, configuration
+from parity.models.reference import build, configuration
 
 # H/14's width and heads, and others with heads as wide as its
 HEAD = 80

@@ -29,8 +29,8 @@ from benchmarks.implementations import (
     multiplications,
 )
 from benchmarks.performance import CEILING
-from parity.measuring import compare
-from parity.weights import uniform
+from parity.models.weights import uniform
+from parity.tracing.measuring import compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable

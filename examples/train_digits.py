@@ -32,7 +32,7 @@ from torch import nn
 from torchvision.models import VisionTransformer
 
 from parity import ParityError, infer_mapping
-from parity.candidate import resolve
+from parity.models.candidate import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,10 +13,10 @@ from parity.errors import MappingError, ParityError
 
 if TYPE_CHECKING:
     from parity.checking import assert_parity, check
-    from parity.inferring import find as infer_mapping
-    from parity.mapping import WeightMap
-    from parity.report import Report
-    from parity.setup import build_pair
+    from parity.mapping.inferring import find as infer_mapping
+    from parity.mapping.setup import build_pair
+    from parity.models.weight_map import WeightMap
+    from parity.report.report import Report
 
 __all__ = [
     "MappingError",
@@ -30,12 +30,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Report": ("parity.report", "Report"),
-    "WeightMap": ("parity.mapping", "WeightMap"),
+    "Report": ("parity.report.report", "Report"),
+    "WeightMap": ("parity.models.weight_map", "WeightMap"),
     "assert_parity": ("parity.checking", "assert_parity"),
-    "build_pair": ("parity.setup", "build_pair"),
+    "build_pair": ("parity.mapping.setup", "build_pair"),
     "check": ("parity.checking", "check"),
-    "infer_mapping": ("parity.inferring", "find"),
+    "infer_mapping": ("parity.mapping.inferring", "find"),
     "strategies": ("parity.strategies", ""),  # a module, and not in __all__, since it needs hypothesis
 }
 

@@ -15,39 +15,40 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torchvision
 
-from parity import candidate as candidates
-from parity import diagnosis, inputs
-from parity.alignment import align
-from parity.backward import Subject
-from parity.beyond import look_beyond, modes_of, require_known
-from parity.checks import DTYPES, Models, Steps, run_check
-from parity.doubts import find_doubts
+from parity.diagnosis import verdict as diagnosis
+from parity.diagnosis.checks import DTYPES, Models, Steps, run_check
+from parity.diagnosis.doubts import find_doubts
+from parity.diagnosis.shapes import compare_shapes
 from parity.errors import MappingError, ParityError, listed
-from parity.gradients import registration
-from parity.inferring import find as find_map
-from parity.mapping import cut, split
-from parity.naming import Case, explain
-from parity.reference import unverifiable
-from parity.report import Report, Top
-from parity.setup import fitting_batch, ready, set_up, values_for
-from parity.shapes import compare_shapes
-from parity.state import assigned, fingerprint, unregistered
-from parity.tracing import MODES, ambient_kept, call_order, in_mode
-from parity.training import Classroom
+from parity.explanation.naming import Case, explain
+from parity.mapping.inferring import find as find_map
+from parity.mapping.setup import fitting_batch, ready, set_up, values_for
+from parity.models import candidate as candidates
+from parity.models import inputs
+from parity.models.reference import unverifiable
+from parity.models.state import assigned, fingerprint, unregistered
+from parity.models.weight_map import cut, split
+from parity.report.report import Report, Top
+from parity.tracing.alignment import align
+from parity.tracing.run import MODES, ambient_kept, call_order, in_mode
+from parity.training.backward import Subject
+from parity.training.beyond import look_beyond, modes_of, require_known
+from parity.training.gradients import registration
+from parity.training.learning import Classroom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import nn
 
-    from parity.alignment import Alignment
-    from parity.diagnosis import Check, Doubts
-    from parity.explanation import Explanation
+    from parity.diagnosis.verdict import Check, Doubts
+    from parity.explanation.proof import Explanation
     from parity.findings import Cause
-    from parity.inputs import Inputs
-    from parity.mapping import WeightMap
-    from parity.setup import Setup
-    from parity.tracing import Point
+    from parity.mapping.setup import Setup
+    from parity.models.inputs import Inputs
+    from parity.models.weight_map import WeightMap
+    from parity.tracing.alignment import Alignment
+    from parity.tracing.run import Point
 
 
 # looking for a cause may take that long, in seconds of the processor, however quick the comparison was

@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity.candidate import build_without_values
 from parity.checking import check
 from parity.errors import ParityError
-from parity.setup import set_up
-from parity.weights import read_file
+from parity.mapping.setup import set_up
+from parity.models.candidate import build_without_values
+from parity.models.weights import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import torch
 
-    from parity.mapping import WeightMap
-    from parity.report import Report
+    from parity.models.weight_map import WeightMap
+    from parity.report.report import Report
 
 
 @dataclass(frozen=True)

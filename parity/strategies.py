@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from parity.errors import ParityError
-from parity.reference import build, configuration
-from parity.weights import synthetic, uniform
+from parity.models.reference import build, configuration
+from parity.models.weights import synthetic, uniform
 
 try:
     from hypothesis import strategies as st

@@ -52,7 +52,7 @@ def transformers_vit_as_it_comes() -> nn.Module:
 
 
 def timm_small() -> nn.Module:
-    """The same code in the sizes of `parity.conftest.SMALL`."""
+    """The same code in the sizes of `parity.suite.conftest.SMALL`."""
     from timm.models.vision_transformer import VisionTransformer
 
     model: nn.Module = VisionTransformer(
@@ -62,7 +62,7 @@ def timm_small() -> nn.Module:
 
 
 def transformers_small() -> nn.Module:
-    """The same code in the sizes of `parity.conftest.SMALL`."""
+    """The same code in the sizes of `parity.suite.conftest.SMALL`."""
     from transformers import ViTConfig, ViTForImageClassification
 
     config = ViTConfig(

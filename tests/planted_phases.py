@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import vit.model
 
 if TYPE_CHECKING:
-    from parity.resizing import Rule
+    from parity.training.resizing import Rule
 
 _SOURCE = Path(vit.model.__file__).read_text(encoding="utf-8")
 
@@ -341,7 +341,7 @@ def resizing(rule: Rule | None) -> Change:
         x = self.dropout(x + ({apply}).to(x.dtype))
 """,
         ),
-        (_IMPORTS, f"from parity.resizing import Rule\n\nRULE = {rule!r}\n\n{_IMPORTS}"),
+        (_IMPORTS, f"from parity.training.resizing import Rule\n\nRULE = {rule!r}\n\n{_IMPORTS}"),
     )
 
 

@@ -16,9 +16,9 @@ from benchmarks import cost, floor, fuzz
 from benchmarks.implementations import forward_of, models, multiplications
 from benchmarks.performance import CEILING, compared, draw, ratios, spread, write
 from parity import check
-from parity.conftest import SMALL
-from parity.reference import configuration
-from parity.weights import synthetic, uniform
+from parity.models.reference import configuration
+from parity.models.weights import synthetic, uniform
+from parity.suite.conftest import SMALL
 from vit import ViT
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from parity import check, infer_mapping
-from parity.candidate import resolve
-from parity.mapping import expand, read, state_shapes
-from parity.reference import build, configuration
-from parity.weights import synthetic
+from parity.models.candidate import resolve
+from parity.models.reference import build, configuration
+from parity.models.weight_map import expand, read, state_shapes
+from parity.models.weights import synthetic
 from tests.candidates.catalogue import RIGHT, WRONG
 
 if TYPE_CHECKING:
-    from parity.report import Report
+    from parity.report.report import Report
 
 FOLDER = Path(__file__).parent / "candidates"
 

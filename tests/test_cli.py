@@ -14,12 +14,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from torchvision.models import VisionTransformer
 
-from parity.candidate import resolve
 from parity.cli import main
-from parity.conftest import SMALL
-from parity.measuring import compare
-from parity.reference import build, configuration
-from parity.weights import synthetic
+from parity.models.candidate import resolve
+from parity.models.reference import build, configuration
+from parity.models.weights import synthetic
+from parity.suite.conftest import SMALL
+from parity.tracing.measuring import compare
 from tests.conftest import SMALL_OPTIONS
 from tests.corpus.equivalents import variant_of
 

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from parity import check, conditions
-from parity.conftest import SMALL
-from parity.measuring import NOISE_BOUND
-from parity.phases import PhaseCheck
-from parity.resizing import RULES, Rule
+from parity import check
+from parity.diagnosis.phases import PhaseCheck
+from parity.suite.conftest import SMALL
+from parity.tracing.measuring import NOISE_BOUND
+from parity.training import conditions
+from parity.training.resizing import RULES, Rule
 from tests.planted_phases import CONDITIONS, POSITIONS_OF, Change, resizing
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from parity.report import Report
+    from parity.report.report import Report
 
 _TORCHVISIONS = Rule("bicubic", align_corners=True)
 

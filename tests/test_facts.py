@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from parity.facts import facts
-from parity.weights import uniform
+from parity.explanation.facts import facts
+from parity.models.weights import uniform
 
 if TYPE_CHECKING:
     import torch

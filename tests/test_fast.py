@@ -13,9 +13,9 @@ from torch import nn
 import vit
 import vit.fast
 from parity import check
-from parity.conftest import small
-from parity.measuring import compare
-from parity.weights import synthetic, uniform
+from parity.models.weights import synthetic, uniform
+from parity.suite.conftest import small
+from parity.tracing.measuring import compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable

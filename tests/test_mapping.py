@@ -8,11 +8,11 @@ from torch import nn
 
 import vit
 from parity import MappingError, ParityError, WeightMap, infer_mapping
-from parity.alignment import align
-from parity.conftest import SMALL
-from parity.mapping import Entry, Patterns, by_name, expand, read
-from parity.reference import build, configuration
-from parity.tracing import Point, call_order
+from parity.models.reference import build, configuration
+from parity.models.weight_map import Entry, Patterns, by_name, expand, read
+from parity.suite.conftest import SMALL
+from parity.tracing.alignment import align
+from parity.tracing.run import Point, call_order
 
 if TYPE_CHECKING:
     from pathlib import Path

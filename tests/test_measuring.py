@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parity.measuring import (
+from parity.tracing.measuring import (
     NOT_FINITE,
     SAME_FUNCTION_BOUND,
     compare,

@@ -16,8 +16,8 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 import vit
 from parity.errors import ParityError
-from parity.reference import build, configuration
-from parity.weights import official, synthetic
+from parity.models.reference import build, configuration
+from parity.models.weights import official, synthetic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,16 +11,16 @@ from safetensors.torch import load_file
 
 from parity import check
 from parity.cli import main
-from parity.conftest import SMALL
-from parity.phases import PhaseCheck
-from parity.reference import build, configuration
-from parity.weights import synthetic
+from parity.diagnosis.phases import PhaseCheck
+from parity.models.reference import build, configuration
+from parity.models.weights import synthetic
+from parity.suite.conftest import SMALL
 from tests import peers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from parity.report import Report
+    from parity.report.report import Report
 
 # other people's packages warn about their own affairs
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -12,15 +12,15 @@ from torchvision.models import VisionTransformer
 
 import vit
 from parity import build_pair, check
-from parity.conftest import SMALL
-from parity.gradients import Pairs
-from parity.phases import PhaseCheck
-from parity.recipes import INITIALISATION_SIGNIFICANCE, decayed, kolmogorov_smirnov
-from parity.reference import configuration
-from parity.tracing import MODES, Mode, NoDropout
-from parity.trajectories import RECIPES as LEARNING
-from parity.trajectories import TRAJECTORY_BOUND, Course, Learner, Recipe, follow
-from parity.weights import uniform
+from parity.diagnosis.phases import PhaseCheck
+from parity.models.reference import configuration
+from parity.models.weights import uniform
+from parity.suite.conftest import SMALL
+from parity.tracing.run import MODES, Mode, NoDropout
+from parity.training.gradients import Pairs
+from parity.training.recipes import INITIALISATION_SIGNIFICANCE, decayed, kolmogorov_smirnov
+from parity.training.trajectories import RECIPES as LEARNING
+from parity.training.trajectories import TRAJECTORY_BOUND, Course, Learner, Recipe, follow
 from tests.conftest import SMALL_OPTIONS
 from tests.corpus.equivalents import EQUIVALENTS
 from tests.corpus.hosts import HOSTS
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from parity.setup import Pair
-    from parity.trajectories import Track
+    from parity.mapping.setup import Pair
+    from parity.training.trajectories import Track
 
 
 @pytest.mark.parametrize("bug", BACKWARD)

@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from parity.conftest import SMALL
+from parity.suite.conftest import SMALL
 
 pytest_plugins = ["pytester"]
 
@@ -56,7 +56,7 @@ def test_options_are_explained(pytester: pytest.Pytester) -> None:
 
 def test_thorough_profile_is_known_from_anywhere(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess(
-        "--pyargs", "parity.test_fuzz", "--hypothesis-profile=thorough", "--co", "-q"
+        "--pyargs", "parity.suite.test_fuzz", "--hypothesis-profile=thorough", "--co", "-q"
     )
     result.stdout.fnmatch_lines(["*test_any_configuration_is_identical*"])
 
@@ -69,7 +69,7 @@ def test_plugin_imports_nothing_heavy(pytester: pytest.Pytester) -> None:
 def test_suite_runs_on_another_candidate(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(mine="import vit\nclass Mine(vit.ViT):\n    pass\n")
     result = pytester.runpytest_subprocess(
-        "--pyargs", "parity.test_weight_map", "--candidate", "mine.py:Mine", "--reference", "vit_b_16", "-q"
+        "--pyargs", "parity.suite.test_weight_map", "--candidate", "mine.py:Mine", "--reference", "vit_b_16", "-q"
     )
     result.assert_outcomes(passed=8)
 
@@ -199,5 +199,5 @@ def test_run_without_comparisons_has_no_summary(pytester: pytest.Pytester) -> No
 
 def test_suite_runs_under_xdist(pytester: pytest.Pytester) -> None:
     pytest.importorskip("xdist")
-    result = pytester.runpytest_subprocess("--pyargs", "parity.test_weight_map", "--reference=vit_b_16", "-n2")
+    result = pytester.runpytest_subprocess("--pyargs", "parity.suite.test_weight_map", "--reference=vit_b_16", "-n2")
     result.assert_outcomes(passed=8)

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 import vit
 from parity.errors import ParityError
-from parity.measuring import compare
-from parity.resizing import RULES, Rule, recognise, recognise_tables
-from parity.weights import uniform
+from parity.models.weights import uniform
+from parity.tracing.measuring import compare
+from parity.training.resizing import RULES, Rule, recognise, recognise_tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,10 +10,10 @@ from torchvision.models import VisionTransformer
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 import vit
-from parity.measuring import compare
-from parity.reference import configuration
-from parity.resizing import RULES, Rule
-from parity.weights import synthetic, uniform
+from parity.models.reference import configuration
+from parity.models.weights import synthetic, uniform
+from parity.tracing.measuring import compare
+from parity.training.resizing import RULES, Rule
 
 TORCHVISIONS = Rule("bicubic", align_corners=True)
 

@@ -11,14 +11,14 @@ from torch import nn
 
 import vit
 from parity import ParityError, check, infer_mapping
-from parity.candidate import resolve
-from parity.conftest import SMALL
-from parity.reference import build, configuration
-from parity.weights import synthetic
+from parity.models.candidate import resolve
+from parity.models.reference import build, configuration
+from parity.models.weights import synthetic
+from parity.suite.conftest import SMALL
 from tests.candidates.catalogue import RIGHT
 
 if TYPE_CHECKING:
-    from parity.report import Report
+    from parity.report.report import Report
 
 CANDIDATES = Path(__file__).parent / "candidates"
 

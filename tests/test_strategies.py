@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
 import vit.model
-from parity import inputs, strategies
-from parity.reference import build, configuration
-from parity.test_stateful import InStep
-from parity.weights import resolve
+from parity import strategies
+from parity.models import inputs
+from parity.models.reference import build, configuration
+from parity.models.weights import resolve
+from parity.suite.test_stateful import InStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +106,7 @@ def test_failure_shrinks_to_the_smallest_vit_and_says_how_to_see_it_again(
 ) -> None:
     candidate = _plant(pytester.path, *IN_A_CORNER)
     result = pytester.runpytest_subprocess(
-        "--pyargs", "parity.test_fuzz", "-k", "test_any_configuration_is_identical", "--candidate", candidate
+        "--pyargs", "parity.suite.test_fuzz", "-k", "test_any_configuration_is_identical", "--candidate", candidate
     )
     result.assert_outcomes(failed=1, deselected=1)
     (line,) = {line.split("to see it again: ")[1] for line in result.outlines if "to see it again: parity" in line}

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from parity.errors import ParityError
-from parity.passes import Follower
-from parity.state import assigned, hold, lacks_values, replaced, without_initial_values
-from parity.tracing import (
+from parity.models.state import assigned, hold, lacks_values, replaced, without_initial_values
+from parity.tracing.passes import Follower
+from parity.tracing.run import (
     MODES,
     Ambient,
     Point,
@@ -141,7 +141,7 @@ def test_a_tensor_that_enters_three_times_is_one() -> None:
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_mode_is_put_back(mode: object) -> None:
-    from parity.tracing import Mode
+    from parity.tracing.run import Mode
 
     assert isinstance(mode, Mode)
     model = _model()

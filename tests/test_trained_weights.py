@@ -11,9 +11,9 @@ from torch import nn
 
 from examples.train_digits import CONFIG, load_data
 from parity import check
-from parity.reference import build
-from parity.state import assigned
-from parity.weights import synthetic
+from parity.models.reference import build
+from parity.models.state import assigned
+from parity.models.weights import synthetic
 from tests.corpus.cases import cases
 
 if TYPE_CHECKING:

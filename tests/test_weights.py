@@ -9,10 +9,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from parity.conftest import SMALL
 from parity.errors import ParityError
-from parity.reference import build, configuration
-from parity.weights import read_file, resolve, synthetic, uniform
+from parity.models.reference import build, configuration
+from parity.models.weights import read_file, resolve, synthetic, uniform
+from parity.suite.conftest import SMALL
 
 if TYPE_CHECKING:
     from pathlib import Path

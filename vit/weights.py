@@ -42,9 +42,10 @@ def load(name: str, weights: str = "official", **arguments: Any) -> Pretrained:
         ValueError: an unknown name, unknown weights, or weights that cannot be had or don't fit `arguments`.
     """
     # the harness knows torchvision's names and files; the model itself doesn't need it
-    from parity import mapping, reference  # noqa: PLC0415
-    from parity.state import hold  # noqa: PLC0415
-    from parity.weights import resolve  # noqa: PLC0415
+    from parity.models import reference  # noqa: PLC0415
+    from parity.models import weight_map as mapping  # noqa: PLC0415
+    from parity.models.state import hold  # noqa: PLC0415
+    from parity.models.weights import resolve  # noqa: PLC0415
 
     if name not in PRESETS:
         raise ValueError(f"unknown model {name!r}; the presets are {', '.join(PRESETS)}")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from parity.report import Report
+    from parity.report.report import Report
     from tests.corpus.hosts import Host
 
 _IMAGES = 32  # that the usual checks look at

@@ -11,15 +11,15 @@ import torch
 from torch import nn
 from torchvision.models import VisionTransformer
 
-from parity.candidate import resolve
-from parity.mapping import by_name, expand, read, state_shapes
-from parity.reference import CHECKED_DROPOUT, build, configuration
-from parity.weights import synthetic, uniform
+from parity.models.candidate import resolve
+from parity.models.reference import CHECKED_DROPOUT, build, configuration
+from parity.models.weight_map import by_name, expand, read, state_shapes
+from parity.models.weights import synthetic, uniform
 from tests.corpus.hosts import HOSTS
 from tests.corpus.planting import write
 
 if TYPE_CHECKING:
-    from parity.weights import State
+    from parity.models.weights import State
     from tests.corpus.hosts import Host
 
 _Settings = tuple[tuple[str, Any], ...]

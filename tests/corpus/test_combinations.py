@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from parity import check
-from parity.measuring import SAME_FUNCTION_BOUND
+from parity.tracing.measuring import SAME_FUNCTION_BOUND
 from tests.corpus.cases import SIZES
 from tests.corpus.combinations import COUNTS, OF_EACH_COUNT, Combination, combinations
 from tests.corpus.running import built, difference, host_logits, logits

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from parity.measuring import SAME_FUNCTION_BOUND
+from parity.tracing.measuring import SAME_FUNCTION_BOUND
 from tests.corpus.bugs import BUGS, Bug
 from tests.corpus.cases import SIZES, case_of, cases
 from tests.corpus.hosts import HOSTS, Host

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from parity import check
-from parity.measuring import SAME_FUNCTION_BOUND
-from parity.tracing import MODES
+from parity.tracing.measuring import SAME_FUNCTION_BOUND
+from parity.tracing.run import MODES
 from tests.corpus.cases import SIZES
 from tests.corpus.equivalents import EQUIVALENTS, Variant, variant_of, variants
 from tests.corpus.hosts import HOSTS
@@ -15,7 +15,7 @@ from tests.corpus.running import built, difference, host_logits, logits
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from parity.report import Report
+    from parity.report.report import Report
 
 VARIANTS = list(variants())
 SETTINGS = tuple(SIZES.items())

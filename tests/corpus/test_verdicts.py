@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from parity import check
-from parity.measuring import SAME_FUNCTION_BOUND
+from parity.tracing.measuring import SAME_FUNCTION_BOUND
 from tests.corpus.cases import SIZES, case_of, cases
 from tests.corpus.hosts import HOSTS
 from tests.corpus.matrix import HARNESS, MATRIX, harness_says, is_explained
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from parity.report import Report
+    from parity.report.report import Report
     from tests.corpus.cases import Case
 
 # Where a candidate has a dropout inside the attention that the reference has behind it, and something else is wrong in

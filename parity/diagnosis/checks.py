@@ -1,0 +1,190 @@
+"""One check: both models in one mode and dtype, once free and, where they differ, once forced."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from parity.diagnosis.verdict import Check
+from parity.errors import ParityError
+from parity.models.state import sharing_copy
+from parity.tracing import measuring, passes
+from parity.tracing.run import DropoutMasks, Mode, Run, can_switch_fastpath, first_that_runs, held_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from parity.tracing.alignment import Alignment
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+_NOT_IN_FLOAT64 = "the candidate runs in float32 and not in float64"
+
+
+@dataclass(frozen=True)
+class Models:
+    """Everything a pass needs, with weights in place."""
+
+    reference: nn.Module
+    candidate: nn.Module
+    images: torch.Tensor
+    seed: int
+
+    @functools.cached_property
+    def twin(self) -> nn.Module:
+        """The reference once more, with the same tensors, to run in float64 while it runs in another dtype."""
+        return sharing_copy(self.reference)
+
+
+@dataclass
+class Steps:
+    """Counts points and passes the count on."""
+
+    progress: Callable[[str, int, int], None]
+    what: str
+    done: int
+    to_do: int
+
+    def __call__(self) -> None:
+        """Tells that another point is done."""
+        self.done += 1
+        self.progress(self.what, self.done, self.to_do)
+
+
+def run_check(
+    models: Models,
+    alignment: Alignment,
+    mode: Mode,
+    dtype: str,
+    earlier: list[Check],
+    progress: Callable[[], None],
+) -> Check:
+    """Runs both models in `mode` and `dtype` and measures at every aligned point.
+
+    Args:
+        models: with weights in place.
+        alignment: which module is which.
+        mode: how to run them.
+        dtype: one of `DTYPES`; a mode's float64 check comes before the others.
+        earlier: the checks that were made before.
+        progress: called at every point.
+
+    Raises:
+        ParityError: one of the models failed.
+    """
+    name = f"forward/{mode.name}/{dtype}"
+    exact = dtype == "float64"
+    if not mode.fastpath and not can_switch_fastpath():
+        why = f"torch {torch.__version__} has no switch for the native attention kernel"
+        return Check(name, mode, exact, skipped=why)
+    run = functools.partial(_run_pass, models, dtype=DTYPES[dtype], progress=progress)
+    if exact:
+        return _run_exact(models, alignment, Check(name, mode, exact), earlier, run)
+    # what float64 has shown of this mode holds for every dtype
+    same = next(check for check in earlier if check.mode.name == mode.name)
+    if same.skipped and not same.skipped.startswith(_NOT_IN_FLOAT64):
+        return dataclasses.replace(same, name=name, exact=False)
+    compared = alignment.without(same.elsewhere)
+    # the truth is wanted where bits differ, which they hardly do if they are the same in float64
+    is_alike = same.free is not None and same.free.identical
+    free = run(compared, same.mode, with_truth=not is_alike)
+    if is_alike and not free.identical:
+        free = run(compared, same.mode, with_truth=True)
+    return Check(name, same.mode, exact, free, elsewhere=same.elsewhere)
+
+
+def _run_exact(
+    models: Models, alignment: Alignment, check: Check, earlier: list[Check], run: Callable[..., passes.Pass]
+) -> Check:
+    """Makes a float64 check: free, with aligned dropout masks if need be, and forced where bits differ."""
+    mode = check.mode
+    try:
+        free = run(alignment, mode)
+    except ParityError as error:
+        _run_pass(models, alignment, mode, torch.float32, lambda: None)  # is it float64 that it cannot do?
+        return dataclasses.replace(check, skipped=f"{_NOT_IN_FLOAT64}: {error}")
+    if mode.train and not free.measured[passes.OUTPUT].same_function:
+        with_same_masks = dataclasses.replace(mode, same_masks=True)
+        aligned = run(alignment, with_same_masks)
+        if aligned.measured[passes.OUTPUT].relative < free.measured[passes.OUTPUT].relative / 1000:
+            mode, free = with_same_masks, aligned
+        elif _drops_alike_elsewhere(models, mode):
+            why = "both drop at the same rates and as often, but over another layout, so that masks cannot be aligned"
+            return dataclasses.replace(check, skipped=why)
+    elsewhere = _drawn_elsewhere(free, alignment)
+    if elsewhere:
+        alignment = alignment.without(elsewhere)
+        free = run(alignment, mode)
+    check = dataclasses.replace(check, mode=mode, free=free, elsewhere=elsewhere)
+    is_first = not any(other.free for other in earlier)
+    is_off = is_first or not all(m.same_function for m in free.measured.values())
+    if free.identical or not is_off or any(other.dirty for other in earlier):
+        return check
+    return dataclasses.replace(check, forced=run(alignment, mode, forced=True))
+
+
+def _drawn_elsewhere(free: passes.Pass, alignment: Alignment) -> frozenset[str]:
+    """Returns the modules that are off by far although the logits agree, in float64.
+
+    If the logits don't agree, only those that are paired by place alone and whose tensors have other shapes.
+    """
+    if not free.measured[passes.OUTPUT].same_function:
+        return frozenset(p.module for p, m in free.measured.items() if m.problem and p.module in alignment.by_place)
+    return frozenset(
+        point.module for point, m in free.measured.items() if m.problem or m.relative > measuring.ELSEWHERE_BOUND
+    )
+
+
+def _drops_alike_elsewhere(models: Models, mode: Mode) -> bool:
+    """Whether both models draw as many dropout masks of the same sizes and rates, but in other shapes."""
+    drawn = []
+    for model, owner in ((models.reference, "reference"), (models.candidate, "candidate")):
+        with mode.active(model), DropoutMasks() as masks:
+            Run(model, models.images, set(), models.seed, owner).finish()
+        drawn.append(masks.drawn)
+    sizes = [sorted((rate, math.prod(shape)) for rate, shape in masks) for masks in drawn]
+    return sizes[0] == sizes[1] and sorted(drawn[0]) != sorted(drawn[1])
+
+
+def _run_pass(
+    models: Models,
+    alignment: Alignment,
+    mode: Mode,
+    dtype: torch.dtype,
+    progress: Callable[[], None],
+    *,
+    forced: bool = False,
+    with_truth: bool = False,
+) -> passes.Pass:
+    images = models.images.to(dtype)
+    watched = set(alignment.pairs.values()), set(alignment.pairs)
+
+    def run(attempt: int) -> passes.Pass:
+        with contextlib.ExitStack() as stack:
+            twins = (models.twin,) if with_truth else ()
+            stack.enter_context(mode.active(models.reference, models.candidate, *twins))
+            stack.enter_context(held_in(models.reference, dtype))
+            stack.enter_context(held_in(models.candidate, dtype, attempt))
+            truth = None
+            if with_truth:
+                stack.enter_context(held_in(models.twin, torch.float64))
+                truth = Run(models.twin, models.images.double(), watched[0], models.seed, "reference", inside=True)
+            return passes.in_step(
+                Run(models.reference, images, watched[0], models.seed, "reference", inside=True),
+                Run(models.candidate, images, watched[1], models.seed, "candidate"),
+                alignment,
+                truth=truth,
+                forced=forced,
+                progress=progress,
+            )
+
+    return first_that_runs(run, dtype)

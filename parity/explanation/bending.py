@@ -1,0 +1,226 @@
+"""A model written as named operations, each of which can be replaced while it runs.
+
+A *bendable* model asks a `Bend` for every step it takes: `bend.do(place, operation, function, *arguments)`. Without
+changes that is `function(*arguments)`. A change wraps the operation at a place, so several of them add up. At the
+boundaries of modules the model tells the bend which tensor passes (`bend.at`), and goes on with what it is handed back.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from parity.tracing.run import Point
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from parity.tracing.run import Moment
+
+    # called with the operation as it was, and its arguments
+    Variant = Callable[..., Any]
+    Key = tuple[str, str]  # place and operation
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One nameable way to be wrong: what happens at an operation instead of what the reference does.
+
+    Attributes:
+        id: stable name.
+        variants: by operation, what happens instead: called with the original operation and its arguments, and with
+            `value` if the kind has one. Several operations belong to one place.
+        phrase: what the candidate has, `{value}` for the value: "LayerNorm eps {value}".
+        instead: what the reference has in its place.
+        hint: how to mend it, in a line of code or words.
+        start: for a kind with a number that is not known beforehand: numbers from which to look for it.
+        named: names of numbers, such as `1 / sqrt(head width)`, for the phrase.
+        only: regular expression that a place must match.
+        at: the one place where the kind is possible, if some of its operations belong to others.
+        elsewhere: those operations, and the place of each.
+        fit: for a kind with a tensor that is not known beforehand: returns it from the wanted result and the arguments
+            of its operation.
+        is_random: draws random numbers.
+        by_place: the variants take the change's place as a keyword.
+    """
+
+    id: str
+    variants: Mapping[str, Variant]
+    phrase: str
+    instead: str
+    hint: str
+    start: tuple[float, ...] = ()
+    named: Mapping[str, float] = field(default_factory=dict)
+    only: str = ""
+    at: str | None = None
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    fit: Callable[..., torch.Tensor] | None = None
+    is_random: bool = False
+    by_place: bool = False
+
+    @property
+    def has_value(self) -> bool:
+        """Whether the kind has a number or a tensor that must be found."""
+        return bool(self.start) or self.fit is not None
+
+    def fits(self, place: str) -> bool:
+        """Whether the kind is possible at a place."""
+        return re.search(self.only, place) is not None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Tells kinds apart."""
+        return self.id, self.phrase, self.instead
+
+
+@dataclass(frozen=True)
+class Change:
+    """A kind at a place, with its value."""
+
+    kind: Kind
+    place: str
+    value: Any = None
+
+    def __hash__(self) -> int:
+        return hash((self.kind.key, self.place))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Change):
+            return NotImplemented
+        same_value = self.value is other.value or (
+            not isinstance(self.value, torch.Tensor) and bool(self.value == other.value)
+        )
+        return self.kind.key == other.kind.key and self.place == other.place and same_value
+
+    @property
+    def phrase(self) -> str:
+        """What the candidate has, in words."""
+        if not isinstance(self.value, float):
+            return self.kind.phrase
+        name = next((name for name, number in self.kind.named.items() if number == self.value), None)
+        return self.kind.phrase.format(value=name or f"{self.value:.8g}")
+
+    def variant(self, operation: str) -> Variant:
+        """Returns what the change does at one of its operations."""
+        function = self.kind.variants[operation]
+        options = {"place": self.place} if self.kind.by_place else {}
+        if self.kind.has_value:
+            options["value"] = self.value
+        return functools.partial(function, **options) if options else function
+
+
+class Memo:
+    """Results of operations that have been run before with the very same arguments and changes."""
+
+    def __init__(self) -> None:
+        self._results: dict[tuple[Any, ...], tuple[Any, tuple[Any, ...]]] = {}
+        self.may_grow = True
+
+    def call(self, key: tuple[Any, ...], function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        """Returns `function(*arguments)`, or the result it has given before."""
+        full = (*key, *(id(a) if isinstance(a, torch.Tensor) or callable(a) else a for a in arguments))
+        known = self._results.get(full)
+        if known:
+            return known[0]
+        result = function(*arguments)
+        if self.may_grow:
+            self._results[full] = result, arguments  # the arguments stay alive, so that no other gets their address
+        return result
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._results.clear()
+
+
+def unwatched(_: Point, tensor: torch.Tensor) -> torch.Tensor:
+    """Hands on whatever passes."""
+    return tensor
+
+
+class Bend:
+    """How a bendable model is run: which operations are changed, and who sees what passes.
+
+    Args:
+        changes: what is different.
+        watch: called with every point and the tensor there; returns the tensor to go on with.
+        memo: of earlier runs.
+        calls: how often each module was entered and left in earlier stages.
+    """
+
+    def __init__(
+        self,
+        changes: Iterable[Change] = (),
+        watch: Callable[[Point, torch.Tensor], torch.Tensor] = unwatched,
+        memo: Memo | None = None,
+        calls: Mapping[tuple[str, str], int] | None = None,
+    ) -> None:
+        self._changes: dict[Key, list[Change]] = defaultdict(list)
+        for change in changes:
+            for operation in change.kind.variants:
+                self._changes[change.kind.elsewhere.get(operation, change.place), operation].append(change)
+        self.watch = watch
+        self._memo = memo
+        self.calls: Counter[tuple[str, str]] = Counter(calls)
+        self.done: dict[Key, tuple[tuple[Any, ...], Any]] = {}  # arguments and result of each operation, in order
+
+    def do(self, place: str, operation: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Carries out an operation that calls nothing else through this bend."""
+        changes = self._noted(place, operation)
+        run = _wrapped(function, changes, operation)
+        if self._memo is None or any(change.kind.is_random for change in changes):
+            result = run(*arguments)
+        else:
+            key = place, operation, *((c.kind.key, _hashable(c.value)) for c in changes)
+            result = self._memo.call(key, run, arguments)
+        if self._memo is not None:  # a run that nobody searches in keeps nothing
+            self.done[place, operation] = arguments, result
+        return result
+
+    def around(self, place: str, operation: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Carries out an operation that consists of others."""
+        return _wrapped(function, self._noted(place, operation), operation)(*arguments)
+
+    def at(self, module: str, moment: Moment, tensor: torch.Tensor) -> torch.Tensor:
+        """Tells that a tensor enters or leaves a module, and returns the one to go on with."""
+        call = self.calls[module, moment]
+        self.calls[module, moment] += 1
+        # something may stand behind every point
+        result: torch.Tensor = self.do(module, moment, _same, self.watch(Point(module, call, moment), tensor))
+        return result
+
+    def _noted(self, place: str, operation: str) -> list[Change]:
+        self.done[place, operation] = (), None
+        return self._changes.get((place, operation), [])
+
+
+def _same(x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
+def _wrapped(function: Callable[..., Any], changes: list[Change], operation: str) -> Callable[..., Any]:
+    for change in changes:
+        function = _bound(change.variant(operation), function)
+    return function
+
+
+def _bound(variant: Variant, original: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *arguments: variant(original, *arguments)
+
+
+def _hashable(value: Any) -> Any:
+    return id(value) if isinstance(value, torch.Tensor) else value
+
+
+class Bendable(Protocol):
+    """A model that can be bent, cut into stages that follow each other."""
+
+    stages: tuple[str, ...]
+
+    def run(self, stage: str, tensor: torch.Tensor, bend: Bend) -> torch.Tensor:
+        """Runs one stage on what the stage before has returned; the first one takes the images."""
+        ...

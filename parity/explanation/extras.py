@@ -1,0 +1,216 @@
+"""Entries of the catalogue for one candidate alone: operations with tensors that the reference has no counterpart of.
+
+Consecutive operations of that sort are a *chain*: a norm, a scale, a projection, or several of them with activations
+between. Where the candidate uses them tells between which modules of the reference they may stand.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional as F
+
+from parity.explanation.bending import Kind
+from parity.explanation.bent_vit import scaled_and_shifted, standardised
+from parity.explanation.causes import ADDED
+from parity.models.weight_map import rearranged, split
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from parity.mapping.uses import Operation, Uses, View
+    from parity.models.weight_map import WeightMap
+
+    Tensor = torch.Tensor
+
+_BLOCK = re.compile(r"encoder\.layers\.encoder_layer_\d+")
+_WORDS = {"norm": "LayerNorm", "scale": "scale", "matrix": "projection", "attention": "attention"}
+_BETWEEN: dict[str, Callable[[Tensor], Tensor]] = {"": lambda x: x, **ADDED}
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """Operations that follow each other, and the reference's tensors that are used before and after them."""
+
+    operations: tuple[Operation, ...]
+    before: str
+    after: str
+
+    @property
+    def pattern(self) -> str:
+        """Its tensors' names without the block's number, which all blocks' chains of a sort share."""
+        return "; ".join(re.sub(r"\d+", "#", view.name, count=1) for op in self.operations for view in op.views)
+
+
+def extra_kinds(used: Uses, found: WeightMap, held: Mapping[str, Tensor]) -> list[Kind]:
+    """Returns an entry for every way in which a chain of the candidate may stand in the reference.
+
+    Args:
+        used: what the candidate does with its tensors.
+        found: the weight map.
+        held: the candidate's weights.
+    """
+    chains: dict[str, list[_Chain]] = defaultdict(list)
+    for chain in _chains(used, found):
+        chains[chain.pattern].append(chain)
+    kinds = []
+    for members in chains.values():
+        kinds += list(_kinds(members, held, found))
+    tables = [view for view in used.free if view.name in {split(name)[0] for name in found.unmapped_candidate}]
+    return kinds + [kind for view in tables for kind in _table_kinds(view, held)]
+
+
+def _chains(used: Uses, found: WeightMap) -> Iterator[_Chain]:
+    extra = {split(name)[0] for name in found.unmapped_candidate}
+    partner = {split(entry.candidate)[0]: split(entry.reference)[0] for entry in found.entries}
+    chain: list[Operation] = []
+    before = ""
+    for operation in used.operations:
+        mapped = [partner[view.name] for view in operation.views if view.name in partner]
+        if mapped:
+            if chain:
+                yield _Chain(tuple(chain), before, mapped[0])
+            chain, before = [], mapped[0]
+        elif all(view.name in extra for view in operation.views):
+            chain.append(operation)
+    if chain:
+        yield _Chain(tuple(chain), before, "")
+
+
+def _kinds(chains: Sequence[_Chain], held: Mapping[str, Tensor], found: WeightMap) -> Iterator[Kind]:
+    """Yields entries for chains that are alike, one per block or one in all."""
+    by_block = _by_block(chains)
+    words = [_WORDS[op.kind] for op in chains[0].operations]
+    names = " and ".join(re.sub(r"\.(weight|bias)$", "", op.views[0].name) for op in chains[0].operations)
+    names = re.sub(r"\d+", "*", names) if len(chains) > 1 else names
+    has_norm = "LayerNorm" in words
+    start = (1e-5, 1e-6) if has_norm else ()
+    matrices = sum(op.kind == "matrix" for op in chains[0].operations)
+    ids = {"LayerNorm": "extra-norm", "scale": "extra-scale", "projection": "extra-projection"}
+    id_ = ids.get(words[-1] if matrices == 0 else "projection", "extra-operation")
+    pixels = _pixel_order(found)
+    for last in _BETWEEN if matrices else [""]:
+        for between in _BETWEEN if matrices > 1 else [last]:
+            if matrices > 1 and last not in ("", between):
+                continue
+            made = functools.partial(_chained, by_block=by_block, held=held, between=between, last=last)
+            activations = " and ".join(dict.fromkeys(filter(None, (between if matrices > 1 else "", last))))
+            phrase = f"an extra {' and '.join(words)} ({names})" + (f" with {activations}" if activations else "")
+            phrase += ", eps {value}," if has_norm else ""
+            for operation in ("output", "input", "leave", "enter"):
+                yield Kind(id_, {operation: functools.partial(_then, made=made)}, phrase, "none there", "take it away",
+                           start=start,  by_place=True)  # fmt: skip
+            if not matrices and pixels is not None:
+                yield Kind(id_, {"pixels": functools.partial(_on_pixels, made=made, order=pixels)},
+                           phrase, "none there", "take it away", start=start, by_place=True)  # fmt: skip
+            if not matrices:
+                yield Kind(id_, {"query_key": functools.partial(_then, made=made)}, phrase + " of query and key",
+                           "none there", "take it away", start=start, by_place=True)  # fmt: skip
+            if matrices > 1:
+                yield Kind("mlp-width", {"mlp": functools.partial(_in_place_of, made=made)},
+                           f"an MLP of its own ({names}) with {activations or 'no activation'}", "one of its width",
+                           "nn.Linear(dim, mlp_dim)", start=start, by_place=True)  # fmt: skip
+
+
+def _by_block(chains: Sequence[_Chain]) -> dict[str, _Chain]:
+    """Returns which chain belongs to which block of the reference; a single one belongs anywhere."""
+    if len(chains) == 1:
+        return defaultdict(lambda: chains[0])
+    for names in ([chain.before for chain in chains], [chain.after for chain in chains]):
+        blocks = [match[0] if (match := _BLOCK.match(name)) else "" for name in names]
+        if len({*blocks}) == len(chains):
+            break
+    return dict(zip(blocks, chains, strict=True))
+
+
+def _then(original: Callable[..., Tensor], *arguments: Any, made: Callable[..., Tensor], **options: Any) -> Tensor:
+    return made(original(*arguments), **options)
+
+
+def _in_place_of(_: Any, x: Tensor, *, made: Callable[..., Tensor], **options: Any) -> Tensor:
+    return made(x, **options)
+
+
+def _on_pixels(
+    original: Callable[..., Tensor], x: Tensor, size: int, *, made: Callable[..., Tensor], order: Tensor, **options: Any
+) -> Tensor:
+    x = original(x, size)[..., order]  # as the candidate has them
+    return made(x, **options)[..., order.argsort()]
+
+
+def _chained(
+    x: Tensor, *, by_block: Mapping[str, _Chain], held: Mapping[str, Tensor], between: str, last: str, place: str,
+    value: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """Carries out a chain's operations.
+
+    Raises:
+        KeyError: there is none at this place.
+    """
+    match = _BLOCK.match(place)
+    chain = by_block[match[0] if match else ""]
+    left = sum(op.kind == "matrix" for op in chain.operations)
+    for operation in chain.operations:
+        if operation.kind == "matrix":
+            projection = operation.projections[0]
+            rows = projection.matrix.rows
+            weight = _value(projection.matrix.view, held, x).movedim(rows, tuple(range(len(rows))))
+            bias = None if projection.bias is None else _value(projection.bias, held, x).flatten()
+            left -= 1
+            x = _BETWEEN[between if left else last](F.linear(x, weight.flatten(1), bias))
+        else:
+            scale, shift = (None if view is None else _value(view, held, x).flatten() for view in operation.vectors)
+            if operation.kind == "norm":
+                x = standardised(x, value)
+            x = scaled_and_shifted(x, scale, shift)
+    return x
+
+
+def _value(view: View, held: Mapping[str, Tensor], like: Tensor) -> Tensor:
+    tensor = held[view.name].detach().to(like)
+    for item in view.item:
+        tensor = tensor[item]
+    return tensor
+
+
+def _pixel_order(found: WeightMap) -> Tensor | None:
+    """Returns for each pixel of a patch, as the candidate has them, its place in (c p q)."""
+    entry = next((e for e in found.entries if e.reference == "conv_proj.weight"), None)
+    if entry is None or "," not in entry.layout:
+        return None
+    sizes = dict(size.strip().split("=") for size in entry.layout.split(",")[1:])
+    shape = [1, *(int(sizes[letter]) for letter in "cpq" if letter in sizes)]
+    if len(shape) != 4:
+        return None
+    numbers = torch.arange(torch.Size(shape).numel()).reshape(shape)
+    return rearranged(numbers, entry.layout).flatten()
+
+
+def _table_kinds(view: View, held: Mapping[str, Tensor]) -> Iterator[Kind]:
+    """Yields entries for a table or token of the candidate's own that takes the place of the reference's."""
+
+    def rows(x: Tensor) -> Tensor:
+        return _value(view, held, x).reshape(1, -1, x.shape[-1])
+
+    def added(_: Any, x: Tensor, __: Any) -> Tensor:
+        return x + rows(x)
+
+    def added_to_patches(_: Any, x: Tensor, __: Any) -> Tensor:
+        return torch.cat([x[:, :1], x[:, 1:] + rows(x)], 1)
+
+    def put_first(_: Any, x: Tensor, __: Any) -> Tensor:
+        return torch.cat([rows(x).transpose(0, 1).expand(len(x), -1, -1), x], 1)
+
+    learned = "nn.Parameter(torch.zeros(1, N + 1, dim))"
+    yield Kind("position-fixed", {"add": added}, f"the table {view.name} for positions", "a learned one", learned)
+    yield Kind(
+        "position-fixed", {"add": added_to_patches}, f"the table {view.name} for the patches' positions", "a learned "
+        "one for all tokens", learned,
+    )  # fmt: skip
+    yield Kind("class-token-shape", {"place": put_first}, f"a class token of its own ({view.name})",
+               "one of shape (1, 1, D)", "nn.Parameter(torch.zeros(1, 1, dim))")  # fmt: skip

@@ -1,0 +1,71 @@
+"""What passes the aligned points of a candidate's run, kept for as long as somebody may ask for it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from parity.tracing.alignment import Alignment
+    from parity.tracing.run import Point, Run
+
+_BLOCK = re.compile(r"(.*?\.\D*\d+)(\.|$)")
+
+
+class Observations:
+    """The tensors of one run of a candidate, by point of the reference, block by block.
+
+    The run goes on only as far as is asked for, and what lies more than one block back is let go, so that memory
+    doesn't grow with depth.
+
+    Args:
+        run: of the candidate, watching its aligned modules, where nothing has been asked for yet.
+        alignment: which module is which.
+        once: no module is called twice, so that a block that has been left isn't entered again.
+    """
+
+    def __init__(self, run: Run, alignment: Alignment, *, once: bool) -> None:
+        self.alignment = alignment
+        self._once = once
+        self._blocks: list[str] = []  # in the order in which the candidate enters them
+        self._run = run
+        self._tensors: dict[Point, torch.Tensor] = {}
+        self._block: dict[Point, int] = {}
+        self._is_over = False
+
+    def at(self, point: Point) -> torch.Tensor | None:
+        """Returns the tensor that passed a point of the reference, in the candidate's layout, or None."""
+        return self._tensors.get(point)
+
+    def reach(self, blocks: int) -> None:
+        """Goes on until more than `blocks` blocks have been entered and left, and lets go of what lies far back."""
+        if not self._once:
+            self.output()
+            return
+        while not self._is_over and len(self._blocks) <= blocks + 1:
+            self._advance()
+        for point in [point for point, block in self._block.items() if 0 < block < blocks - 1]:
+            del self._tensors[point], self._block[point]
+
+    def output(self) -> torch.Tensor:
+        """Runs to the end and returns the candidate's output."""
+        while not self._is_over:
+            self._advance()
+        assert self._run.output is not None
+        return self._run.output.detach()
+
+    def _advance(self) -> None:
+        event = self._run.advance()
+        if event is None:
+            self._is_over = True
+            return
+        point = self.alignment.to_reference(event.point)
+        match = _BLOCK.match(point.module)
+        if match and self._blocks[-1:] != [match[1]]:
+            self._blocks.append(match[1])
+        if event.tensors:
+            # what the candidate does to its tensors later must not show
+            self._tensors[point] = event.tensors[0].detach().clone()
+            self._block[point] = len(self._blocks)

@@ -1,0 +1,356 @@
+"""Finding the weight map between two models that nobody has written one for.
+
+What the shapes, the operations and their order leave open is decided by running: both models go in step, in float64 and
+with synthetic weights, up to the end of the first block, once for every map that is possible. The right one agrees, and
+that no other does is the proof that it is the only one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import itertools
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from parity.errors import MappingError, ParityError, listed
+from parity.mapping import matching, uses
+from parity.models.reference import configuration_of
+from parity.models.state import assigned, lacks_values, without_values
+from parity.models.weight_map import (
+    WeightMap,
+    by_name,
+    expand,
+    read,
+    require_bijection,
+    require_separate,
+    split,
+    state_shapes,
+)
+from parity.models.weights import synthetic, uniform
+from parity.tracing.alignment import align
+from parity.tracing.measuring import compare
+from parity.tracing.passes import OUTPUT, steps
+from parity.tracing.run import MODES, Point, Run, ambient_kept, first_that_runs, held_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from parity.mapping.matching import Matches, Way
+    from parity.mapping.uses import Uses
+    from parity.models.weight_map import Shapes
+    from parity.tracing.alignment import Alignment
+
+PROVED, CLOSEST, BY_NAME, AMBIGUOUS = "unique by proof", "the closest by far", "by name only", "ambiguous"
+
+_BREAKS = "weights loaded by these names would break the model"
+
+# Errors of a block's few dozen points, summed: rounding makes some 1e-14, a wrong map 0.1 to 1 and more.
+_AGREES = 1e-9
+
+# How many times closer than every other map one must be to be told apart from them where none agrees.
+_CLEARLY = 5.0
+
+# What an error counts at most, shapes that cannot be compared included.
+_MOST = 10.0
+
+
+@ambient_kept()
+def find(
+    reference: nn.Module,
+    candidate: nn.Module,
+    path: Path | None = None,
+    *,
+    images: torch.Tensor | None = None,
+    build: Callable[[], nn.Module] | None = None,
+) -> WeightMap:
+    """Finds the weight map between two modules.
+
+    Neither module is changed; both are run, on weights of their own making.
+
+    Args:
+        reference: the model taken as right.
+        candidate: the model under test, on any device.
+        path: a written map to use. Without it equal names are tried, then the maps that are shipped, then the map is
+            inferred from what both models do with their tensors.
+        images: two images or more (B, C, H, W) that both take; by default random ones of the reference's size.
+        build: builds the candidate anew, with values in its buffers, should it have none.
+
+    Returns:
+        The map. Tensors without a counterpart are listed in it, with what it means that they have none.
+
+    Raises:
+        ParityError: the file cannot be read, or a model cannot be run.
+        MappingError: a written map is no bijection, or no attention of the one corresponds to one of the other.
+    """
+    if path is not None:
+        written = expand(read(path), state_shapes(reference), state_shapes(candidate), str(path))
+        require_separate(written, reference, candidate)
+        return written
+    try:
+        return by_name(reference, candidate)
+    except MappingError as error:
+        unnamed = error.with_traceback(None)  # a traceback keeps every caller's tensors alive
+    images = _default_images(reference) if images is None else images
+    try:
+        try:
+            return _infer(reference, candidate, images[:2], build)
+        except ParityError as error:
+            if len(images) <= 2 or isinstance(error, MappingError):
+                raise
+            return _infer(reference, candidate, images, build)  # a hard-wired batch
+    except MappingError:
+        if isinstance(candidate, type(reference)):  # the same code: what the names leave over says more
+            raise unnamed from None
+        raise
+
+
+def _default_images(reference: nn.Module) -> torch.Tensor:
+    return uniform("images to map by", (2, 3, *[configuration_of(reference).get("image_size", 224)] * 2))
+
+
+def _infer(
+    reference: nn.Module, candidate: nn.Module, images: torch.Tensor, build: Callable[[], nn.Module] | None
+) -> WeightMap:
+    _, ours = _traced(reference, images, "reference", None)
+    module, theirs = _traced(candidate, images, "candidate", build)
+    matches = matching.match(ours, theirs, {name for name, _ in module.named_buffers()})
+    if not matches.choices.get(matching.ATTENTION):
+        raise MappingError(
+            "no projections to query, key and value that correspond to the reference's were found in the candidate; "
+            f"it uses {listed([str(view) for op in theirs.operations for view in op.views])}; "
+            "write a map and give it with --mapping FILE",
+            state_shapes(reference),
+            state_shapes(module),
+        )
+    mapped = {split(entry.candidate)[0] for entry in _as_map(ours, matches, matches.defaults()).entries}
+    if build is not None and lacks_values(module, besides=mapped | dict(module.named_parameters()).keys()):
+        module = build()
+    trial = _Trial(reference, module, images, ours, theirs, matches)
+    try:
+        chosen, certainty, warnings = trial.decide()
+    except ParityError:
+        if build is None or not lacks_values(module):
+            raise
+        chosen, certainty, warnings = dataclasses.replace(trial, candidate=build()).decide()
+    found = _as_map(ours, matches, chosen, certainty, tuple(theirs.unused))
+    require_bijection(found, state_shapes(reference), state_shapes(module))
+    return dataclasses.replace(
+        found,
+        warnings=(*matches.warnings, *warnings, *_out_of_order(found)),
+        meaning=_meanings(found, matches, state_shapes(reference), state_shapes(module)),
+    )
+
+
+def _meanings(found: WeightMap, matches: Matches, ours: Shapes, theirs: Shapes) -> dict[str, str]:
+    """Says what each tensor without a counterpart is, and which one of the other side is the closest to it."""
+    meanings = dict.fromkeys(found.unmapped_reference, "not used by the forward pass")
+    meanings |= matches.left_reference | matches.left_candidate | matches.left_meaning
+    left = {name: split(name)[0] for name in (*found.unmapped_candidate, *found.unused)}
+    for name in found.unmapped_reference:
+        tensor = split(name)[0]
+        alike = [other for other in left.values() if math.prod(theirs[other]) == math.prod(ours[tensor])]
+        close = alike[:1] or difflib.get_close_matches(tensor, left.values(), n=1, cutoff=0.5)
+        if close:
+            meanings[name] += f" (the closest is {close[0]} {theirs[close[0]]}, this is {ours[tensor]})"
+    return meanings
+
+
+def _traced(
+    model: nn.Module, images: torch.Tensor, owner: str, build: Callable[[], nn.Module] | None
+) -> tuple[nn.Module, Uses]:
+    """Traces a model on the meta device; with values where it refuses that."""
+    with contextlib.suppress(ParityError), without_values(model):
+        return model, uses.trace(model, images.to("meta"), owner)
+    if build is not None and lacks_values(model):
+        model = build()
+    return model, uses.trace(model, images, owner)
+
+
+def _as_map(
+    ours: Uses, matches: Matches, chosen: dict[str, Way], certainty: str = "", unused: tuple[str, ...] = ()
+) -> WeightMap:
+    used = [view.name for op in ours.operations for view in op.views]
+    place = {name: n for n, name in enumerate(dict.fromkeys([*used, *(view.name for view in ours.free)]))}
+    entries = [*matches.fixed, *(entry for way in chosen.values() for entry in way.entries)]
+    entries.sort(key=lambda entry: place[split(entry.reference)[0]])
+    return WeightMap(
+        tuple(entries),
+        "inferred from use",
+        certainty,
+        (*matches.left_reference, *ours.unused, *(name for way in chosen.values() for name in way.left_reference)),
+        (*matches.left_candidate, *(name for way in chosen.values() for name in way.left_candidate)),
+        unused,
+    )
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Runs both models in step under one map after the other."""
+
+    reference: nn.Module
+    candidate: nn.Module
+    images: torch.Tensor
+    ours: Uses
+    theirs: Uses
+    matches: Matches
+
+    def decide(self) -> tuple[dict[str, Way], str, list[str]]:
+        """Chooses the way of every group with the smallest error.
+
+        Returns:
+            The choice by group, how sure it is, and what is to be said about it.
+        """
+        chosen = self.matches.defaults()
+        before, after = self._around_first_attention(self._align(chosen))
+        if after is None:  # nothing of one block alone can be seen: all at once, at the logits
+            stages = [(list(chosen), OUTPUT)]
+        else:
+            others = [name for name in chosen if name != matching.ATTENTION]
+            stages = [(others, before or after), ([matching.ATTENTION], after)]
+        certainties, warnings = [], []
+        waiting: list[str] = []
+        for groups, until in stages:
+            verdict = self._decide_stage([*waiting, *groups], until, chosen, is_last=until == stages[-1][1])
+            if verdict:
+                certainties.append(verdict[0])
+                warnings += verdict[1]
+            else:
+                waiting += groups
+        for name, way in chosen.items():
+            if way.by_name < 0:
+                warnings.append(f"the names contradict what the tensors do: {way.contradiction}; {_BREAKS}")
+            elif name == matching.POSITIONS and way is not self.matches.choices[name][0]:
+                warnings.append("the class token is the last token, and its position the last row")
+        order = (AMBIGUOUS, BY_NAME, CLOSEST, PROVED)
+        return chosen, min(certainties, key=order.index, default=PROVED), warnings
+
+    def _decide_stage(
+        self, groups: list[str], until: Point, chosen: dict[str, Way], *, is_last: bool
+    ) -> tuple[str, list[str]] | None:
+        """Chooses the ways of `groups` by the errors up to `until`, and puts them into `chosen`.
+
+        Returns:
+            How sure the choice is and what is to be said about it; None if nothing up to there depends on it.
+        """
+        options = [
+            dict(zip(groups, ways, strict=True))
+            for ways in itertools.product(*(self.matches.choices[name] for name in groups))
+        ]
+        if len(options) < 2:
+            return (PROVED, [])
+        measured = [self._errors(chosen | option, until) for option in options]
+        shared = set.intersection(*map(set, measured))
+        # what is the same whatever is chosen says nothing about the choice
+        telling = [p for p in shared if max(m[p] for m in measured) - min(m[p] for m in measured) > _AGREES]
+        if not telling and not is_last:
+            return None
+        errors = [sum(m[p] for p in telling) for m in measured]
+        ranked = sorted(range(len(options)), key=errors.__getitem__)
+        best, second = errors[ranked[0]], errors[ranked[1]]
+        if second > max(_CLEARLY * best, _AGREES):
+            chosen |= options[ranked[0]]
+            return (PROVED if best <= _AGREES else CLOSEST), []
+        near = sorted(n for n in ranked if errors[n] <= max(_CLEARLY * best, _AGREES))
+        votes = [sum(way.by_name for way in options[n].values()) for n in near]
+        chosen |= options[near[votes.index(max(votes))]]
+        doubt = (
+            f"the {' and '.join(groups)} cannot be told by running: {len(near)} ways are {best:.1e} or little more off"
+        )
+        if max(votes) > 0:
+            return BY_NAME, [f"{doubt}; it is taken from the names"]
+        return AMBIGUOUS, [f"{doubt}; write the right one with `parity map -o FILE` and --mapping FILE"]
+
+    def _align(self, chosen: dict[str, Way]) -> Alignment:
+        found = _as_map(self.ours, self.matches, chosen)
+        return align(self.reference, self.candidate, found, self.ours.order, self.theirs.order)
+
+    def _around_first_attention(self, alignment: Alignment) -> tuple[Point | None, Point | None]:
+        """Returns the last aligned point of the reference before its first attention, and the first one after it."""
+        aligned = set(alignment.pairs.values())
+        at = next(op.at for op in self.ours.operations if op.kind == "attention")
+        before = [point for point in self.ours.order[:at] if point.module in aligned]
+        after = [point for point in self.ours.order[at:] if point.module in aligned]
+        return before[-1] if before else None, after[0] if after else None
+
+    def _errors(self, chosen: dict[str, Way], until: Point) -> dict[Point, float]:
+        """Returns the errors that arise at every point up to `until`, each of them at most 10."""
+        return first_that_runs(lambda attempt: self._run(chosen, until, attempt), torch.float64)
+
+    def _run(self, chosen: dict[str, Way], until: Point, attempt: int) -> dict[Point, float]:
+        alignment = self._align(chosen)
+        found = _as_map(self.ours, self.matches, chosen)
+        state = self._values(until)
+        entries = tuple(entry for entry in found.entries if split(entry.reference)[0] in state)
+        mapped = dataclasses.replace(found, entries=entries).apply(state)
+        extra = {split(name)[0] for name in found.unmapped_candidate} & dict(self.candidate.named_parameters()).keys()
+        values = (
+            _neutral(synthetic(self.candidate, 0, only=extra), self.matches.left_candidate | self.matches.left_meaning)
+            | mapped
+        )
+        watched = set(alignment.pairs.values()), set(alignment.pairs)
+        images = self.images.double()
+        errors: dict[Point, float] = {}
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(MODES["eval-grad"].active(self.reference, self.candidate))
+            for model, held, how in ((self.reference, state, 0), (self.candidate, values, attempt)):
+                stack.enter_context(assigned(model, held))
+                stack.enter_context(held_in(model, torch.float64, how))
+            runs = (
+                Run(self.reference, images, watched[0], 0, "reference"),
+                Run(self.candidate, images, watched[1], 0, "candidate"),
+            )
+            for run in runs:
+                stack.callback(run.close)
+            for point, _, _, measurement in steps(*runs, alignment, forced=True):
+                errors[point] = min(measurement.relative, _MOST)
+                if point == until:
+                    break
+            if until == OUTPUT:
+                found_output = runs[1].output
+                assert found_output is not None
+                errors[OUTPUT] = min(compare(runs[0].finish(), found_output).relative, _MOST)
+        return errors
+
+    def _values(self, until: Point) -> dict[str, torch.Tensor]:
+        """Returns synthetic weights for as much of the reference as is run."""
+        only = None
+        if until != OUTPUT:
+            reached = self.ours.order.index(until)
+            needed = [op for op in self.ours.operations if op.at <= reached]
+            only = {view.name for op in needed for view in op.views} | {view.name for view in self.ours.free}
+        return _neutral(
+            synthetic(self.reference, 0, only=only), self.matches.left_reference | self.matches.left_meaning
+        )
+
+
+def _neutral(values: dict[str, torch.Tensor], left_over: dict[str, str]) -> dict[str, torch.Tensor]:
+    """Gives tensors that only one side has the values under which they do least: shifts 0, scales 1, projections I."""
+    what = {split(name)[0]: meaning for name, meaning in left_over.items()}
+    for name, tensor in values.items():
+        if name in what and tensor.ndim == 2 and tensor.shape[0] == tensor.shape[1]:
+            nn.init.eye_(tensor)
+        elif name in what and sum(length > 1 for length in tensor.shape) <= 1:
+            tensor.fill_(1.0 if what[name].endswith(("scale", "norm")) and "bias" not in name else 0.0)
+    return values
+
+
+def _out_of_order(found: WeightMap) -> list[str]:
+    """Says where tensors whose names differ by numbers alone are used in another order than that of their numbers."""
+    earlier: dict[str, tuple[list[int], str]] = {}
+    warnings = []
+    names = dict.fromkeys(split(entry.candidate)[0].rpartition(".")[0] for entry in found.entries)
+    for name in filter(None, names):
+        skeleton, numbers = re.sub(r"\d+", "#", name), [int(n) for n in re.findall(r"\d+", name)]
+        before = earlier.get(skeleton)
+        if before and before[0] > numbers:
+            warnings.append(f"{before[1]} is used before {name}, whatever their numbers say; {_BREAKS}")
+        earlier[skeleton] = numbers, name
+    return warnings[:3]

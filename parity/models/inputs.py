@@ -1,0 +1,89 @@
+"""What both models are shown: random images, or pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from parity.errors import ParityError
+from parity.models.weights import uniform
+
+if TYPE_CHECKING:
+    from parity.models.weights import Weights
+
+_MOST_PICTURES = 64
+_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch of images (B, 3, H, W) in float32; the first `len(pictures)` of them show `pictures`."""
+
+    images: torch.Tensor
+    pictures: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """Returns how the report names this batch."""
+        batch = "x".join(map(str, self.images.shape))
+        random = len(self.images) - len(self.pictures)
+        parts = [f"{len(self.pictures)} pictures"] * bool(self.pictures) + [f"{random} random images"] * bool(random)
+        return f"{' and '.join(parts)}, {batch}"
+
+
+def make(spec: str, weights: Weights, image_size: int, batch: int = 3, seed: int = 0) -> Inputs:
+    """Makes the input of a comparison.
+
+    Random images are all different and have no symmetry, so that mixed-up samples, transposed grids and flips show.
+    Pictures go through the weights' own transforms; random images fill the batch up, since a batch of one would
+    hide a mix-up of samples and tokens.
+
+    Args:
+        spec: `random`, or the path of a picture or of a folder of pictures.
+        weights: whose transforms are used.
+        image_size: height and width, in pixels.
+        batch: number of images, at least; a folder may hold more.
+        seed: of the random images.
+
+    Raises:
+        ParityError: no such path, a file that is no picture, a folder without pictures, or too many of them.
+    """
+    if batch < 1:
+        raise ParityError(f"--batch {batch}: expected at least 1")
+    pictures = [] if spec == "random" else _find_pictures(Path(spec))
+    transforms = weights.transforms(image_size)
+    shown = [transforms(_read_picture(path)) for path in pictures]
+    for path, image in zip(pictures, shown, strict=True):
+        if image.shape != (3, image_size, image_size):
+            raise ParityError(
+                f"the weights' transforms make {path} {tuple(image.shape)}, the reference wants "
+                f"{(3, image_size, image_size)}; leave image_size to the weights"
+            )
+    shape = (3, image_size, image_size)
+    shown += [uniform(f"{seed}/image {number}", shape) for number in range(len(shown), batch)]
+    return Inputs(torch.stack(shown), tuple(path.name for path in pictures))
+
+
+def _find_pictures(path: Path) -> list[Path]:
+    if not path.exists():
+        raise ParityError(f"--input {path}: there is no such picture or folder")
+    if path.is_file():
+        return [path]
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+    if not found:
+        raise ParityError(f"--input {path}: the folder holds no pictures ({', '.join(_SUFFIXES)})")
+    if len(found) > _MOST_PICTURES:
+        raise ParityError(f"--input {path}: the folder holds {len(found)} pictures, at most {_MOST_PICTURES} fit a run")
+    return found
+
+
+def _read_picture(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as picture:
+            image: Image.Image = picture.convert("RGB")
+            return image
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ParityError(f"{path} cannot be read as a picture ({error})") from error

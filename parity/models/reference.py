@@ -1,0 +1,138 @@
+"""The reference: the model taken as right, one of torchvision's Vision Transformers by name and configuration.
+
+It is built on the meta device, so that no time goes into initial values that are overwritten at once.
+Source: `torchvision/models/vision_transformer.py`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torchvision.models import get_model, get_model_builder, list_models, vision_transformer
+
+from parity.errors import ParityError, listed
+from parity.models.state import without_initial_values
+from parity.models.weight_map import split
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from parity.models.weight_map import WeightMap
+
+# Rates that make every dropout site visible in train mode and leave most of the signal alone. They are unequal, and
+# nobody's default, so that a rate that is hard-wired or goes to the wrong site shows.
+CHECKED_DROPOUT = {"dropout": 0.13, "attention_dropout": 0.21}
+
+_INTEGERS = (
+    "image_size", "patch_size", "num_layers", "num_heads", "hidden_dim", "mlp_dim", "num_classes",
+    "representation_size",
+)  # fmt: skip
+RATES = tuple(CHECKED_DROPOUT)
+
+
+def names() -> list[str]:
+    """Returns the names of torchvision's Vision Transformers."""
+    return [name for name in list_models() if get_model_builder(name).__module__ == vision_transformer.__name__]
+
+
+def configuration(name: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Reads the configuration of `torchvision.models.<name>` off the model and applies `overrides`.
+
+    Args:
+        name: one of `names()`.
+        overrides: arguments of torchvision's `VisionTransformer` to replace, such as `{"image_size": 384}`.
+
+    Returns:
+        Keyword arguments of `torchvision.models.VisionTransformer`; sizes in pixels, tokens and features.
+
+    Raises:
+        ParityError: an unknown name, an unknown key, or a value of the wrong type.
+    """
+    if name not in names():
+        raise ParityError(f"unknown reference {name!r}; torchvision has {listed(names())}")
+    config = {**_published(name)}
+    for key, value in (overrides or {}).items():
+        _check_override(key, value, config)
+        config[key] = value
+    return config
+
+
+@functools.cache
+def _published(name: str) -> dict[str, Any]:
+    with without_initial_values():
+        return configuration_of(get_model(name))
+
+
+def configuration_of(module: nn.Module) -> dict[str, Any]:
+    """Reads the configuration off a built `VisionTransformer`; of any other module nothing is known.
+
+    Returns:
+        As `configuration`, or an empty dictionary.
+    """
+    if not isinstance(module, vision_transformer.VisionTransformer):
+        return {}
+    return {
+        "image_size": module.image_size,
+        "patch_size": module.patch_size,
+        "num_layers": len(module.encoder.layers),
+        "num_heads": module.encoder.layers[0].num_heads,
+        "hidden_dim": module.hidden_dim,
+        "mlp_dim": module.mlp_dim,
+        "num_classes": module.num_classes,
+        "representation_size": module.representation_size,
+        "dropout": module.dropout,
+        "attention_dropout": module.attention_dropout,
+    }
+
+
+def build(config: dict[str, Any]) -> nn.Module:
+    """Builds torchvision's `VisionTransformer` on the meta device: names and shapes, no values.
+
+    Raises:
+        ParityError: the configuration is one that torchvision refuses.
+    """
+    try:
+        with without_initial_values():
+            model: nn.Module = vision_transformer.VisionTransformer(**config)
+    except (AssertionError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise ParityError(
+            f"torchvision refuses this configuration ({error}); "
+            f"change it with --set: {', '.join(f'{key}={value}' for key, value in config.items())}"
+        ) from error
+    return model
+
+
+def build_with_values(config: dict[str, Any]) -> nn.Module:
+    """Builds torchvision's `VisionTransformer` with the initial values that it draws from torch's random state."""
+    model: nn.Module = vision_transformer.VisionTransformer(**config)
+    return model
+
+
+def _check_override(key: str, value: object, config: dict[str, Any]) -> None:
+    if key not in config:
+        close = difflib.get_close_matches(key, config, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ParityError(f"--set has no key {key!r}; {hint}the keys are {', '.join(config)}")
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    if key in _INTEGERS and not ((is_integer and value > 0) or (key == "representation_size" and value is None)):  # type: ignore[operator]
+        raise ParityError(f"--set {key}={value!r}: expected a positive whole number")
+    if key in RATES and not (isinstance(value, (int, float)) and 0 <= value < 1):
+        raise ParityError(f"--set {key}={value!r}: expected a probability of at least 0 and below 1")
+
+
+def unverifiable(module: nn.Module, found: WeightMap) -> tuple[str, ...]:
+    """Returns the mapped tensors, or slices of them, that cannot change the output whatever they hold.
+
+    A bias of the key adds the same number to all of a query's scores, and the softmax takes it away again.
+    """
+    left_out = {split(name)[0] for name in found.unmapped_reference}
+    return tuple(
+        f"{name}.in_proj_bias[{inner.embed_dim}:{2 * inner.embed_dim}]"
+        for name, inner in module.named_modules()
+        if isinstance(inner, nn.MultiheadAttention)
+        and inner.in_proj_bias is not None
+        and f"{name}.in_proj_bias" not in left_out
+    )

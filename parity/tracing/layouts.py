@@ -1,0 +1,88 @@
+"""Layout steps between the tensors of two models that hold the same values in another order of axes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from einops import rearrange
+
+from parity.models.weight_map import inverted, rearranged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from parity.tracing.alignment import Alignment
+    from parity.tracing.run import Point
+
+
+@dataclass(frozen=True)
+class Step:
+    """A layout step from the reference's tensor to the candidate's, and the way back.
+
+    Attributes:
+        there: rearranges the reference's tensor.
+        back: takes the candidate's tensor, and the reference's for what the candidate's doesn't hold.
+    """
+
+    there: Callable[[torch.Tensor], torch.Tensor]
+    back: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def steps_to(actual: torch.Size, expected: torch.Tensor, point: Point, alignment: Alignment) -> list[Step]:
+    """Returns the steps from the reference's tensor at a point to a candidate's tensor of shape `actual`.
+
+    Features rearranged by the weight map; feature maps (B, D, h, w) against tokens (B, N, D), and tokens against
+    (N, B, D) and (B, D, N); where the candidate's class token is the last one, the tokens are turned as well. Where the
+    candidate goes on with one token, (B, D), that is the class token. No step is returned that the shapes leave open.
+    """
+    steps = []
+    pattern = alignment.features.get(point.module)
+    if pattern:
+        inverse = inverted(pattern)
+        steps.append(Step(lambda x: rearranged(x, pattern), lambda x, _: rearranged(x, inverse)))
+        expected = steps[-1].there(expected)
+    if expected.ndim == 3 and len(actual) == 2:
+        steps.append(Step(lambda x: x[:, 0], lambda x, like: torch.cat([x[:, None], like[:, 1:]], 1)))
+        expected = steps[-1].there(expected)
+    if alignment.rolled and expected.ndim == 3 and expected.shape[1] == alignment.rolled:
+        steps.append(Step(lambda x: x.roll(-1, 1), lambda x, _: x.roll(1, 1)))
+        expected = steps[-1].there(expected)
+    if expected.shape == actual:
+        return steps
+    return [*steps, *[step for step in _choices(expected, len(actual)) if step.there(expected).shape == actual][:1]]
+
+
+def _choices(expected: torch.Tensor, rank: int) -> list[Step]:
+    if expected.ndim == 4 and rank == 3:
+        height = expected.shape[2]
+        return [
+            Step(lambda x: x.flatten(2).transpose(1, 2), lambda x, _: rearrange(x, "b (h w) d -> b d h w", h=height)),
+            Step(lambda x: x.flatten(2), lambda x, _: rearrange(x, "b d (h w) -> b d h w", h=height)),
+        ]
+    if expected.ndim == rank == 3:
+        return [
+            Step(lambda x: x.transpose(0, 1), lambda x, _: x.transpose(0, 1)),
+            Step(lambda x: x.transpose(1, 2), lambda x, _: x.transpose(1, 2)),
+        ]
+    return []
+
+
+def in_layout_of(actual: torch.Tensor, expected: torch.Tensor, point: Point, alignment: Alignment) -> torch.Tensor:
+    """Rearranges the reference's tensor as the candidate's is, if the shapes leave but one way to do so."""
+    for step in steps_to(actual.shape, expected, point, alignment):
+        expected = step.there(expected)
+    return expected
+
+
+def in_layout_of_reference(
+    actual: torch.Tensor, expected: torch.Tensor, point: Point, alignment: Alignment
+) -> torch.Tensor:
+    """Rearranges the candidate's tensor as the reference's is; what it doesn't hold is taken from the reference's."""
+    steps, likes = steps_to(actual.shape, expected, point, alignment), [expected]
+    for step in steps:
+        likes.append(step.there(likes[-1]))
+    for step, like in zip(reversed(steps), reversed(likes[:-1]), strict=True):
+        actual = step.back(actual, like)
+    return actual

@@ -1,0 +1,235 @@
+"""One forward pass of both models in step, with a measurement at every aligned point.
+
+A *free* pass lets the candidate go on with its own tensors: errors accumulate. A *forced* pass hands it the reference's
+tensors at every aligned point where the two differ: each measurement then shows what has gone wrong since the point
+before, and nothing else. That is the isolated error of a module, or of the glue between two modules.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from parity.tracing.layouts import in_layout_of
+from parity.tracing.measuring import Measurement, compare, compare_all, noise_ratio
+from parity.tracing.run import Event, Point, Run, outer_modules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from parity.tracing.alignment import Alignment
+    from parity.tracing.run import Tensors
+
+OUTPUT = Point("", 0, "leave")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What was measured in one pass, by point of the reference, in the order of the candidate's run.
+
+    Attributes:
+        measured: distances at the aligned points and, last, at the models' outputs (`OUTPUT`).
+        noise: noise ratios at the points where the two models' bits differ.
+        reference_output: the reference's logits (B, classes).
+        candidate_output: the candidate's.
+        narrowed: the first point where the candidate's tensor is of a narrower dtype than the reference's, and which.
+    """
+
+    measured: dict[Point, Measurement]
+    noise: dict[Point, float | None]
+    reference_output: torch.Tensor = field(repr=False)
+    candidate_output: torch.Tensor = field(repr=False)
+    narrowed: tuple[Point, torch.dtype] | None = None
+
+    @property
+    def identical(self) -> bool:
+        """Whether every point has the same bits."""
+        return all(measurement.identical for measurement in self.measured.values())
+
+
+class Follower:
+    """A run that goes just as far as somebody else asks.
+
+    Events that nobody has asked for yet wait; those that nobody will ask for any more are let go, so that memory
+    doesn't grow with depth.
+
+    Args:
+        run: where nothing has been asked for yet.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.waiting: dict[Point, Tensors] = {}
+        self._passed: set[Point] = set()
+        self._left: dict[str, int] = {}  # modules that this run has left, and which of their calls it was
+        self._left_by_other: dict[str, int] = {}
+
+    def until(self, point: Point) -> Tensors | None:
+        """Goes on to `point` and returns what passes it; None if the run never comes there."""
+        while point not in self.waiting:
+            if self._is_missed(point):
+                return None
+            event = self.run.advance()
+            if event is None:
+                return None
+            if event.point.moment == "leave":
+                self._left[event.point.module] = event.point.call
+            if event.point in self._passed:
+                self._passed.remove(event.point)
+            elif event.point == point or not self._is_over(event.point):
+                self.waiting[event.point] = event.tensors
+        return self.waiting.pop(point)
+
+    def passes(self, point: Point) -> None:
+        """Is told that the other run has passed a point for which it asks nothing more."""
+        if point in self.waiting:
+            del self.waiting[point]
+        else:
+            self._passed.add(point)
+
+    def leaves(self, point: Point) -> None:
+        """Is told that the other run has left a module, and with it everything inside."""
+        if point.moment == "leave":
+            self._left_by_other[point.module] = point.call
+            for waiting in [waiting for waiting in self.waiting if self._is_over(waiting)]:
+                del self.waiting[waiting]
+
+    def _is_over(self, point: Point) -> bool:
+        """Whether the other run has left the module of `point`, or one around it."""
+        return any(
+            point.call <= self._left_by_other.get(name, -1) for name in (point.module, *outer_modules(point.module))
+        )
+
+    def _is_missed(self, point: Point) -> bool:
+        """Whether this run has left what the other one stands in: not every mode calls what is inside."""
+        return point.call <= self._left.get(point.module, -1) or any(
+            self._left.get(name, -1) > self._left_by_other.get(name, -1) for name in outer_modules(point.module)
+        )
+
+
+def in_step(
+    reference: Run,
+    candidate: Run,
+    alignment: Alignment,
+    *,
+    truth: Run | None = None,
+    forced: bool = False,
+    progress: Callable[[], None] = lambda: None,
+) -> Pass:
+    """Runs both models in step and measures at every aligned point.
+
+    Args:
+        reference: a run of the reference that watches the aligned modules.
+        candidate: the same of the candidate.
+        alignment: which module is which.
+        truth: a run of the reference in float64, for noise ratios; it is run only if bits differ.
+        forced: hand the reference's tensors to the candidate wherever its own differ.
+        progress: called at every point.
+
+    Raises:
+        ParityError: one of the models failed.
+    """
+    true_run = Follower(truth) if truth else None
+    measured: dict[Point, Measurement] = {}
+    noise: dict[Point, float | None] = {}
+    narrowed: tuple[Point, torch.dtype] | None = None
+    try:
+        for point, expected, event, measurement in steps(reference, candidate, alignment, forced=forced):
+            measured[point] = measurement
+            if narrowed is None and _is_narrower(event.tensors[0], expected[0]):
+                narrowed = point, event.tensors[0].dtype
+            if true_run and measurement.identical:
+                true_run.passes(point)
+            elif true_run and (exact := true_run.until(point)):
+                noise[point] = noise_ratio(expected[0], event.tensors[0], fitting(exact, event, point, alignment)[0])
+            if true_run:
+                true_run.leaves(point)
+            progress()
+        outputs = reference.finish(), _output(candidate)
+        measured[OUTPUT] = compare(*outputs)
+        if true_run and not measured[OUTPUT].identical:
+            noise[OUTPUT] = noise_ratio(*outputs, true_run.run.finish())
+    finally:
+        for run in (reference, candidate, truth):
+            if run:
+                run.close()
+    return Pass(measured, noise, outputs[0].detach(), outputs[1].detach(), narrowed)
+
+
+def steps(
+    reference: Run,
+    candidate: Run,
+    alignment: Alignment,
+    *,
+    forced: bool,
+    measure: Callable[..., Measurement] = compare_all,
+) -> Iterator[tuple[Point, Tensors, Event, Measurement]]:
+    """Runs both models in step to the candidate's end and yields what passes each aligned point.
+
+    Args:
+        reference: as in `in_step`, like the next two.
+        candidate: likewise.
+        alignment: likewise.
+        forced: hand the reference's tensors to the candidate wherever its own differ.
+        measure: tells how far the candidate's tensors are from the reference's, two lists of equal length.
+
+    Yields:
+        The point, the reference's tensors in the layout of the candidate's, the candidate's event, and their distance.
+        Points where no layout step that the shapes determine makes the two comparable are passed over.
+    """
+    expected_run = Follower(reference)
+    # the latest tensors stay alive, so that no other one can get their address
+    last: tuple[tuple[int, ...], Measurement, tuple[Tensors, Tensors]] | None = None
+    substitute: Tensors | None = None
+    while (event := candidate.advance(substitute)) is not None:
+        substitute = None
+        point = alignment.to_reference(event.point)
+        tensors = expected_run.until(point)  # None where a mode calls a module more often than its counterpart
+        expected_run.leaves(point)
+        if not tensors or not event.tensors:
+            continue
+        expected = fitting(tensors, event, point, alignment)
+        if point.moment == "enter" and is_rearranged(expected[0], event.tensors[0]):
+            continue
+        actual = event.tensors[: len(expected)]
+        # what leaves one module often enters the next as it is
+        identity = tuple(number for t in (*expected, *actual) for number in (t.data_ptr(), t._version, *t.shape))  # noqa: SLF001
+        if last and last[0] == identity:
+            measurement = last[1]
+        else:
+            measurement = measure(expected, actual, ulp=actual[0].dtype != torch.float64)
+            last = identity, measurement, (expected, actual)
+        if forced and not measurement.identical and measurement.problem is None:
+            substitute = expected
+        yield point, expected, event, measurement
+
+
+def _output(run: Run) -> torch.Tensor:
+    assert run.output is not None
+    return run.output
+
+
+def fitting(expected: Tensors, event: Event, point: Point, alignment: Alignment) -> Tensors:
+    """Returns one reference tensor for every tensor of the candidate's event.
+
+    What enters a module may be one tensor in one model and several copies of it in the other; tensors
+    of another shape than the first, such as a mask, are not compared.
+    """
+    first = event.tensors[0]
+    if event.point.moment == "leave":
+        return [in_layout_of(first, expected[0], point, alignment)]
+    alike = list(itertools.takewhile(lambda tensor: tensor.shape == first.shape, event.tensors))
+    fitting = [*expected, *expected[-1:] * len(alike)][: len(alike)]
+    return [in_layout_of(first, tensor, point, alignment) for tensor in fitting]
+
+
+def _is_narrower(actual: torch.Tensor, expected: torch.Tensor) -> bool:
+    return torch.finfo(actual.dtype).bits < torch.finfo(expected.dtype).bits
+
+
+def is_rearranged(expected: torch.Tensor, actual: torch.Tensor) -> bool:
+    """Whether the two hold equally many values in shapes that cannot be compared, such as an image and its patches."""
+    return expected.shape != actual.shape and expected.numel() == actual.numel()

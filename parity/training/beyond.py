@@ -1,0 +1,80 @@
+"""Leads a check through the phases beyond the forward pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from typing import TYPE_CHECKING
+
+from parity.diagnosis.phases import PHASES, Beyond, not_compared
+from parity.errors import ParityError
+from parity.training import backward, conditions
+from parity.training import learning as training
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from parity.diagnosis.verdict import Check, Doubts
+    from parity.training.backward import Subject
+    from parity.training.learning import Classroom
+
+_MODES_NEEDED = ("eval-grad", "train")  # of the forward pass, where that phase itself isn't asked for
+
+
+def modes_of(phases: Collection[str], modes: Sequence[str]) -> Sequence[str]:
+    """Returns the modes of the forward pass to check: those asked for, or what the other phases build on."""
+    return modes if "forward" in phases else _MODES_NEEDED
+
+
+def look_beyond(
+    phases: Collection[str],
+    subject: Subject,
+    classroom: Classroom,
+    checks: list[Check],
+    doubts: Doubts,
+    timings: dict[str, float],
+    progress: Callable[[str, int, int], None],
+) -> Beyond:
+    """Makes the comparisons of every phase that is asked for.
+
+    Args:
+        phases: some of `phases.PHASES`.
+        subject: who is compared.
+        classroom: what they learn from.
+        checks: of the forward pass.
+        doubts: about the forward pass; what makes that unusable makes these phases so as well.
+        timings: seconds by phase are put here.
+        progress: told what is being done.
+    """
+    beyond = Beyond()
+    elsewhere = frozenset().union(*(check.elsewhere for check in checks))
+    subject = dataclasses.replace(subject, alignment=subject.alignment.without(elsewhere))
+    if doubts.unusable:
+        why = doubts.unusable[0]
+        return Beyond([not_compared(f"{phase}/all", why) for phase in PHASES[1:] if phase in phases])
+    if set(phases) & set(PHASES[1:]):
+        beyond.add(backward.compare_registration(subject))
+    for phase, look in (
+        ("backward", backward.look),
+        ("training", functools.partial(training.look, classroom=classroom)),
+        ("conditions", functools.partial(conditions.look, config=classroom.config)),
+    ):
+        if phase in phases:
+            started = time.perf_counter()
+            beyond.add(look(subject, progress=lambda what: progress(what, 0, 0)))
+            timings[phase] = time.perf_counter() - started
+    return beyond
+
+
+def require_known(phases: Collection[str], steps: int) -> None:
+    """Refuses phases that there are not.
+
+    Raises:
+        ParityError: an unknown phase, or no steps.
+    """
+    for phase in phases:
+        if phase not in PHASES:
+            raise ParityError(f"--phases {phase}: expected some of {', '.join(PHASES)}")
+    if steps < 1:
+        raise ParityError(f"--steps {steps}: expected at least 1")

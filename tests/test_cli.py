@@ -278,7 +278,7 @@ def test_bug_of_our_own_is_no_verdict(
     def fail(*_: object) -> None:
         raise KeyError("missing")
 
-    monkeypatch.setattr("parity.checking.align", fail)
+    monkeypatch.setattr("parity.mapping.setup.align", fail)
     status, out, err = run("check", *SMALL_OPTIONS)
     assert (status, out) == (2, "")
     assert err.startswith("parity: a bug in parity itself, KeyError")

@@ -5,24 +5,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from parity.diagnosis.verdict import Check
 from parity.errors import ParityError
-from parity.models.state import sharing_copy
 from parity.tracing import measuring, passes
-from parity.tracing.run import DropoutMasks, Mode, Run, can_switch_fastpath, first_that_runs, held_in
+from parity.tracing.run import MODES, DropoutMasks, Mode, Run, can_switch_fastpath, first_that_runs, held_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
-    from torch import nn
-
+    from parity.progress import Progress
     from parity.tracing.alignment import Alignment
+    from parity.tracing.subject import Models, Subject
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -30,34 +29,31 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.
 _NOT_IN_FLOAT64 = "the candidate runs in float32 and not in float64"
 
 
-@dataclass(frozen=True)
-class Models:
-    """Everything a pass needs, with weights in place."""
+def run_checks(subject: Subject, modes: Sequence[str], progress: Progress) -> list[Check]:
+    """Makes a check in every mode, first in float64 and then in the dtype under test.
 
-    reference: nn.Module
-    candidate: nn.Module
-    images: torch.Tensor
-    seed: int
+    Args:
+        subject: who is compared.
+        modes: names of `MODES`.
+        progress: told every point that is done.
 
-    @functools.cached_property
-    def twin(self) -> nn.Module:
-        """The reference once more, with the same tensors, to run in float64 while it runs in another dtype."""
-        return sharing_copy(self.reference)
+    Raises:
+        ParityError: one of the models failed.
+    """
+    plan = [(MODES[mode], dtype) for dtype in dict.fromkeys(("float64", subject.dtype)) for mode in modes]
+    points = 2 * len(subject.alignment.pairs)
+    checks: list[Check] = []
+    for number, (mode, dtype) in enumerate(plan):
+        label = f"forward/{mode.name}/{dtype}"
+        done = itertools.count(number * points + 1)
+        point_done = functools.partial(_tell_next, progress, label, done, len(plan) * points)
+        with progress.step(label):
+            checks.append(run_check(subject.models, subject.alignment, mode, dtype, checks, point_done))
+    return checks
 
 
-@dataclass
-class Steps:
-    """Counts points and passes the count on."""
-
-    progress: Callable[[str, int, int], None]
-    what: str
-    done: int
-    to_do: int
-
-    def __call__(self) -> None:
-        """Tells that another point is done."""
-        self.done += 1
-        self.progress(self.what, self.done, self.to_do)
+def _tell_next(progress: Progress, what: str, done: Iterator[int], to_do: int) -> None:
+    progress.tell(what, next(done), to_do)
 
 
 def run_check(

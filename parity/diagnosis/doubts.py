@@ -17,27 +17,26 @@ from parity.tracing.run import MODES, bare_run, first_tensor
 if TYPE_CHECKING:
     from torch import nn
 
-    from parity.diagnosis.checks import Models
     from parity.diagnosis.verdict import Check
-    from parity.models.weight_map import WeightMap
     from parity.tracing.run import Mode
+    from parity.tracing.subject import Models, Subject
 
 
-def find_doubts(models: Models, checks: list[Check], dtype: str, mapping: WeightMap, *, synthetic: bool) -> Doubts:
+def find_doubts(subject: Subject, checks: list[Check], *, synthetic: bool) -> Doubts:
     """Looks for what the checks cannot show, and for what would make them worthless.
 
     Args:
-        models: with weights in place.
+        subject: who is compared.
         checks: all that were made.
-        dtype: the dtype under test.
-        mapping: the weight map.
         synthetic: the weights are our own, in which every parameter is known to have an effect.
     """
-    unusable = _unusable(models, checks, dtype)
+    models = subject.models
+    unusable = _unusable(models, checks, subject.dtype)
     is_settled = unusable or any(check.verdict == "divergent" for check in checks)
     faults = [] if is_settled else _faults_on_other_batches(models)
     blind = _blind(models, checks, synthetic=synthetic)
-    return Doubts(tuple(unusable), tuple(blind), tuple(faults), tuple(mapping.without_counterpart()))
+    unmapped, overwritten = subject.mapping.without_counterpart(), subject.held.written_to()
+    return Doubts(*map(tuple, (unusable, blind, faults, unmapped, overwritten)))
 
 
 def _unusable(models: Models, checks: list[Check], dtype: str) -> list[str]:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from parity.errors import listed
 from parity.findings import Cause
 from parity.tracing.measuring import NOISE_BOUND, SAME_FUNCTION_BOUND
 from parity.tracing.passes import OUTPUT
@@ -146,12 +147,14 @@ class Doubts:
         blind: differences that were found count, but finding none means nothing (all logits zero ...).
         faults: differences that no tensor of the checks shows (an input that is written to ...).
         unmapped: tensors without a counterpart; whatever they do, agreement is no proof as long as they do something.
+        overwritten: names of the candidate's tensors that it has written to, which explains whatever else is odd.
     """
 
     unusable: tuple[str, ...] = ()
     blind: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
     unmapped: tuple[str, ...] = ()
+    overwritten: tuple[str, ...] = ()
 
 
 def is_another_function(checks: list[Check], mapping: WeightMap) -> bool:
@@ -268,12 +271,14 @@ def decide(checks: list[Check], places: list[Place], doubts: Doubts, alignment: 
 
     A difference that was found counts even where finding none would have meant nothing.
     """
-    if doubts.unusable:
+    if doubts.unusable and not doubts.overwritten:
         return "inconclusive", list(doubts.unusable)
     made = [check for check in checks if check.free]
     divergent = [check for check in made if check.verdict == "divergent"]
-    if divergent or doubts.faults:
-        found = [*_why_divergent(divergent, places), *_narrowed(made, alignment), *doubts.unmapped, *doubts.faults]
+    faults = [f"the candidate writes to its own weights as it runs: {listed([*doubts.overwritten])}"]
+    faults = [*faults * bool(doubts.overwritten), *doubts.faults]
+    if divergent or faults:
+        found = [*_why_divergent(divergent, places), *_narrowed(made, alignment), *doubts.unmapped, *faults]
         return "divergent", found
     why_nothing_is_shown = list(doubts.blind)
     if doubts.unmapped:

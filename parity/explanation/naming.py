@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import functools
 import itertools
 import math
 import re
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from parity.diagnosis.verdict import in_words_of
+from parity.diagnosis.verdict import in_words_of, is_another_function
 from parity.explanation.bent_vit import BentViT
 from parity.explanation.causes import absences, catalogue, in_words
 from parity.explanation.extras import extra_kinds
@@ -27,13 +28,14 @@ from parity.tracing.run import Run, first_that_runs, held_in
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from parity.diagnosis.checks import Models
+    from parity.diagnosis.verdict import Check
     from parity.explanation.bending import Change, Kind
     from parity.explanation.proof import Explanation
     from parity.explanation.search import Unexplained
     from parity.models.weight_map import WeightMap
+    from parity.progress import Progress
     from parity.tracing.alignment import Alignment
-    from parity.tracing.run import Mode, Point
+    from parity.tracing.subject import Subject
 
 # how many places without an explanation are listed; those behind the first are often but its consequence
 _MOST_PLACES = 5
@@ -69,55 +71,64 @@ class Widened(Mapping[str, torch.Tensor]):
         return len(self._state)
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """What is to be explained.
+# looking for a cause may take that long, in seconds of the processor, however quick the comparison was
+_LEAST_SECONDS = 20.0
 
-    Attributes:
-        models: with weights in place.
-        config: torchvision's arguments of the reference.
-        state: the reference's weights; those without a counterpart have values as well.
-        mapping: the weight map.
-        alignment: which module is which, those called more often than their counterparts included.
-        calls: the candidate's points in the order of a forward pass.
-        mode: in which both models were run.
-    """
 
-    models: Models
+@dataclass(frozen=True)
+class _Case:
+    """What is to be explained: who is compared, torchvision's arguments of the reference, the check that shows it."""
+
+    subject: Subject
     config: Mapping[str, Any]
-    state: Mapping[str, torch.Tensor]
-    mapping: WeightMap
-    alignment: Alignment
-    calls: Sequence[Point]
-    mode: Mode
+    check: Check
+
+    @functools.cached_property
+    def alignment(self) -> Alignment:
+        """Which module is which; one that is called more often than its counterpart may be the cause."""
+        return self.subject.aligned_anyhow().without(self.check.elsewhere)
 
 
-def explain(case: Case, seconds: float) -> Explanation:
+def explain(
+    subject: Subject, config: Mapping[str, Any], checks: list[Check], seconds: float, progress: Progress
+) -> Explanation | None:
     """Finds the changes to the reference that make it the candidate, and proves them.
 
     Args:
-        case: a candidate that isn't the reference's function.
-        seconds: of the processor, how long to look; what is unexplained then stays so.
+        subject: who is compared.
+        config: torchvision's arguments of the reference; empty for another model.
+        checks: of the forward pass.
+        seconds: of the processor, how long the comparison took; looking takes no longer, and at least a while.
+        progress: told what is being done.
+
+    Returns:
+        None if the candidate is the same function, or the reference none of torchvision's ViTs.
 
     Raises:
         ParityError: the candidate cannot be run in float64.
     """
-    return first_that_runs(lambda attempt: _explain(case, seconds, attempt), torch.float64)
+    if not (config and is_another_function(checks, subject.mapping)):
+        return None
+    check = next(check for check in checks if check.exact and check.free and not check.mode.train)
+    case = _Case(subject, config, check)
+    limit = max(seconds, _LEAST_SECONDS)
+    with progress.step("explanation", "looking for the cause"):
+        return first_that_runs(lambda attempt: _explain(case, limit, attempt), torch.float64)
 
 
-def _explain(case: Case, seconds: float, attempt: int) -> Explanation:
-    models, weights = case.models, Widened(case.state)
+def _explain(case: _Case, seconds: float, attempt: int) -> Explanation:
+    subject, models, weights = case.subject, case.subject.models, Widened(case.subject.held.reference)
     images = models.images.double()
     order, rearranged = _order_of_blocks(case)
     model = BentViT(case.config, weights, order)
-    known = absences(_left_out(case.mapping, order if rearranged else None), case.config)
-    kinds = [*_own_kinds(case), *catalogue(case.config)]
+    known = absences(_left_out(subject.mapping, order if rearranged else None), case.config)
+    kinds = [*_own_kinds(subject), *catalogue(case.config)]
     with contextlib.ExitStack() as stack, torch.no_grad():
-        stack.enter_context(case.mode.active(models.candidate))
+        stack.enter_context(case.check.mode.active(models.candidate))
         stack.enter_context(held_in(models.candidate, torch.float64, attempt))
         run = Run(models.candidate, images, set(case.alignment.pairs), models.seed, "candidate")
         stack.callback(run.close)
-        observations = Observations(run, case.alignment, once=not any(point.call for point in case.calls))
+        observations = Observations(run, case.alignment, once=not any(point.call for point in subject.calls[1]))
         search = Search(model, images, models.seed, observations, kinds, known, seconds)
         search.run()
         groups = grouped(sorted(search.changes, key=_when))
@@ -146,12 +157,13 @@ def _in_a_sentence(place: Unexplained) -> str:
     return f"no known cause at {where}: {'; '.join((size, *place.facts))}"
 
 
-def _own_kinds(case: Case) -> list[Kind]:
+def _own_kinds(subject: Subject) -> list[Kind]:
     """Returns entries for the tensors of the candidate that the reference has no counterpart of."""
-    if not case.mapping.unmapped_candidate:
+    if not subject.mapping.unmapped_candidate:
         return []
-    used = uses.trace(case.models.candidate, case.models.images, "candidate")
-    return extra_kinds(used, case.mapping, case.models.candidate.state_dict())
+    candidate = subject.models.candidate
+    used = uses.trace(candidate, subject.models.images, "candidate")
+    return extra_kinds(used, subject.mapping, candidate.state_dict())
 
 
 def _left_out(mapping: WeightMap, order: Sequence[int] | None) -> list[str]:
@@ -168,19 +180,19 @@ def _block_of(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _order_of_blocks(case: Case) -> tuple[tuple[int, ...], Group | None]:
+def _order_of_blocks(case: _Case) -> tuple[tuple[int, ...], Group | None]:
     """Returns which block's weights the candidate uses one after the other, and what to say if that is odd."""
     layers = case.config["num_layers"]
     usual = tuple(range(layers))
     calls: dict[str, int] = defaultdict(int)
     entered = []
-    for point in case.calls:
+    for point in case.subject.calls[1]:
         block = _block_of(case.alignment.pairs.get(point.module, ""))
         if block is not None and point.moment == "leave":
             entered.append(block)
             calls[point.module] += 1
     order = tuple(n for n, _ in itertools.groupby(entered))
-    mapped = {n for e in case.mapping.entries if (n := _block_of(split(e.reference)[0])) is not None}
+    mapped = {n for e in case.subject.mapping.entries if (n := _block_of(split(e.reference)[0])) is not None}
     if len({*order}) == 1 < layers:
         repeats = min(n for module, n in calls.items() if _block_of(case.alignment.pairs[module]) is not None)
         if repeats > 1:

@@ -35,8 +35,11 @@ class Explanation:
     phrases: tuple[str, ...] = ()
     unexplained: tuple[str, ...] = ()
 
-    def sentence(self, reference: str) -> str:
-        """Returns the whole explanation in one sentence."""
+    def sentences(self, reference: str) -> list[str]:
+        """Returns what is unexplained, a sentence each, and at the end what the candidate is."""
+        return [*self.unexplained, self._sentence(reference)]
+
+    def _sentence(self, reference: str) -> str:
         if not self.causes:
             return f"no known cause makes {reference} your model"
         changes = "this change" if len(self.causes) == 1 else f"these {len(self.causes)} changes"

@@ -14,19 +14,30 @@ from parity.errors import ParityError
 from parity.mapping.inferring import find as find_map
 from parity.models import candidate as candidates
 from parity.models import reference as references
-from parity.models.state import assigned, hold, lacks_values, sharing_copy, without_values
+from parity.models.state import (
+    assigned,
+    fingerprint,
+    hold,
+    lacks_values,
+    registration,
+    sharing_copy,
+    without_values,
+)  # fmt: skip
 from parity.models.weight_map import split
 from parity.models.weights import of_module as own_weights
 from parity.models.weights import resolve as resolve_weights
 from parity.models.weights import synthetic, uniform
-from parity.tracing.run import MODES, Run, ambient_kept, call_order
+from parity.tracing.alignment import align
+from parity.tracing.run import MODES, Run, ambient_kept, call_order, in_mode
+from parity.tracing.subject import Held, Models, Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from parity.models.candidate import Candidate
     from parity.models.weight_map import WeightMap
     from parity.models.weights import Weights
+    from parity.progress import Progress
     from parity.tracing.run import Point
 
 
@@ -114,7 +125,53 @@ def fitting_batch(module: nn.Module, images: torch.Tensor) -> int | None:
     return next((n for n in (1, 2, 4, 8, 16, 32, 64) if takes(module, images[:1].expand(n, -1, -1, -1))), None)
 
 
-def values_for(module: nn.Module, found: WeightMap, seed: int) -> dict[str, torch.Tensor]:
+@contextlib.contextmanager
+def in_place(
+    setup: Setup,
+    module: nn.Module,
+    mapping: WeightMap,
+    images: torch.Tensor,
+    seed: int,
+    dtype: str,
+    device: str,
+    progress: Progress,
+) -> Iterator[Subject]:
+    """Holds one copy of the weights in both models for as long as the context lasts, and aligns their modules.
+
+    Args:
+        setup: what was agreed on.
+        module: the candidate, with or without values.
+        mapping: the weight map.
+        images: (B, C, H, W), in float32.
+        seed: of dropout, and of values for what has no counterpart.
+        dtype: the name of the dtype under test beside float64.
+        device: where to run.
+        progress: told what is being done.
+
+    Raises:
+        ParityError: the weights cannot be had, or one of the models cannot be run.
+    """
+    kinds = registration(setup.reference), registration(module)
+    images = images.to(device)
+    with contextlib.ExitStack() as stack:
+        with progress.step("weights", f"weights {setup.weights.source}"):
+            state = {name: tensor.to(device) for name, tensor in setup.weights.state_dict(setup.reference).items()}
+            stack.enter_context(assigned(setup.reference, state))
+            # which most passes want, so that most have nothing to switch
+            stack.enter_context(in_mode(setup.reference, train=False))
+        with progress.step("align"), MODES["eval-grad"].active(setup.reference):
+            calls = call_order(setup.reference, images, "reference", inside=True)
+            extra = {name: tensor.to(device) for name, tensor in _values_for(module, mapping, seed).items()}
+            own = extra | mapping.apply(state)
+            held = Held(state, own, fingerprint(own), *kinds)
+            module, candidate_calls = _ready(module, setup.candidate, own, images, stack)
+            stack.enter_context(in_mode(module, train=False))
+            alignment = align(setup.reference, module, mapping, calls, candidate_calls)
+        models = Models(setup.reference, module, images, seed)
+        yield Subject(models, held, mapping, alignment, (calls, candidate_calls), dtype)
+
+
+def _values_for(module: nn.Module, found: WeightMap, seed: int) -> dict[str, torch.Tensor]:
     """Draws values for the candidate's parameters that have no counterpart, so that what they do shows.
 
     Its buffers keep their values: a table of numbers is part of a function, not of its weights.
@@ -124,7 +181,7 @@ def values_for(module: nn.Module, found: WeightMap, seed: int) -> dict[str, torc
     return synthetic(module, seed, only=extra)
 
 
-def ready(
+def _ready(
     module: nn.Module,
     candidate: Candidate,
     state: dict[str, torch.Tensor],

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     Registry = dict[str, torch.Tensor | None]
 
 
+# how a tensor is registered
+PARAMETER, FROZEN, BUFFER = "parameter", "frozen parameter", "buffer"
+
 _REGISTRIES = {"_parameters", "_buffers", "_modules"}
 
 
@@ -30,6 +33,18 @@ def slots(model: nn.Module) -> Iterator[tuple[str, Registry, str]]:
             for key, tensor in registry.items():
                 if tensor is not None:
                     yield (f"{prefix}.{key}" if prefix else key), registry, key
+
+
+def registration(model: nn.Module) -> dict[str, str]:
+    """Returns how every tensor of the model is registered: `PARAMETER`, `FROZEN` or `BUFFER`."""
+    kinds = {}
+    for name, registry, key in slots(model):
+        tensor = registry[key]
+        if isinstance(tensor, nn.Parameter):
+            kinds[name] = PARAMETER if tensor.requires_grad else FROZEN
+        else:
+            kinds[name] = BUFFER
+    return kinds
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ the same bits in the dtype under test? Where they differ, `blame` runs both mode
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,15 +15,13 @@ from parity.diagnosis.checks import DTYPES
 from parity.diagnosis.phases import Beyond, PhaseCheck, Row, not_compared, worst_of
 from parity.errors import ParityError, listed
 from parity.findings import Cause
+from parity.models.state import BUFFER, FROZEN, PARAMETER
 from parity.models.weight_map import split
 from parity.tracing.measuring import compare
 from parity.tracing.run import Mode
 from parity.training.blame import blame
 from parity.training.gradients import (
-    BUFFER,
-    FROZEN,
     NO_GRADIENT,
-    PARAMETER,
     Comparison,
     Pairs,
     Task,
@@ -34,11 +31,9 @@ from parity.training.gradients import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from parity.diagnosis.checks import Models
-    from parity.models.weight_map import WeightMap
-    from parity.tracing.alignment import Alignment
+    from parity.tracing.subject import Models, Subject
     from parity.training.gradients import Gradient, Passed
 
 EVAL = Mode("eval-grad", grad=True, backward=True)
@@ -48,37 +43,6 @@ LOSSES = {"projection": projection, "cross-entropy": cross_entropy}
 # take more memory than this in float64, what its layers keep for the backward pass of two would be too much.
 _MOST_IMAGES = 2
 _LARGE = 4 * 2**30
-
-
-@dataclass(frozen=True)
-class Subject:
-    """Who is compared with whom, and how the two correspond.
-
-    Attributes:
-        models: with weights in place.
-        alignment: which module is which.
-        mapping: which tensor is which.
-        reference_kinds: how each of the reference's tensors is registered (`gradients.registration`).
-        candidate_kinds: the same of the candidate's.
-        dtype: the name of the dtype under test beside float64.
-    """
-
-    models: Models
-    alignment: Alignment
-    mapping: WeightMap
-    reference_kinds: Mapping[str, str]
-    candidate_kinds: Mapping[str, str]
-    dtype: str
-
-    @property
-    def frozen(self) -> frozenset[str]:
-        """The candidate's parameters that want no gradient."""
-        return frozenset(name for name, kind in self.candidate_kinds.items() if kind == FROZEN)
-
-    @property
-    def without_gradient(self) -> frozenset[str]:
-        """The candidate's tensors that want no gradient, buffers among them."""
-        return frozenset(name for name, kind in self.candidate_kinds.items() if kind != PARAMETER)
 
 
 def look(subject: Subject, progress: Callable[[str], None]) -> Beyond:
@@ -105,8 +69,8 @@ def compare_registration(subject: Subject) -> Beyond:
     different: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for entry in subject.mapping.entries:
         kinds = (
-            subject.reference_kinds.get(split(entry.reference)[0], PARAMETER),
-            subject.candidate_kinds.get(split(entry.candidate)[0], PARAMETER),
+            subject.held.reference_kinds.get(split(entry.reference)[0], PARAMETER),
+            subject.held.candidate_kinds.get(split(entry.candidate)[0], PARAMETER),
         )
         if kinds[0] != kinds[1]:
             different.setdefault(kinds, []).append((entry.reference, entry.candidate))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
 from typing import TYPE_CHECKING
 
 from parity.diagnosis.phases import PHASES, Beyond, not_compared
@@ -13,10 +12,11 @@ from parity.training import backward, conditions
 from parity.training import learning as training
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Collection, Sequence
 
     from parity.diagnosis.verdict import Check, Doubts
-    from parity.training.backward import Subject
+    from parity.progress import Progress
+    from parity.tracing.subject import Subject
     from parity.training.learning import Classroom
 
 _MODES_NEEDED = ("eval-grad", "train")  # of the forward pass, where that phase itself isn't asked for
@@ -33,8 +33,7 @@ def look_beyond(
     classroom: Classroom,
     checks: list[Check],
     doubts: Doubts,
-    timings: dict[str, float],
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> Beyond:
     """Makes the comparisons of every phase that is asked for.
 
@@ -44,7 +43,6 @@ def look_beyond(
         classroom: what they learn from.
         checks: of the forward pass.
         doubts: about the forward pass; what makes that unusable makes these phases so as well.
-        timings: seconds by phase are put here.
         progress: told what is being done.
     """
     beyond = Beyond()
@@ -61,9 +59,8 @@ def look_beyond(
         ("conditions", functools.partial(conditions.look, config=classroom.config)),
     ):
         if phase in phases:
-            started = time.perf_counter()
-            beyond.add(look(subject, progress=lambda what: progress(what, 0, 0)))
-            timings[phase] = time.perf_counter() - started
+            with progress.step(phase):
+                beyond.add(look(subject, progress=progress.say))
     return beyond
 
 

@@ -24,8 +24,8 @@ from parity.training.gradients import GRADIENT_BOUND, NO_GRADIENT, Comparison, W
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from parity.diagnosis.checks import Models
     from parity.tracing.alignment import Alignment
+    from parity.tracing.subject import Models
     from parity.training.gradients import Gradient, Pairs, Task
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from parity.diagnosis.phases import Outcome
-    from parity.training.backward import Subject
+    from parity.tracing.subject import Subject
     from parity.training.resizing import Resizing
 
 _EVAL = MODES["eval"]

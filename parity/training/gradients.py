@@ -32,7 +32,6 @@ INPUT = "the input"  # the name of the gradient of the images
 # what is wrong with one that is missing
 NO_GRADIENT = "no gradient"
 
-PARAMETER, FROZEN, BUFFER = "parameter", "frozen parameter", "buffer"
 
 # Two right implementations agree in their gradients as closely as in their outputs. Measured over some forty of them,
 # by tensor: up to 3.3e-15 at depth 3, 4.2e-15 at depth 12 (timm's ViT-B/16).
@@ -115,18 +114,6 @@ def labels(seed: int, logits: torch.Tensor) -> torch.Tensor:
     """Draws a class (B,) for every row of the logits (B, classes)."""
     ranks = uniform(f"{seed}/labels", tuple(logits.shape))
     return ranks.argmax(-1).to(logits.device)
-
-
-def registration(model: nn.Module) -> dict[str, str]:
-    """Returns how every tensor of the model is registered: `PARAMETER`, `FROZEN` or `BUFFER`."""
-    kinds = {}
-    for name, registry, key in slots(model):
-        tensor = registry[key]
-        if isinstance(tensor, nn.Parameter):
-            kinds[name] = PARAMETER if tensor.requires_grad else FROZEN
-        else:
-            kinds[name] = BUFFER
-    return kinds
 
 
 def differentiate(

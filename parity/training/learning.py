@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from parity.diagnosis.phases import Outcome
     from parity.models.candidate import Candidate
-    from parity.training.backward import Subject
+    from parity.tracing.subject import Subject
     from parity.training.trajectories import Track
 
 TRAIN = Mode("train", train=True, grad=True, backward=True)

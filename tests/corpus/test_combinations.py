@@ -38,7 +38,7 @@ def test_explanation_of_several_bugs_is_complete_and_minimal(combination: Combin
     assert report.verdict == "divergent"
     explanation = report.explanation
     assert explanation is not None
-    assert explanation.complete == (combination.id not in UNEXPLAINED), explanation.sentence("the reference")
+    assert explanation.complete == (combination.id not in UNEXPLAINED), explanation.sentences("the reference")
     if explanation.complete:
         assert explanation.minimal
         assert explanation.residual <= SAME_FUNCTION_BOUND

@@ -1,0 +1,62 @@
+"""What a report says beside what was found: where the comparison ran, and what both models see in pictures."""
+
+from __future__ import annotations
+
+import platform
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torchvision
+
+from parity.report.report import Top
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from parity.diagnosis.verdict import Check
+
+
+def environment() -> dict[str, Any]:
+    """Returns versions and platform, as the JSON report has them."""
+    capability = re.search(r"CPU capability usage: (\S+)", torch.__config__.show())
+    return {
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": capability[1] if capability else "unknown",
+    }
+
+
+def peak_memory() -> int | None:
+    """Returns the most memory that this process has had so far, in bytes; None where the platform doesn't tell."""
+    try:
+        import resource  # noqa: PLC0415  (not on Windows)
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def top5(checks: list[Check], pictures: tuple[str, ...], categories: Sequence[str]) -> list[Top]:
+    """Returns the likeliest classes of every picture by both models, from the last check that was made.
+
+    Args:
+        checks: of the forward pass.
+        pictures: names of the first images of the batch.
+        categories: names of the classes; empty where nobody knows.
+    """
+    shown = next((check.free for check in reversed(checks) if check.free), None)
+    if shown is None:
+        return []
+
+    def best(logits: torch.Tensor) -> tuple[tuple[str, float], ...]:
+        values, classes = logits.double().softmax(-1).topk(min(5, len(logits)))
+        names = [categories[c] if categories else f"class {c}" for c in classes.tolist()]
+        return tuple(zip(names, values.tolist(), strict=True))
+
+    rows = zip(pictures, shown.reference_output, shown.candidate_output, strict=False)
+    return [Top(name, best(expected), best(found)) for name, expected, found in rows]

@@ -11,18 +11,32 @@ import pytest
 import torch
 import torchvision
 
-TOX = Path(__file__).parent.parent / "tox.ini"
+ROOT = Path(__file__).parent.parent
+
+
+def _tox(section: str, key: str) -> list[str]:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "tox.ini")
+    return parser[section][key].strip().splitlines()
 
 
 def _pairs() -> dict[str, dict[str, str]]:
     """Reads factor -> package -> version out of tox.ini."""
-    parser = configparser.ConfigParser()
-    parser.read(TOX)
     pairs: dict[str, dict[str, str]] = {}
-    for line in parser["testenv"]["deps"].splitlines():
+    for line in _tox("testenv", "deps"):
         if match := re.fullmatch(r"(torch2\.\d+): (torch|torchvision)==([\d.]+)", line.strip()):
             pairs.setdefault(match[1], {})[match[2]] = match[3]
     return pairs
+
+
+def _workflow() -> dict[str, list[str]]:
+    """Reads job -> Python version and commands out of GitHub's workflow; as text, since YAML would need a package."""
+    text = (ROOT / ".github/workflows/ci.yml").read_text().partition("\njobs:\n")[2]
+    _, *jobs = re.split(r"^  (\w+):\n", text, flags=re.MULTILINE)
+    return {
+        name: re.findall(r"^ +(?:python-version|- run): \"?(.+?)\"?$", steps, re.MULTILINE)
+        for name, steps in zip(jobs[::2], jobs[1::2], strict=True)
+    }
 
 
 def _release(version: str) -> tuple[int, ...]:
@@ -48,3 +62,26 @@ def test_every_pair_is_one_that_belongs_together() -> None:
 
 def test_imported_pair_belongs_together() -> None:
     assert _release(torchvision.__version__)[1] == _release(torch.__version__)[1] + 15
+
+
+def test_lint_is_the_same_wherever_it_runs() -> None:
+    lint = _tox("testenv:lint", "commands")
+    assert (ROOT / ".ci/run").read_text().partition("\n.ci/wheel\n")[2].splitlines() == lint
+    hooks = re.findall(r"^ +entry: (.+)$", (ROOT / ".pre-commit-config.yaml").read_text(), re.MULTILINE)
+    assert hooks == [command.replace("format --check", "format") for command in lint]
+    assert _workflow()["lint"][-1] == "tox -e lint"
+
+
+def test_workflow_does_what_continuous_integration_does() -> None:
+    readme = (ROOT / "README.md").read_text().partition("\n## Quick start\n")[2]
+    test_command = re.findall(r"^```bash\n(.+?)\n```$", readme, re.MULTILINE | re.DOTALL)[1]
+    run = (ROOT / ".ci/run").read_text()
+    jobs = _workflow()
+    python, tests, peers = jobs["newest"]
+    assert tests == test_command
+    assert peers.split(" && ")[-1] in run.splitlines()
+    assert jobs["wheel"][-1] in run.splitlines()
+    assert jobs["oldest"][-1] == f"tox -e {min(_pairs(), key=lambda name: _release(name.removeprefix('torch')))}"
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    assert f'requires-python = ">={jobs["oldest"][0]}"' in pyproject
+    assert f"Programming Language :: Python :: {python}" in pyproject

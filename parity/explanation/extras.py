@@ -23,7 +23,8 @@ from parity.models.weight_map import rearranged, split
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from parity.mapping.uses import Operation, Uses, View
+    from parity.mapping.operations import Operation, View
+    from parity.mapping.uses import Uses
     from parity.models.weight_map import WeightMap
 
     Tensor = torch.Tensor

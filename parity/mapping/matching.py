@@ -20,7 +20,8 @@ from parity.tracing.attention import PARTS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from parity.mapping.uses import Matrix, Operation, Uses, View
+    from parity.mapping.operations import Matrix, Operation, View
+    from parity.mapping.uses import Uses
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,102 @@
+"""What the tensors of a model are used for: matrices, projections, and operations of several of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+Kind = Literal["matrix", "attention", "norm", "scale"]
+
+
+@dataclass(frozen=True)
+class View:
+    """A tensor of the state dict, or one item of its first axes, and how its axes stand.
+
+    Attributes:
+        name: in the state dict.
+        shape: of the tensor, or of the item.
+        item: which item of the first axes (parameters of all blocks stacked in one tensor); empty for the whole.
+        axes: where each axis of `shape` went: the candidate's own axis by position in the value that is used; None once
+            it has been reshaped, so that this can't be said.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    item: tuple[int, ...] = ()
+    axes: tuple[int, ...] | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return torch.Size(self.shape).numel()
+
+    def __str__(self) -> str:
+        """Names the tensor, with its item."""
+        return f"{self.name}[{', '.join(f'{n}:{n + 1}' for n in self.item)}]" if self.item else self.name
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A tensor that something is multiplied with: `rows` and `columns` are its axes of output and input features."""
+
+    view: View
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+
+    def features(self, axes: tuple[int, ...]) -> int:
+        """Number of features along `axes`."""
+        return torch.Size(self.view.shape[axis] for axis in axes).numel()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Output and input features."""
+        return self.features(self.rows), self.features(self.columns)
+
+
+@dataclass
+class Projection:
+    """A matrix, and the bias that is added to its product."""
+
+    matrix: Matrix
+    bias: View | None = None
+
+
+@dataclass
+class Operation:
+    """Uses that belong together.
+
+    Attributes:
+        kind: `matrix` (a projection or convolution), `attention` (all projections into one attention), `norm`, or
+            `scale` (a multiplication with a vector).
+        projections: of a matrix one, of an attention one to many, in order of use; of a norm or a scale none.
+        vectors: scale and shift of a norm.
+        at: how many enters and leaves of modules come before (the last of) its tensors is used.
+    """
+
+    kind: Kind
+    projections: list[Projection] = field(default_factory=list)
+    vectors: list[View | None] = field(default_factory=list)
+    at: int = 0
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What must agree with another operation's for the two to correspond."""
+        if self.kind == "matrix":
+            return "matrix", *self.projections[0].matrix.shape
+        if self.kind == "attention":
+            return "attention", self.rows, self.projections[0].matrix.shape[1]
+        first = next(v for v in self.vectors if v)
+        return "vector", first.size
+
+    @property
+    def rows(self) -> int:
+        """Output features of all its matrices together."""
+        return sum(projection.matrix.shape[0] for projection in self.projections)
+
+    @property
+    def views(self) -> list[View]:
+        """Every tensor in it."""
+        matrices, biases = [p.matrix.view for p in self.projections], [p.bias for p in self.projections]
+        return matrices + [view for view in (*biases, *self.vectors) if view]

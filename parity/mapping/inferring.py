@@ -21,6 +21,7 @@ from torch import nn
 
 from parity.errors import MappingError, ParityError, listed
 from parity.mapping import matching, uses
+from parity.mapping.ways import ATTENTION, POSITIONS
 from parity.models.reference import configuration_of
 from parity.models.state import assigned, lacks_values, without_values
 from parity.models.weight_map import (
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from parity.mapping.matching import Matches, Way
     from parity.mapping.uses import Uses
+    from parity.mapping.ways import Matches, Way
     from parity.models.weight_map import Shapes
     from parity.tracing.alignment import Alignment
 
@@ -122,7 +123,7 @@ def _infer(
     _, ours = _traced(reference, images, "reference", None)
     module, theirs = _traced(candidate, images, "candidate", build)
     matches = matching.match(ours, theirs, {name for name, _ in module.named_buffers()})
-    if not matches.choices.get(matching.ATTENTION):
+    if not matches.choices.get(ATTENTION):
         raise MappingError(
             "no projections to query, key and value that correspond to the reference's were found in the candidate; "
             f"it uses {listed([str(view) for op in theirs.operations for view in op.views])}; "
@@ -213,8 +214,8 @@ class _Trial:
         if after is None:  # nothing of one block alone can be seen: all at once, at the logits
             stages = [(list(chosen), OUTPUT)]
         else:
-            others = [name for name in chosen if name != matching.ATTENTION]
-            stages = [(others, before or after), ([matching.ATTENTION], after)]
+            others = [name for name in chosen if name != ATTENTION]
+            stages = [(others, before or after), ([ATTENTION], after)]
         certainties, warnings = [], []
         waiting: list[str] = []
         for groups, until in stages:
@@ -227,7 +228,7 @@ class _Trial:
         for name, way in chosen.items():
             if way.by_name < 0:
                 warnings.append(f"the names contradict what the tensors do: {way.contradiction}; {_BREAKS}")
-            elif name == matching.POSITIONS and way is not self.matches.choices[name][0]:
+            elif name == POSITIONS and way is not self.matches.choices[name][0]:
                 warnings.append("the class token is the last token, and its position the last row")
         order = (AMBIGUOUS, BY_NAME, CLOSEST, PROVED)
         return chosen, min(certainties, key=order.index, default=PROVED), warnings

@@ -1,0 +1,119 @@
+"""Einops patterns from a tensor of one model to one of another that keeps the same values in other axes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING
+
+from parity.models.weight_map import IDENTITY
+
+if TYPE_CHECKING:
+    from parity.mapping.operations import Matrix
+
+
+def matrix_layouts(ours: Matrix, theirs: Matrix, heads: int | None) -> list[tuple[str, str]]:
+    """Returns the layouts that are possible between two projections of as many features: name and einops pattern."""
+    axes = [(matrix.view.shape, matrix.view.item, matrix.rows, matrix.columns) for matrix in (ours, theirs)]
+    if axes[0] == axes[1] and not ours.view.item:
+        return [("as it is", IDENTITY)]
+    row_ways = _axis_ways(ours, theirs, "rows", heads)
+    column_ways = _axis_ways(ours, theirs, "columns", heads)
+    return [
+        (" ".join(filter(None, (row[0], column[0]))) or "as it is", _pattern(ours, theirs, (row[1], column[1])))
+        for row in row_ways
+        for column in column_ways
+    ]
+
+
+# for rows and for columns: the letters of each axis of the one and of the other side, and their lengths
+_Letters = tuple[dict[int, list[str]], dict[int, list[str]], dict[str, int]]
+
+
+def _axis_ways(ours: Matrix, theirs: Matrix, which: str, heads: int | None) -> list[tuple[str, _Letters]]:
+    mine: tuple[int, ...] = getattr(ours, which)
+    other: tuple[int, ...] = getattr(theirs, which)
+    shapes = [ours.view.shape[a] for a in mine], [theirs.view.shape[a] for a in other]
+    if shapes[0] == shapes[1]:
+        names = list(("oxyz" if which == "rows" else "icpq")[: len(mine)])
+        lengths = dict(zip(names, shapes[0], strict=True))
+        return [("", ({a: [n] for a, n in zip(mine, names, strict=True)},
+                      {a: [n] for a, n in zip(other, names, strict=True)}, lengths))]  # fmt: skip
+    if len(mine) > 1 and len(other) == 1:  # a convolution's channels and pixels in one axis
+        names = list("cpqrs"[: len(mine)])
+        lengths = dict(zip(names, shapes[0], strict=True))
+        orders = [names, [*names[1:], names[0]]]
+        if len(mine) == 3:
+            c, p, q = names
+            orders += [[q, p, c], [c, q, p]]
+        return [
+            (f"({' '.join(order)})", ({a: [n] for a, n in zip(mine, names, strict=True)}, {other[0]: order}, lengths))
+            for order in orders
+        ]
+    if len(mine) == 1 and len(other) == 2:  # heads and their features in two axes
+        order = [n for _, n in sorted(zip(other, "hd", strict=True))]
+        lengths = dict(zip("hd", shapes[1], strict=True))
+        is_swapped = heads is not None and shapes[1][0] != heads and shapes[1][1] == heads
+        merged = order[::-1] if is_swapped else order
+        by_axis = dict(zip(other, "hd", strict=True))
+        return [("", ({mine[0]: merged}, {a: [n] for a, n in by_axis.items()}, lengths))]
+    return []
+
+
+def _pattern(ours: Matrix, theirs: Matrix, letters: tuple[_Letters, _Letters]) -> str:
+    texts = []
+    for matrix, side in ((ours, 0), (theirs, 1)):
+        by_axis: dict[int, list[str]] = {}
+        for group in letters:
+            by_axis |= group[side]  # type: ignore[arg-type]
+        axes = [_bracketed(by_axis.get(axis, ["1"])) for axis in range(len(matrix.view.shape))]
+        texts.append(" ".join(["1"] * len(matrix.view.item) + axes))
+    merged = {
+        name for group in letters for side in group[:2] for names in side.values() if len(names) > 1 for name in names
+    }
+    lengths = {name: length for group in letters for name, length in group[2].items() if name in merged}
+    return ", ".join([f"{texts[0]} -> {texts[1]}", *(f"{name}={length}" for name, length in lengths.items())])
+
+
+def _bracketed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"({' '.join(names)})"
+
+
+def vector_layout(
+    ours: tuple[int, ...], theirs: tuple[int, ...], our_item: tuple[int, ...] = (), their_item: tuple[int, ...] = ()
+) -> str | None:
+    """Returns the layout between two shapes that differ in axes of length 1, order of axes, or a split axis."""
+    if ours == theirs and not our_item and not their_item:
+        return IDENTITY
+    mine, other = [n for n in ours if n != 1], [n for n in theirs if n != 1]
+    letters = "abcdef"[: len(other)]
+    for order in itertools.permutations(range(len(mine))):
+        groups = _grouped(other, [mine[axis] for axis in order])
+        if groups is None:
+            continue
+        by_axis = {axis: [letters[n] for n in group] for axis, group in zip(order, groups, strict=True)}
+        left = iter([by_axis[axis] for axis in range(len(mine))])
+        right = iter(letters)
+        texts = (
+            ["1"] * len(our_item) + ["1" if n == 1 else _bracketed(next(left)) for n in ours],
+            ["1"] * len(their_item) + ["1" if n == 1 else next(right) for n in theirs],
+        )
+        merged = [letter for axis in by_axis.values() if len(axis) > 1 for letter in axis]
+        sizes = [f"{letter}={other[letters.index(letter)]}" for letter in sorted(merged)]
+        return ", ".join([f"{' '.join(texts[0])} -> {' '.join(texts[1])}", *sizes])
+    return None
+
+
+def _grouped(lengths: list[int], products: list[int]) -> list[list[int]] | None:
+    """Cuts axes of `lengths`, in order, into groups whose products are `products`; None if that is not possible."""
+    groups: list[list[int]] = []
+    position = 0
+    for product in products:
+        group: list[int] = []
+        while math.prod(lengths[n] for n in group) < product and position < len(lengths):
+            group.append(position)
+            position += 1
+        if math.prod(lengths[n] for n in group) != product:
+            return None
+        groups.append(group)
+    return groups if position == len(lengths) else None

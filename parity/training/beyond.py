@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from parity.diagnosis.phases import PHASES, Beyond, not_compared
 from parity.errors import ParityError
-from parity.training import backward, conditions
-from parity.training import learning as training
+from parity.training import backward, conditions, learning
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -55,7 +54,7 @@ def look_beyond(
         beyond.add(backward.compare_registration(subject))
     for phase, look in (
         ("backward", backward.look),
-        ("training", functools.partial(training.look, classroom=classroom)),
+        ("training", functools.partial(learning.look, classroom=classroom)),
         ("conditions", functools.partial(conditions.look, config=classroom.config)),
     ):
         if phase in phases:

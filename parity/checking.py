@@ -29,7 +29,7 @@ from parity.models.weight_map import cut, split
 from parity.progress import Progress
 from parity.report.about import environment, peak_memory, top5
 from parity.report.report import Report
-from parity.tracing.run import MODES, ambient_kept
+from parity.tracing.modes import MODES, ambient_kept
 from parity.training.beyond import look_beyond, modes_of, require_known
 from parity.training.learning import Classroom
 

@@ -138,7 +138,7 @@ def _check(options: argparse.Namespace) -> int:
     with _progress(quiet=options.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
         progress("importing torch", 0, 0)
         from parity.checking import check  # noqa: PLC0415  (torch takes seconds to import)
-        from parity.tracing.run import MODES  # noqa: PLC0415
+        from parity.tracing.modes import MODES  # noqa: PLC0415
 
         report = check(
             **models,

@@ -16,7 +16,8 @@ from parity.diagnosis.phases import PhaseCheck
 from parity.models.reference import configuration
 from parity.models.weights import uniform
 from parity.suite.conftest import SMALL
-from parity.tracing.run import MODES, Mode, NoDropout
+from parity.tracing.masks import NoDropout
+from parity.tracing.modes import MODES, Mode
 from parity.training.gradients import Pairs
 from parity.training.recipes import INITIALISATION_SIGNIFICANCE, decayed, kolmogorov_smirnov
 from parity.training.trajectories import RECIPES as LEARNING

@@ -10,19 +10,11 @@ from torch import nn
 
 from parity.errors import ParityError
 from parity.models.state import assigned, hold, lacks_values, replaced, without_initial_values
+from parity.tracing.casting import cast
+from parity.tracing.modes import MODES, Ambient, ambient_kept, can_switch_fastpath
+from parity.tracing.nested import first_tensor, unique_tensors
 from parity.tracing.passes import Follower
-from parity.tracing.run import (
-    MODES,
-    Ambient,
-    Point,
-    Run,
-    ambient_kept,
-    call_order,
-    can_switch_fastpath,
-    cast,
-    first_tensor,
-    unique_tensors,
-)
+from parity.tracing.run import Point, Run, call_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,7 +133,7 @@ def test_a_tensor_that_enters_three_times_is_one() -> None:
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_mode_is_put_back(mode: object) -> None:
-    from parity.tracing.run import Mode
+    from parity.tracing.modes import Mode
 
     assert isinstance(mode, Mode)
     model = _model()

@@ -14,7 +14,10 @@ import torch
 from parity.diagnosis.verdict import Check
 from parity.errors import ParityError
 from parity.tracing import measuring, passes
-from parity.tracing.run import MODES, DropoutMasks, Mode, Run, can_switch_fastpath, first_that_runs, held_in
+from parity.tracing.casting import first_that_runs, held_in
+from parity.tracing.masks import DropoutMasks
+from parity.tracing.modes import MODES, Mode, can_switch_fastpath
+from parity.tracing.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

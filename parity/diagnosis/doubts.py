@@ -12,13 +12,15 @@ from parity.diagnosis.verdict import Doubts
 from parity.errors import ParityError, listed
 from parity.models.weights import uniform
 from parity.tracing import measuring
-from parity.tracing.run import MODES, bare_run, first_tensor
+from parity.tracing.modes import MODES
+from parity.tracing.nested import first_tensor
+from parity.tracing.run import bare_run
 
 if TYPE_CHECKING:
     from torch import nn
 
     from parity.diagnosis.verdict import Check
-    from parity.tracing.run import Mode
+    from parity.tracing.modes import Mode
     from parity.tracing.subject import Models, Subject
 
 

@@ -12,8 +12,9 @@ from parity.diagnosis.verdict import Layer, layer_not_compared
 from parity.models.state import without_values
 from parity.tracing.alignment import align
 from parity.tracing.measuring import IDENTICAL, Measurement, of_shapes
+from parity.tracing.modes import MODES
 from parity.tracing.passes import steps
-from parity.tracing.run import MODES, Run, call_order
+from parity.tracing.run import Run, call_order
 
 if TYPE_CHECKING:
     import torch

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from parity.models.weight_map import WeightMap
     from parity.tracing.alignment import Alignment
     from parity.tracing.measuring import Measurement
+    from parity.tracing.modes import Mode
     from parity.tracing.passes import Pass
-    from parity.tracing.run import Mode, Point
+    from parity.tracing.run import Point
 
 Verdict = Literal["identical", "equivalent", "divergent", "inconclusive"]
 Status = Literal["clean", "origin", "propagated", "not compared"]

@@ -23,7 +23,8 @@ from parity.explanation.proof import Group, grouped, prove
 from parity.explanation.search import Search
 from parity.mapping import uses
 from parity.models.weight_map import split
-from parity.tracing.run import Run, first_that_runs, held_in
+from parity.tracing.casting import first_that_runs, held_in
+from parity.tracing.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

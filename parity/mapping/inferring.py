@@ -36,9 +36,11 @@ from parity.models.weight_map import (
 )
 from parity.models.weights import synthetic, uniform
 from parity.tracing.alignment import align
+from parity.tracing.casting import first_that_runs, held_in
 from parity.tracing.measuring import compare
+from parity.tracing.modes import MODES, ambient_kept
 from parity.tracing.passes import OUTPUT, steps
-from parity.tracing.run import MODES, Point, Run, ambient_kept, first_that_runs, held_in
+from parity.tracing.run import Point, Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable

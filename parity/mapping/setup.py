@@ -28,7 +28,8 @@ from parity.models.weights import of_module as own_weights
 from parity.models.weights import resolve as resolve_weights
 from parity.models.weights import synthetic, uniform
 from parity.tracing.alignment import align
-from parity.tracing.run import MODES, Run, ambient_kept, call_order, in_mode
+from parity.tracing.modes import MODES, ambient_kept, in_mode
+from parity.tracing.run import Run, call_order
 from parity.tracing.subject import Held, Models, Subject
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import torch
 from parity import build_pair
 from parity.models.weights import uniform
 from parity.suite.conftest import SMALL
-from parity.tracing.run import MODES, can_switch_fastpath
+from parity.tracing.modes import MODES, can_switch_fastpath
 
 if TYPE_CHECKING:
     from collections.abc import Callable

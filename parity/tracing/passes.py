@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from parity.tracing.alignment import Alignment
-    from parity.tracing.run import Tensors
+    from parity.tracing.nested import Tensors
 
 OUTPUT = Point("", 0, "leave")
 

@@ -16,26 +16,26 @@ import contextlib
 import dataclasses
 import inspect
 import itertools
-from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import greenlet
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from parity.errors import ParityError
-from parity.models.state import replaced
 from parity.tracing.attention import STEPS, can_be_opened, opened
+from parity.tracing.casting import first_that_runs, held_in
+from parity.tracing.modes import Ambient
+from parity.tracing.nested import first_tensor, substituted, unique_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    Tensors = list[torch.Tensor]
+    from parity.tracing.modes import Mode
+    from parity.tracing.nested import Tensors
 
 Moment = Literal["enter", "leave"]
-T = TypeVar("T")
 
 
 class Point(NamedTuple):
@@ -57,166 +57,6 @@ class Event:
 
     point: Point
     tensors: Tensors
-
-
-@dataclass(frozen=True)
-class Mode:
-    """How a forward pass is run.
-
-    Attributes:
-        name: as in the report.
-        train: train mode, with dropout.
-        grad: with autograd recording.
-        fastpath: whether `nn.MultiheadAttention` may use its native kernel, which it does in eval mode without grad.
-        same_masks: give equal masks to dropouts of equal shape, whatever their tensors' layout in memory.
-        no_dropout: let dropouts keep everything.
-        backward: keep what a backward pass needs.
-    """
-
-    name: str
-    train: bool = False
-    grad: bool = False
-    fastpath: bool = True
-    same_masks: bool = False
-    no_dropout: bool = False
-    backward: bool = False
-
-    @contextlib.contextmanager
-    def active(self, *models: nn.Module) -> Iterator[None]:
-        """Puts torch and `models` into this mode for as long as the context lasts."""
-        flag = getattr(torch.backends, "mha", None)
-        was_enabled = flag.get_fastpath_enabled() if flag else True
-        try:
-            if flag:
-                flag.set_fastpath_enabled(self.fastpath)
-            masks: Any = DropoutMasks() if self.same_masks else contextlib.nullcontext()
-            masks = NoDropout() if self.no_dropout else masks  # type: ignore[no-untyped-call]
-            saved: Any = contextlib.nullcontext() if self.backward else _no_saved_tensors()
-            with in_mode(*models, train=self.train), torch.set_grad_enabled(self.grad), saved, masks:
-                yield
-        finally:
-            if flag:
-                flag.set_fastpath_enabled(was_enabled)
-
-
-@contextlib.contextmanager
-def in_mode(*models: nn.Module, train: bool) -> Iterator[None]:
-    """Puts `models` into train or eval mode for as long as the context lasts."""
-    before = [(module, module.training) for model in models for module in model.modules()]
-    try:
-        if any(was_training != train for _, was_training in before):
-            for model in models:
-                model.train(train)
-        yield
-    finally:
-        for module, was_training in before:
-            if module.training != was_training:
-                module.training = was_training
-
-
-MODES = {
-    mode.name: mode
-    for mode in (
-        Mode("eval"),
-        Mode("eval-no-fastpath", fastpath=False),
-        Mode("eval-grad", grad=True),
-        Mode("train", train=True, grad=True),
-    )
-}
-
-
-def can_switch_fastpath() -> bool:
-    """Returns whether this torch release has the switch of the native attention kernel (since 2.3)."""
-    return hasattr(torch.backends, "mha")
-
-
-def _no_saved_tensors() -> torch.autograd.graph.saved_tensors_hooks:
-    """Drops what a backward pass would need: the code path of grad mode without its memory."""
-    nothing = torch.empty(0)
-    return torch.autograd.graph.saved_tensors_hooks(lambda _: nothing, lambda packed: packed)
-
-
-class DropoutMasks(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Draws dropout masks in the order of their indices, and keeps their rates and shapes in `drawn`.
-
-    Torch draws a mask in the order in which the input lies in memory. Two right implementations whose attention leaves
-    its output in another layout therefore drop other elements under the same random state.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.drawn: list[tuple[float, tuple[int, ...]]] = []
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is torch.ops.aten.bernoulli_.float:
-            mask, *options = args
-            self.drawn.append((options[0], tuple(mask.shape)))
-            return mask.copy_(torch.empty(mask.shape, dtype=mask.dtype, device=mask.device).bernoulli_(*options))
-        return function(*args, **(kwargs or {}))
-
-
-class NoDropout(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Keeps everything that a dropout would drop, and undoes its scale."""
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is torch.ops.aten.bernoulli_.float:
-            return args[0].fill_(args[1])  # which is divided by the same number afterwards
-        return function(*args, **(kwargs or {}))
-
-
-@dataclass(frozen=True)
-class Ambient:
-    """What torch computes with besides a call's arguments, and a model may change."""
-
-    grad: bool
-    random: torch.Tensor
-    default_dtype: torch.dtype
-    autocast: tuple[bool, torch.dtype]
-
-    @classmethod
-    def now(cls) -> Ambient:
-        """Returns the state of this moment."""
-        return cls(torch.is_grad_enabled(), torch.default_generator.get_state(), torch.get_default_dtype(), _autocast())
-
-    def restore(self) -> None:
-        """Puts torch into this state."""
-        torch.default_generator.set_state(self.random)
-        # most often nothing else has changed, and asking is cheaper than telling
-        if torch.is_grad_enabled() != self.grad:
-            torch.set_grad_enabled(self.grad)
-        if torch.get_default_dtype() != self.default_dtype:
-            torch.set_default_dtype(self.default_dtype)
-        if _autocast() != self.autocast:
-            _set_autocast(*self.autocast)
-
-
-_HAS_AUTOCAST_BY_DEVICE = hasattr(torch, "get_autocast_dtype")  # since torch 2.4
-
-
-def _autocast() -> tuple[bool, torch.dtype]:
-    if _HAS_AUTOCAST_BY_DEVICE:
-        return torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
-    return torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype()
-
-
-def _set_autocast(enabled: bool, dtype: torch.dtype) -> None:  # noqa: FBT001
-    if _HAS_AUTOCAST_BY_DEVICE:
-        torch.set_autocast_enabled("cpu", enabled)
-        torch.set_autocast_dtype("cpu", dtype)
-    else:
-        torch.set_autocast_cpu_enabled(enabled)
-        torch.set_autocast_cpu_dtype(dtype)
-
-
-@contextlib.contextmanager
-def ambient_kept() -> Iterator[None]:
-    """Puts back what a candidate's constructor or forward pass may change for everybody."""
-    ambient, threads = Ambient.now(), torch.get_num_threads()
-    try:
-        yield
-    finally:
-        ambient.restore()
-        torch.set_num_threads(threads)
 
 
 class Run:
@@ -372,7 +212,7 @@ class Run:
         driver = self._greenlet.parent
         assert driver is not None
         forced = driver.switch(event)
-        return None if forced is None else _substituted(values, dict(zip(map(id, tensors), forced, strict=False)))
+        return None if forced is None else substituted(values, dict(zip(map(id, tensors), forced, strict=False)))
 
 
 class _Passing(Run):
@@ -418,56 +258,6 @@ def call_order(
     return points
 
 
-def unique_tensors(values: Any) -> Tensors:
-    """Returns the floating-point tensors in nested tuples, lists and dicts, each once, in order."""
-    found: dict[int, torch.Tensor] = {}
-
-    def collect(value: Any) -> Any:
-        if isinstance(value, torch.Tensor) and value.is_floating_point():
-            found.setdefault(id(value), value)
-        return value
-
-    _map_leaves(collect, values)
-    return list(found.values())
-
-
-def first_tensor(output: Any) -> torch.Tensor | None:
-    """Returns the logits in a model's output: a tensor, `.logits`, or the first tensor of a tuple, list or dict."""
-    output = getattr(output, "logits", output)
-    return next(iter(unique_tensors(output)), None)
-
-
-def _substituted(values: Any, replacement: dict[int, torch.Tensor]) -> Any:
-    return _map_leaves(lambda value: replacement.get(id(value), value), values)
-
-
-def _map_leaves(function: Callable[[Any], Any], values: Any) -> Any:
-    if isinstance(values, dict):
-        return {key: _map_leaves(function, value) for key, value in values.items()}
-    if isinstance(values, (tuple, list)):
-        items = [_map_leaves(function, value) for value in values]
-        return type(values)(*items) if hasattr(values, "_fields") else type(values)(items)
-    return function(values)
-
-
-_ATTEMPTS = 3
-
-
-def first_that_runs(run: Callable[[int], T], dtype: torch.dtype) -> T:
-    """Calls `run` with one `attempt` of `held_in` after the other and returns what the first one returns that runs.
-
-    Only float64, which no model was written for, is attempted more than once.
-
-    Raises:
-        ParityError: what the last attempt raised.
-    """
-    last = _ATTEMPTS - 1 if dtype == torch.float64 else 0
-    for attempt in range(last):
-        with contextlib.suppress(ParityError):
-            return run(attempt)
-    return run(last)
-
-
 def bare_run(
     model: nn.Module,
     images: torch.Tensor,
@@ -504,104 +294,3 @@ def bare_run(
         return bare
 
     return first_that_runs(run, dtype)
-
-
-@contextlib.contextmanager
-def held_in(model: nn.Module, dtype: torch.dtype, attempt: int = 0) -> Iterator[None]:
-    """Holds `model` in `dtype` for as long as the context lasts, in one of three ways, each for more models.
-
-    0: block by block; 1: as a whole, for a model that uses a block's parameters without calling the block; 2: with its
-    constants and torch's default dtype as well, for one that holds float32 constants or makes them as it runs.
-    """
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(cast(model, dtype, late=attempt == 0))
-        if attempt == 2:
-            stack.enter_context(_constants_cast(model, dtype))
-        yield
-
-
-@contextlib.contextmanager
-def _constants_cast(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """Holds tensors that are plain attributes in `dtype`, which is torch's default dtype for as long as this lasts."""
-    default = torch.get_default_dtype()
-    old = [
-        (module, key, value)
-        for module in model.modules()
-        for key, value in vars(module).items()
-        if isinstance(value, torch.Tensor) and value.is_floating_point()
-    ]
-    try:
-        torch.set_default_dtype(dtype)
-        for module, key, value in old:
-            setattr(module, key, value.to(dtype))
-        yield
-    finally:
-        torch.set_default_dtype(default)
-        for module, key, value in old:
-            setattr(module, key, value)
-
-
-@contextlib.contextmanager
-def cast(model: nn.Module, dtype: torch.dtype, *, late: bool = True) -> Iterator[None]:
-    """Holds the parameters and buffers of `model` in `dtype` for as long as the context lasts.
-
-    A cast to a wider dtype is exact, so it can be made late: a block (one of several alike, or a member of a list) is
-    widened when it is entered and let go when it is left, and only one block at a time exists in float64. A model that
-    uses a block's parameters without calling the block needs `late=False`.
-    """
-
-    def converted(_: str, tensor: torch.Tensor) -> torch.Tensor | None:
-        changes = tensor.is_floating_point() and tensor.dtype != dtype
-        return tensor.detach().to(dtype) if changes else None
-
-    def is_wider(tensor: torch.Tensor) -> bool:
-        return tensor.is_floating_point() and torch.finfo(dtype).bits > torch.finfo(tensor.dtype).bits
-
-    blocks = list(blocks_of(model)) if late and all(map(is_wider, model.parameters())) else []
-    in_blocks = {id(tensor) for block in blocks for tensor in (*block.parameters(), *block.buffers())}
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(replaced(model, lambda name, t: None if id(t) in in_blocks else converted(name, t)))
-        for block in blocks:
-            stack.enter_context(_replaced_during_calls(block, converted))
-        yield
-
-
-@contextlib.contextmanager
-def _replaced_during_calls(
-    block: nn.Module, replacement: Callable[[str, torch.Tensor], torch.Tensor | None]
-) -> Iterator[None]:
-    with contextlib.ExitStack() as held:
-
-        def enter(*_: object) -> None:
-            held.enter_context(replaced(block, replacement))
-
-        def leave(_: nn.Module, __: object, output: Any) -> Any:
-            held.close()
-            # an autograd graph would keep the replaced tensors of every block alive
-            return _map_leaves(lambda value: value.detach() if isinstance(value, torch.Tensor) else value, output)
-
-        hooks = block.register_forward_pre_hook(enter), block.register_forward_hook(leave)
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-
-def blocks_of(model: nn.Module) -> Iterator[nn.Module]:
-    """Yields the units that a model calls one after the other: members of lists, and modules that it has several of.
-
-    A single layer is one only in a `Sequential`, which calls it: elsewhere its weight may be used without a call.
-    """
-    kinds = Counter(map(_kind, model.children()))
-    for child in model.children():
-        has_inside = any(True for _ in child.children())
-        is_called = kinds[_kind(child)] > 1 if has_inside else isinstance(model, nn.Sequential)
-        if isinstance(child, nn.ModuleList) or not (is_called or isinstance(model, nn.ModuleList)):
-            yield from blocks_of(child)
-        else:
-            yield child
-
-
-def _kind(module: nn.Module) -> tuple[type[nn.Module], tuple[torch.Size, ...]]:
-    return type(module), tuple(parameter.shape for parameter in module.parameters())

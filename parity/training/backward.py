@@ -18,7 +18,7 @@ from parity.findings import Cause
 from parity.models.state import BUFFER, FROZEN, PARAMETER
 from parity.models.weight_map import split
 from parity.tracing.measuring import compare
-from parity.tracing.run import Mode
+from parity.tracing.modes import Mode
 from parity.training.blame import blame
 from parity.training.gradients import (
     NO_GRADIENT,

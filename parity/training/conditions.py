@@ -24,7 +24,8 @@ from parity.models import reference as references
 from parity.models.state import assigned
 from parity.models.weights import uniform
 from parity.tracing.measuring import NOISE_BOUND, NOT_FINITE, SAME_FUNCTION_BOUND, Measurement, compare, noise_ratio
-from parity.tracing.run import MODES, bare_run
+from parity.tracing.modes import MODES
+from parity.tracing.run import bare_run
 from parity.training.resizing import RULES, Crop, Rule
 
 if TYPE_CHECKING:

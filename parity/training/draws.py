@@ -18,7 +18,7 @@ from parity.tracing.run import Run
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from parity.tracing.run import Mode
+    from parity.tracing.modes import Mode
 
 DROPOUT, RANDOM, ACTIVATION = "dropout", "random numbers", "activation"
 

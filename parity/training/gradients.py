@@ -15,14 +15,16 @@ from parity.errors import ParityError
 from parity.models.state import slots
 from parity.models.weight_map import cut, rearranged, split
 from parity.models.weights import uniform
+from parity.tracing.casting import first_that_runs, held_in
 from parity.tracing.measuring import NOISE_BOUND, SAME_FUNCTION_BOUND, Measurement, compare, noise_ratio
-from parity.tracing.run import Run, first_that_runs, held_in
+from parity.tracing.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     from parity.models.weight_map import Entry, WeightMap
-    from parity.tracing.run import Mode, Point
+    from parity.tracing.modes import Mode
+    from parity.tracing.run import Point
 
     Loss = Callable[[torch.Tensor], torch.Tensor]
     Take = Callable[[str, torch.Tensor], None]

@@ -25,8 +25,8 @@ from parity.findings import Cause
 from parity.models import reference as references
 from parity.models.weight_map import split
 from parity.models.weights import uniform
+from parity.tracing.casting import blocks_of
 from parity.tracing.measuring import IDENTICAL, NOISE_BOUND, Measurement, compare
-from parity.tracing.run import blocks_of
 from parity.training.backward import compare_gradients, few_images
 from parity.training.gradients import INERT, INPUT, Pairs, Task, cross_entropy, differentiate, projection
 from parity.training.recipes import compare_initialisation, compare_weight_decay, decayed
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from parity.diagnosis.phases import Outcome
     from parity.models.candidate import Candidate
-    from parity.tracing.run import Mode
+    from parity.tracing.modes import Mode
     from parity.tracing.subject import Subject
     from parity.training.trajectories import Track
 

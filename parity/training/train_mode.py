@@ -11,7 +11,8 @@ from parity.diagnosis.phases import Beyond, PhaseCheck, Row, not_compared
 from parity.errors import ParityError, listed
 from parity.findings import Cause
 from parity.tracing.measuring import Measurement, compare
-from parity.tracing.run import Mode, bare_run
+from parity.tracing.modes import Mode
+from parity.tracing.run import bare_run
 from parity.training.backward import written_to_input
 from parity.training.draws import ACTIVATION, differences, sites_of
 

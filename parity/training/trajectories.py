@@ -14,15 +14,16 @@ from parity.diagnosis.phases import worst_of
 from parity.errors import ParityError
 from parity.models.state import replaced, slots
 from parity.models.weight_map import cut, split
+from parity.tracing.casting import first_that_runs, held_in
 from parity.tracing.measuring import Measurement, compare
-from parity.tracing.run import Run, first_that_runs, held_in
+from parity.tracing.run import Run
 from parity.training.gradients import labels, moved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     from parity.models.weight_map import Entry
-    from parity.tracing.run import Mode
+    from parity.tracing.modes import Mode
     from parity.training.gradients import Pairs
 
 # How far apart a parameter of two right implementations may be after some steps in float64, relative to its norm. AdamW

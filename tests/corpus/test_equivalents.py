@@ -6,7 +6,7 @@ import pytest
 
 from parity import check
 from parity.tracing.measuring import SAME_FUNCTION_BOUND
-from parity.tracing.run import MODES
+from parity.tracing.modes import MODES
 from tests.corpus.cases import SIZES
 from tests.corpus.equivalents import EQUIVALENTS, Variant, variant_of, variants
 from tests.corpus.hosts import HOSTS

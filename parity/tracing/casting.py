@@ -1,0 +1,137 @@
+"""Holding a model in another dtype while it runs, float64 above all, whatever it was written for."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import nn
+
+from parity.errors import ParityError
+from parity.models.state import replaced
+from parity.tracing.nested import map_leaves
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
+
+_ATTEMPTS = 3
+
+
+def first_that_runs(run: Callable[[int], T], dtype: torch.dtype) -> T:
+    """Calls `run` with one `attempt` of `held_in` after the other and returns what the first one returns that runs.
+
+    Only float64, which no model was written for, is attempted more than once.
+
+    Raises:
+        ParityError: what the last attempt raised.
+    """
+    last = _ATTEMPTS - 1 if dtype == torch.float64 else 0
+    for attempt in range(last):
+        with contextlib.suppress(ParityError):
+            return run(attempt)
+    return run(last)
+
+
+@contextlib.contextmanager
+def held_in(model: nn.Module, dtype: torch.dtype, attempt: int = 0) -> Iterator[None]:
+    """Holds `model` in `dtype` for as long as the context lasts, in one of three ways, each for more models.
+
+    0: block by block; 1: as a whole, for a model that uses a block's parameters without calling the block; 2: with its
+    constants and torch's default dtype as well, for one that holds float32 constants or makes them as it runs.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(cast(model, dtype, late=attempt == 0))
+        if attempt == 2:
+            stack.enter_context(_constants_cast(model, dtype))
+        yield
+
+
+@contextlib.contextmanager
+def _constants_cast(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Holds tensors that are plain attributes in `dtype`, which is torch's default dtype for as long as this lasts."""
+    default = torch.get_default_dtype()
+    old = [
+        (module, key, value)
+        for module in model.modules()
+        for key, value in vars(module).items()
+        if isinstance(value, torch.Tensor) and value.is_floating_point()
+    ]
+    try:
+        torch.set_default_dtype(dtype)
+        for module, key, value in old:
+            setattr(module, key, value.to(dtype))
+        yield
+    finally:
+        torch.set_default_dtype(default)
+        for module, key, value in old:
+            setattr(module, key, value)
+
+
+@contextlib.contextmanager
+def cast(model: nn.Module, dtype: torch.dtype, *, late: bool = True) -> Iterator[None]:
+    """Holds the parameters and buffers of `model` in `dtype` for as long as the context lasts.
+
+    A cast to a wider dtype is exact, so it can be made late: a block (one of several alike, or a member of a list) is
+    widened when it is entered and let go when it is left, and only one block at a time exists in float64. A model that
+    uses a block's parameters without calling the block needs `late=False`.
+    """
+
+    def converted(_: str, tensor: torch.Tensor) -> torch.Tensor | None:
+        changes = tensor.is_floating_point() and tensor.dtype != dtype
+        return tensor.detach().to(dtype) if changes else None
+
+    def is_wider(tensor: torch.Tensor) -> bool:
+        return tensor.is_floating_point() and torch.finfo(dtype).bits > torch.finfo(tensor.dtype).bits
+
+    blocks = list(blocks_of(model)) if late and all(map(is_wider, model.parameters())) else []
+    in_blocks = {id(tensor) for block in blocks for tensor in (*block.parameters(), *block.buffers())}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(replaced(model, lambda name, t: None if id(t) in in_blocks else converted(name, t)))
+        for block in blocks:
+            stack.enter_context(_replaced_during_calls(block, converted))
+        yield
+
+
+@contextlib.contextmanager
+def _replaced_during_calls(
+    block: nn.Module, replacement: Callable[[str, torch.Tensor], torch.Tensor | None]
+) -> Iterator[None]:
+    with contextlib.ExitStack() as held:
+
+        def enter(*_: object) -> None:
+            held.enter_context(replaced(block, replacement))
+
+        def leave(_: nn.Module, __: object, output: Any) -> Any:
+            held.close()
+            # an autograd graph would keep the replaced tensors of every block alive
+            return map_leaves(lambda value: value.detach() if isinstance(value, torch.Tensor) else value, output)
+
+        hooks = block.register_forward_pre_hook(enter), block.register_forward_hook(leave)
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def blocks_of(model: nn.Module) -> Iterator[nn.Module]:
+    """Yields the units that a model calls one after the other: members of lists, and modules that it has several of.
+
+    A single layer is one only in a `Sequential`, which calls it: elsewhere its weight may be used without a call.
+    """
+    kinds = Counter(map(_kind, model.children()))
+    for child in model.children():
+        has_inside = any(True for _ in child.children())
+        is_called = kinds[_kind(child)] > 1 if has_inside else isinstance(model, nn.Sequential)
+        if isinstance(child, nn.ModuleList) or not (is_called or isinstance(model, nn.ModuleList)):
+            yield from blocks_of(child)
+        else:
+            yield child
+
+
+def _kind(module: nn.Module) -> tuple[type[nn.Module], tuple[torch.Size, ...]]:
+    return type(module), tuple(parameter.shape for parameter in module.parameters())

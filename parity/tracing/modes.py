@@ -1,0 +1,148 @@
+"""How torch stands while a model runs: the modes of a forward pass, and the state that a model may change."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from parity.tracing.masks import DropoutMasks, NoDropout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a forward pass is run.
+
+    Attributes:
+        name: as in the report.
+        train: train mode, with dropout.
+        grad: with autograd recording.
+        fastpath: whether `nn.MultiheadAttention` may use its native kernel, which it does in eval mode without grad.
+        same_masks: give equal masks to dropouts of equal shape, whatever their tensors' layout in memory.
+        no_dropout: let dropouts keep everything.
+        backward: keep what a backward pass needs.
+    """
+
+    name: str
+    train: bool = False
+    grad: bool = False
+    fastpath: bool = True
+    same_masks: bool = False
+    no_dropout: bool = False
+    backward: bool = False
+
+    @contextlib.contextmanager
+    def active(self, *models: nn.Module) -> Iterator[None]:
+        """Puts torch and `models` into this mode for as long as the context lasts."""
+        flag = getattr(torch.backends, "mha", None)
+        was_enabled = flag.get_fastpath_enabled() if flag else True
+        try:
+            if flag:
+                flag.set_fastpath_enabled(self.fastpath)
+            masks: Any = DropoutMasks() if self.same_masks else contextlib.nullcontext()
+            masks = NoDropout() if self.no_dropout else masks  # type: ignore[no-untyped-call]
+            saved: Any = contextlib.nullcontext() if self.backward else _no_saved_tensors()
+            with in_mode(*models, train=self.train), torch.set_grad_enabled(self.grad), saved, masks:
+                yield
+        finally:
+            if flag:
+                flag.set_fastpath_enabled(was_enabled)
+
+
+@contextlib.contextmanager
+def in_mode(*models: nn.Module, train: bool) -> Iterator[None]:
+    """Puts `models` into train or eval mode for as long as the context lasts."""
+    before = [(module, module.training) for model in models for module in model.modules()]
+    try:
+        if any(was_training != train for _, was_training in before):
+            for model in models:
+                model.train(train)
+        yield
+    finally:
+        for module, was_training in before:
+            if module.training != was_training:
+                module.training = was_training
+
+
+MODES = {
+    mode.name: mode
+    for mode in (
+        Mode("eval"),
+        Mode("eval-no-fastpath", fastpath=False),
+        Mode("eval-grad", grad=True),
+        Mode("train", train=True, grad=True),
+    )
+}
+
+
+def can_switch_fastpath() -> bool:
+    """Returns whether this torch release has the switch of the native attention kernel (since 2.3)."""
+    return hasattr(torch.backends, "mha")
+
+
+def _no_saved_tensors() -> torch.autograd.graph.saved_tensors_hooks:
+    """Drops what a backward pass would need: the code path of grad mode without its memory."""
+    nothing = torch.empty(0)
+    return torch.autograd.graph.saved_tensors_hooks(lambda _: nothing, lambda packed: packed)
+
+
+@dataclass(frozen=True)
+class Ambient:
+    """What torch computes with besides a call's arguments, and a model may change."""
+
+    grad: bool
+    random: torch.Tensor
+    default_dtype: torch.dtype
+    autocast: tuple[bool, torch.dtype]
+
+    @classmethod
+    def now(cls) -> Ambient:
+        """Returns the state of this moment."""
+        return cls(torch.is_grad_enabled(), torch.default_generator.get_state(), torch.get_default_dtype(), _autocast())
+
+    def restore(self) -> None:
+        """Puts torch into this state."""
+        torch.default_generator.set_state(self.random)
+        # most often nothing else has changed, and asking is cheaper than telling
+        if torch.is_grad_enabled() != self.grad:
+            torch.set_grad_enabled(self.grad)
+        if torch.get_default_dtype() != self.default_dtype:
+            torch.set_default_dtype(self.default_dtype)
+        if _autocast() != self.autocast:
+            _set_autocast(*self.autocast)
+
+
+_HAS_AUTOCAST_BY_DEVICE = hasattr(torch, "get_autocast_dtype")  # since torch 2.4
+
+
+def _autocast() -> tuple[bool, torch.dtype]:
+    if _HAS_AUTOCAST_BY_DEVICE:
+        return torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+    return torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype()
+
+
+def _set_autocast(enabled: bool, dtype: torch.dtype) -> None:  # noqa: FBT001
+    if _HAS_AUTOCAST_BY_DEVICE:
+        torch.set_autocast_enabled("cpu", enabled)
+        torch.set_autocast_dtype("cpu", dtype)
+    else:
+        torch.set_autocast_cpu_enabled(enabled)
+        torch.set_autocast_cpu_dtype(dtype)
+
+
+@contextlib.contextmanager
+def ambient_kept() -> Iterator[None]:
+    """Puts back what a candidate's constructor or forward pass may change for everybody."""
+    ambient, threads = Ambient.now(), torch.get_num_threads()
+    try:
+        yield
+    finally:
+        ambient.restore()
+        torch.set_num_threads(threads)

@@ -1,0 +1,46 @@
+"""Tensors in nested tuples, lists and dicts, as modules take and return them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Tensors = list[torch.Tensor]
+
+
+def unique_tensors(values: Any) -> Tensors:
+    """Returns the floating-point tensors in nested tuples, lists and dicts, each once, in order."""
+    found: dict[int, torch.Tensor] = {}
+
+    def collect(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            found.setdefault(id(value), value)
+        return value
+
+    map_leaves(collect, values)
+    return list(found.values())
+
+
+def first_tensor(output: Any) -> torch.Tensor | None:
+    """Returns the logits in a model's output: a tensor, `.logits`, or the first tensor of a tuple, list or dict."""
+    output = getattr(output, "logits", output)
+    return next(iter(unique_tensors(output)), None)
+
+
+def substituted(values: Any, replacement: dict[int, torch.Tensor]) -> Any:
+    """Returns `values` with other tensors in the places of those whose `id` is a key of `replacement`."""
+    return map_leaves(lambda value: replacement.get(id(value), value), values)
+
+
+def map_leaves(function: Callable[[Any], Any], values: Any) -> Any:
+    """Returns `values` with `function` applied to everything in it that is no tuple, list or dict."""
+    if isinstance(values, dict):
+        return {key: map_leaves(function, value) for key, value in values.items()}
+    if isinstance(values, (tuple, list)):
+        items = [map_leaves(function, value) for value in values]
+        return type(values)(*items) if hasattr(values, "_fields") else type(values)(items)
+    return function(values)

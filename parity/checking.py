@@ -23,9 +23,9 @@ from parity.mapping.inferring import find as find_map
 from parity.mapping.setup import fitting_batch, in_place, set_up
 from parity.models import inputs
 from parity.models.candidate import build_without_values
+from parity.models.entries import cut, split
 from parity.models.reference import unverifiable
 from parity.models.state import unregistered
-from parity.models.weight_map import cut, split
 from parity.progress import Progress
 from parity.report.about import environment, peak_memory, top5
 from parity.report.report import Report

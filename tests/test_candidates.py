@@ -10,8 +10,10 @@ import torch
 
 from parity import check, infer_mapping
 from parity.models.candidate import resolve
+from parity.models.expansion import expand
+from parity.models.patterns import read
 from parity.models.reference import build, configuration
-from parity.models.weight_map import expand, read, state_shapes
+from parity.models.state import state_shapes
 from parity.models.weights import synthetic
 from tests.candidates.catalogue import RIGHT, WRONG
 

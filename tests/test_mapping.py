@@ -8,8 +8,10 @@ from torch import nn
 
 import vit
 from parity import MappingError, ParityError, WeightMap, infer_mapping
+from parity.models.entries import Entry
+from parity.models.expansion import by_name, expand
+from parity.models.patterns import Patterns, read
 from parity.models.reference import build, configuration
-from parity.models.weight_map import Entry, Patterns, by_name, expand, read
 from parity.suite.conftest import SMALL
 from parity.tracing.alignment import align
 from parity.tracing.run import Point, call_order

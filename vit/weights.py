@@ -43,7 +43,7 @@ def load(name: str, weights: str = "official", **arguments: Any) -> Pretrained:
     """
     # the harness knows torchvision's names and files; the model itself doesn't need it
     from parity.models import reference  # noqa: PLC0415
-    from parity.models import weight_map as mapping  # noqa: PLC0415
+    from parity.models.expansion import by_name  # noqa: PLC0415
     from parity.models.state import hold  # noqa: PLC0415
     from parity.models.weights import resolve  # noqa: PLC0415
 
@@ -56,7 +56,7 @@ def load(name: str, weights: str = "official", **arguments: Any) -> Pretrained:
     settings = PRESETS[name]._asdict() | sizes | arguments
     with torch.device("meta"):
         model, as_trained = ViT(**settings), ViT(**(settings | {"img_size": config["image_size"]}))
-    state = mapping.by_name(original, as_trained).apply(chosen.state_dict(original))
+    state = by_name(original, as_trained).apply(chosen.state_dict(original))
     hold(model, resize_positions(state, model.img_size, settings["patch_size"]))
     transforms = chosen.transforms(config["image_size"])
     if model.img_size != config["image_size"]:

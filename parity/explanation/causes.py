@@ -19,12 +19,12 @@ from torch.nn import functional as F
 
 from parity.explanation.bending import Change, Kind
 from parity.explanation.bent_vit import merge_heads, split_heads, standardised
-from parity.models.weight_map import cut, split
+from parity.models.entries import cut, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from parity.models.weight_map import Box
+    from parity.models.entries import Box
 
     Tensor = torch.Tensor
     Activation = Callable[[Tensor], Tensor]

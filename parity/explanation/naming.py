@@ -22,7 +22,7 @@ from parity.explanation.observing import Observations
 from parity.explanation.proof import Group, grouped, prove
 from parity.explanation.search import Search
 from parity.mapping import uses
-from parity.models.weight_map import split
+from parity.models.entries import split
 from parity.tracing.casting import first_that_runs, held_in
 from parity.tracing.run import Run
 

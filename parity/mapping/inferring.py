@@ -22,18 +22,13 @@ from torch import nn
 from parity.errors import MappingError, ParityError, listed
 from parity.mapping import matching, uses
 from parity.mapping.ways import ATTENTION, POSITIONS
+from parity.models.bijection import require_bijection, require_separate
+from parity.models.entries import split
+from parity.models.expansion import by_name, expand
+from parity.models.patterns import read
 from parity.models.reference import configuration_of
-from parity.models.state import assigned, lacks_values, without_values
-from parity.models.weight_map import (
-    WeightMap,
-    by_name,
-    expand,
-    read,
-    require_bijection,
-    require_separate,
-    split,
-    state_shapes,
-)
+from parity.models.state import assigned, lacks_values, state_shapes, without_values
+from parity.models.weight_map import WeightMap
 from parity.models.weights import synthetic, uniform
 from parity.tracing.alignment import align
 from parity.tracing.casting import first_that_runs, held_in
@@ -48,7 +43,7 @@ if TYPE_CHECKING:
 
     from parity.mapping.uses import Uses
     from parity.mapping.ways import Matches, Way
-    from parity.models.weight_map import Shapes
+    from parity.models.state import Shapes
     from parity.tracing.alignment import Alignment
 
 PROVED, CLOSEST, BY_NAME, AMBIGUOUS = "unique by proof", "the closest by far", "by name only", "ambiguous"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from parity.mapping.patterns import matrix_layouts, vector_layout
 from parity.mapping.ways import Way, joined
-from parity.models.weight_map import Entry
+from parity.models.entries import Entry
 from parity.tracing.attention import PARTS
 
 if TYPE_CHECKING:

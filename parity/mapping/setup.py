@@ -14,6 +14,7 @@ from parity.errors import ParityError
 from parity.mapping.inferring import find as find_map
 from parity.models import candidate as candidates
 from parity.models import reference as references
+from parity.models.entries import split
 from parity.models.state import (
     assigned,
     fingerprint,
@@ -23,7 +24,6 @@ from parity.models.state import (
     sharing_copy,
     without_values,
 )  # fmt: skip
-from parity.models.weight_map import split
 from parity.models.weights import of_module as own_weights
 from parity.models.weights import resolve as resolve_weights
 from parity.models.weights import synthetic, uniform

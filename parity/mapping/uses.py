@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from parity.mapping.noting import Notes
 from parity.mapping.operations import Operation, Projection
-from parity.models.weight_map import state_shapes
+from parity.models.state import state_shapes
 from parity.tracing.modes import MODES
 from parity.tracing.run import call_order
 

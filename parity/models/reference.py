@@ -14,8 +14,8 @@ from torch import nn
 from torchvision.models import get_model, get_model_builder, list_models, vision_transformer
 
 from parity.errors import ParityError, listed
+from parity.models.entries import split
 from parity.models.state import without_initial_values
-from parity.models.weight_map import split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

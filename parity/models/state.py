@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     Registry = dict[str, torch.Tensor | None]
+    Shape = tuple[int, ...]
+    Shapes = Mapping[str, Shape]
 
 
 # how a tensor is registered
@@ -130,6 +132,11 @@ def fingerprint(state: Mapping[str, torch.Tensor]) -> dict[str, int]:
         name: zlib.adler32(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
         for name, tensor in state.items()
     }
+
+
+def state_shapes(module: nn.Module) -> dict[str, Shape]:
+    """Returns the name and shape of every tensor in the module's state dict; counters and indices are no weights."""
+    return {k: tuple(tensor.shape) for k, tensor in module.state_dict().items() if tensor.is_floating_point()}
 
 
 def lacks_values(model: nn.Module, besides: Collection[str] = ()) -> bool:

@@ -28,7 +28,7 @@ from torchvision.transforms._presets import ImageClassification
 
 from parity.errors import ParityError, listed
 from parity.models import reference
-from parity.models.weight_map import state_shapes
+from parity.models.state import state_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

@@ -8,7 +8,7 @@ import torch
 
 from parity import build_pair, infer_mapping
 from parity.models.reference import build, configuration
-from parity.models.weight_map import state_shapes
+from parity.models.state import state_shapes
 from parity.suite.conftest import SMALL
 
 if TYPE_CHECKING:

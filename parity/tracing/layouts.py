@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from einops import rearrange
 
-from parity.models.weight_map import inverted, rearranged
+from parity.models.entries import inverted, rearranged
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,8 +15,8 @@ from parity.diagnosis.checks import DTYPES
 from parity.diagnosis.phases import Beyond, PhaseCheck, Row, not_compared, worst_of
 from parity.errors import ParityError, listed
 from parity.findings import Cause
+from parity.models.entries import split
 from parity.models.state import BUFFER, FROZEN, PARAMETER
-from parity.models.weight_map import split
 from parity.tracing.measuring import compare
 from parity.tracing.modes import Mode
 from parity.training.blame import blame

@@ -15,7 +15,7 @@ from parity.diagnosis.phases import Beyond
 from parity.diagnosis.verdict import Place
 from parity.errors import ParityError, listed
 from parity.findings import Cause
-from parity.models.weight_map import split
+from parity.models.entries import split
 from parity.tracing.measuring import Measurement, compare
 from parity.tracing.passes import OUTPUT, fitting, is_rearranged
 from parity.tracing.run import Event, Point

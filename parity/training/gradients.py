@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from parity.errors import ParityError
+from parity.models.entries import cut, rearranged, split
 from parity.models.state import slots
-from parity.models.weight_map import cut, rearranged, split
 from parity.models.weights import uniform
 from parity.tracing.casting import first_that_runs, held_in
 from parity.tracing.measuring import NOISE_BOUND, SAME_FUNCTION_BOUND, Measurement, compare, noise_ratio
@@ -22,7 +22,8 @@ from parity.tracing.run import Run
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from parity.models.weight_map import Entry, WeightMap
+    from parity.models.entries import Entry
+    from parity.models.weight_map import WeightMap
     from parity.tracing.modes import Mode
     from parity.tracing.run import Point
 

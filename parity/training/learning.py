@@ -23,7 +23,7 @@ from parity.diagnosis.phases import Beyond, PhaseCheck, Row, not_compared, worst
 from parity.errors import ParityError, listed
 from parity.findings import Cause
 from parity.models import reference as references
-from parity.models.weight_map import split
+from parity.models.entries import split
 from parity.models.weights import uniform
 from parity.tracing.casting import blocks_of
 from parity.tracing.measuring import IDENTICAL, NOISE_BOUND, Measurement, compare

@@ -19,7 +19,7 @@ from torch import nn
 from parity.diagnosis.phases import OTHER_RECIPE, Beyond, PhaseCheck, Row, not_compared
 from parity.errors import ParityError, listed
 from parity.findings import Cause
-from parity.models.weight_map import cut, split
+from parity.models.entries import cut, split
 from parity.tracing.measuring import IDENTICAL
 from parity.training.gradients import Pairs, moved
 

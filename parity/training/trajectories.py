@@ -12,8 +12,8 @@ from torch import nn
 
 from parity.diagnosis.phases import worst_of
 from parity.errors import ParityError
+from parity.models.entries import cut, split
 from parity.models.state import replaced, slots
-from parity.models.weight_map import cut, split
 from parity.tracing.casting import first_that_runs, held_in
 from parity.tracing.measuring import Measurement, compare
 from parity.tracing.run import Run
@@ -22,7 +22,7 @@ from parity.training.gradients import labels, moved
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from parity.models.weight_map import Entry
+    from parity.models.entries import Entry
     from parity.tracing.modes import Mode
     from parity.training.gradients import Pairs
 

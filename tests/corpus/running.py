@@ -12,8 +12,10 @@ from torch import nn
 from torchvision.models import VisionTransformer
 
 from parity.models.candidate import resolve
+from parity.models.expansion import by_name, expand
+from parity.models.patterns import read
 from parity.models.reference import CHECKED_DROPOUT, build, configuration
-from parity.models.weight_map import by_name, expand, read, state_shapes
+from parity.models.state import state_shapes
 from parity.models.weights import synthetic, uniform
 from tests.corpus.hosts import HOSTS
 from tests.corpus.planting import write

@@ -1,0 +1,83 @@
+"""From a written map to the weight map of two models: its patterns filled with their tensors."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from parity.errors import MappingError
+from parity.models.bijection import require_bijection, require_separate
+from parity.models.entries import Entry, split
+from parity.models.patterns import Patterns, as_regex, read
+from parity.models.state import state_shapes
+from parity.models.weight_map import WeightMap
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from parity.models.state import Shapes
+
+
+def expand(patterns: Patterns, reference: Shapes, candidate: Shapes, source: str) -> WeightMap:
+    """Fills the tensors of both models into `patterns`.
+
+    Args:
+        patterns: a pattern may match nothing (an optional layer).
+        reference: name -> shape of every tensor of the reference.
+        candidate: the same of the candidate.
+        source: where the patterns come from, for messages.
+
+    Raises:
+        MappingError: the result is no bijection, or pairs tensors of different shapes.
+    """
+    rules = [(as_regex(split(rule.reference)[0]), rule) for rule in patterns.rules]
+    entries = []
+    for name in reference:
+        for regex, rule in rules:
+            if match := regex.fullmatch(name):
+                left = name + rule.reference[len(split(rule.reference)[0]) :]
+                right = rule.candidate.replace("{i}", match.groupdict().get("i") or "")
+                entries.append(Entry(left, right, rule.layout))
+    left_out = [
+        tuple(name for name in shapes if any(as_regex(split(p)[0]).fullmatch(name) for p in names))
+        for names, shapes in (
+            (patterns.unmapped_reference, reference),
+            (patterns.unmapped_candidate, candidate),
+            (patterns.unused, candidate),
+        )
+    ]
+    # a slice that is left out is listed as it was written
+    slices = tuple(name for name in patterns.unmapped_reference if split(name)[1])
+    whole = tuple(name for name in left_out[0] if not any(split(part)[0] == name for part in slices))
+    found = WeightMap(tuple(entries), source, "", (*whole, *slices), left_out[1], left_out[2])
+    require_bijection(found, reference, candidate)
+    return found
+
+
+def by_name(reference: nn.Module, candidate: nn.Module) -> WeightMap:
+    """Maps tensors of equal names, or by one of the written maps that are shipped in `maps/`.
+
+    Raises:
+        MappingError: neither is a bijection; the message lists what the closest one leaves over.
+    """
+    shapes = state_shapes(reference), state_shapes(candidate)
+    tables = {"of equal names": Patterns(tuple(Entry(name, name) for name in shapes[0]))} | _shipped()
+    failures = []
+    for source, patterns in tables.items():
+        try:
+            found = expand(patterns, *shapes, source)
+            require_separate(found, reference, candidate)
+        except MappingError as error:
+            regexes = [as_regex(split(rule.candidate)[0]) for rule in patterns.rules]
+            known = sum(any(regex.fullmatch(name) for regex in regexes) for name in shapes[1])
+            failures.append((known, error.with_traceback(None)))  # a traceback keeps every caller's tensors alive
+        else:
+            return found
+    _, closest = max(failures, key=lambda failure: failure[0])
+    raise closest
+
+
+@functools.cache
+def _shipped() -> dict[str, Patterns]:
+    return {file.stem: read(file) for file in sorted((Path(__file__).parents[1] / "maps").glob("*.toml"))}

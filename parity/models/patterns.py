@@ -1,0 +1,147 @@
+"""The written form of a weight map: a TOML file of patterns that any number of blocks can be filled into.
+
+```toml
+[map]
+"encoder.layers.encoder_layer_{i}.ln_1.weight" = "blocks.{i}.norm1.weight"
+"encoder.layers.encoder_layer_{i}.self_attention.in_proj_weight[0:768]" = "blocks.{i}.query.weight"
+"conv_proj.weight" = { candidate = "patches.weight", layout = "o c p q -> o (p q c), c=3, p=16, q=16" }
+
+[unmapped]
+candidate = ["blocks.{i}.scale"]
+```
+
+A pattern's `{i}` stands for the number of a block, the same on both sides. Every element of every tensor is used
+exactly once, or its tensor is listed under `[unmapped]`; anything else is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from parity.errors import ParityError
+from parity.models.entries import IDENTITY, Entry, split
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """A written map: patterns that any number of blocks can be filled into."""
+
+    rules: tuple[Entry, ...]
+    unmapped_reference: tuple[str, ...] = ()
+    unmapped_candidate: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+    def to_toml(self) -> str:
+        """Writes the map as `read` reads it."""
+        lines = ["[map]", *(f"{_quoted(rule.reference)} = {_right_side(rule)}" for rule in self.rules)]
+        leftovers = {
+            "reference": self.unmapped_reference, "candidate": self.unmapped_candidate, "unused": self.unused,
+        }  # fmt: skip
+        if any(leftovers.values()):
+            lines += ["", "[unmapped]"]
+            lines += [f"{side} = {json.dumps(list(names), indent=4)}" for side, names in leftovers.items() if names]
+        return "\n".join(lines) + "\n"
+
+
+def read(path: Path) -> Patterns:
+    """Reads a map from a TOML file, in the format at the top of this module.
+
+    Raises:
+        ParityError: no such file, no TOML, or another structure.
+    """
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except OSError as error:
+        raise ParityError(f"cannot read the weight map {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ParityError(f"the weight map {path} is not valid TOML: {error}") from error
+    table, leftovers = content.get("map"), content.get("unmapped", {})
+    if not isinstance(table, dict) or not all(map(_is_right_side, table.values())):
+        raise ParityError(f'the weight map {path} needs a table [map] of lines "reference name" = "candidate name"')
+    if not isinstance(leftovers, dict) or not all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in leftovers.values()
+    ):
+        raise ParityError(f'the weight map {path} needs lists of names under [unmapped], such as candidate = ["name"]')
+    rules = tuple(
+        Entry(left, right) if isinstance(right, str) else Entry(left, right["candidate"], right.get("layout", IDENTITY))
+        for left, right in table.items()
+    )
+    return Patterns(rules, *(tuple(leftovers.get(side, ())) for side in ("reference", "candidate", "unused")))
+
+
+def _is_right_side(value: Any) -> bool:
+    if isinstance(value, dict):
+        return {"candidate"} <= value.keys() <= {"candidate", "layout"} and all(
+            isinstance(text, str) for text in value.values()
+        )
+    return isinstance(value, str)
+
+
+_NUMBER = re.compile(r"(?<![\d\[:])(?<!: )\d+(?![\d:\]=])")
+
+
+def rules_of(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Yields the rules of a written map: as few as give exactly `entries` when they are expanded again."""
+    entries = list(entries)
+    names = {split(entry.reference)[0] for entry in entries}
+    alike: dict[str, list[Entry]] = defaultdict(list)  # by the reference's pattern
+    for entry in entries:
+        number = _NUMBER.search(split(entry.reference)[0])
+        alike[_with_gap(entry.reference, number) if number else entry.reference].append(entry)
+    for members in alike.values():
+        rule = _rule(members)
+        if rule:
+            regex = as_regex(split(rule.reference)[0])
+            covered = {split(entry.reference)[0] for entry in members}
+            if {name for name in names if regex.fullmatch(name)} != covered or len(covered) < len(members):
+                rule = None
+        yield from [rule] if rule else members
+
+
+def _rule(entries: list[Entry]) -> Entry | None:
+    """Writes entries whose names differ by numbers alone as one, if the same number counts them on both sides."""
+    numbers = [(_NUMBER.search(split(e.reference)[0]), list(_NUMBER.finditer(e.candidate))) for e in entries]
+    for position in range(min(len(right) for _, right in numbers)):
+        rules = {
+            Entry(_with_gap(e.reference, left), _with_gap(e.candidate, right[position]), e.layout)
+            for e, (left, right) in zip(entries, numbers, strict=True)
+            if left and left[0] == right[position][0]
+        }
+        if len(rules) == 1 and all(left and left[0] == right[position][0] for left, right in numbers):
+            return rules.pop()
+    return None
+
+
+def _with_gap(text: str, number: re.Match[str]) -> str:
+    return f"{text[: number.start()]}{{i}}{text[number.end() :]}"
+
+
+def _right_side(entry: Entry) -> str:
+    if entry.layout == IDENTITY:
+        return _quoted(entry.candidate)
+    return f"{{ candidate = {_quoted(entry.candidate)}, layout = {_quoted(entry.layout)} }}"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def as_regex(pattern: str) -> re.Pattern[str]:
+    """Returns what matches the names that a pattern stands for; a block's number is its group `i`."""
+    first, *rest = (re.escape(part) for part in pattern.split("{i}"))
+    return re.compile(first + "".join((r"(?P<i>\d+)" if n == 0 else "(?P=i)") + part for n, part in enumerate(rest)))

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from parity.explanation.bending import Kind
 from parity.explanation.bent_vit import scaled_and_shifted, standardised
-from parity.explanation.causes import ADDED
+from parity.explanation.causes.variants import ADDED
 from parity.models.entries import rearranged, split
 
 if TYPE_CHECKING:

@@ -16,7 +16,9 @@ import torch
 
 from parity.diagnosis.verdict import in_words_of, is_another_function
 from parity.explanation.bent_vit import BentViT
-from parity.explanation.causes import absences, catalogue, in_words
+from parity.explanation.causes.absences import absences
+from parity.explanation.causes.catalogue import catalogue
+from parity.explanation.causes.places import in_words
 from parity.explanation.extras import extra_kinds
 from parity.explanation.observing import Observations
 from parity.explanation.proof import Group, grouped, prove

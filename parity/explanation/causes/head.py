@@ -1,0 +1,62 @@
+"""Entries for the end of the model: what goes to the head, the head, what becomes of the logits."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from parity.explanation.bending import Kind
+from parity.explanation.causes.variants import ADDED, after, no_bias, replaced_by, skipped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from parity.explanation.causes.variants import Activation
+
+    Tensor = torch.Tensor
+
+_POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "the mean of all tokens": lambda x: x.mean(1),
+    "the mean of the patches' tokens": lambda x: x[:, 1:].mean(1),
+    "the last token": lambda x: x[:, -1],
+    "the first patch's token": lambda x: x[:, 1],
+    "the maximum over all tokens": lambda x: x.amax(1),
+    "the maximum over the patches' tokens": lambda x: x[:, 1:].amax(1),
+    "the sum of all tokens": lambda x: x.sum(1),
+    "the mean of all tokens but the last": lambda x: x[:, :-1].mean(1),
+}
+
+
+# a table reads best with an entry's parts side by side
+# fmt: off
+def kinds(_: Mapping[str, Any]) -> Iterator[Kind]:
+    """Yields the entries for the end of the model, the likeliest first."""
+    for name, function in _POOLINGS.items():
+        yield Kind("pooling", {"pooling": replaced_by(function)}, f"{name} goes to the head", "the class token",
+                   "self.head(x[:, 0])")
+        yield Kind("pooling", {"pooling": replaced_by(function), "end": lambda _, x, norm, pool: norm(pool(x))},
+                   f"{name} goes to the final norm and the head", "the class token", "self.head(x[:, 0])")
+    yield Kind("extra-norm", {"end": lambda _, x, norm, pool: pool(norm(norm(x)))}, "the final norm applied twice",
+               "once", "self.head(self.norm(x)[:, 0])")
+    yield no_bias("head-bias", "no bias of the head", r"heads\.head$")
+    yield no_bias("pre-logits", "no bias of the pre-logits layer", r"heads\.pre_logits$")
+    yield Kind("pre-logits", {"tanh": skipped}, "no tanh after the pre-logits layer", "a tanh", "nn.Tanh()")
+    for name, function in ADDED.items():
+        yield Kind("pre-logits", {"tanh": replaced_by(function)}, f"{name} after the pre-logits layer", "a tanh",
+                   "nn.Tanh()")
+    outputs: dict[str, Activation] = {
+        "softmax": functools.partial(torch.softmax, dim=-1),
+        "log-softmax": functools.partial(torch.log_softmax, dim=-1),
+        "softmax over the batch": functools.partial(torch.softmax, dim=0),
+        **ADDED,
+    }
+    for name, function in outputs.items():
+        yield Kind("output-activation", {"output": after(function)}, f"{name} of the logits", "the logits",
+                   "return the logits; the loss takes the softmax", only="^(heads)?$")
+        if "softmax" not in name:
+            yield Kind("extra-activation", {"input": after(function)}, f"{name} before the head", "none there",
+                       "take the activation away", only="^heads$")
+    yield Kind("output-scale", {"output": lambda original, x, value: original(x) * value}, "logits times {value}",
+               "as they are", "return the logits", only="^(heads)?$", start=(0.1, 0.5, 2.0, 10.0))

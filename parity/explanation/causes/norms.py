@@ -1,0 +1,62 @@
+"""Entries for the norms: eps, statistics, scale and bias."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from parity.explanation.bending import Kind
+from parity.explanation.bent_vit import standardised
+from parity.explanation.causes.places import NORM
+from parity.explanation.causes.variants import found, replaced_by, skipped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    Tensor = torch.Tensor
+
+
+# a table reads best with an entry's parts side by side
+# fmt: off
+def kinds(_: Mapping[str, Any]) -> Iterator[Kind]:
+    """Yields the entries for the norms, the likeliest first."""
+
+    def kind(id: str, variants: Mapping[str, Any], phrase: str, instead: str, hint: str = "", **others: Any) -> Kind:  # noqa: A002
+        return Kind(id, variants, phrase, instead, hint or "nn.LayerNorm(dim, eps=1e-6)", only=NORM, **others)
+
+    yield kind("layer-norm-eps", {"eps": found}, "LayerNorm eps {value}", "1e-06", start=(1e-5, 1e-3))
+    yield kind("norm-missing", {"norm": skipped}, "no norm", "a LayerNorm")
+    yield kind("layer-norm-unbiased", {"statistics": replaced_by(functools.partial(standardised, correction=1))},
+               "LayerNorm with the unbiased variance", "the biased one", "x.var(-1, unbiased=False)")
+    for correction, which in ((1, ", the std unbiased"), (0, "")):
+        yield kind("layer-norm-std-eps", {"statistics": functools.partial(_std_plus_eps, correction=correction)},
+                   f"LayerNorm that divides by std + eps{which}", "by sqrt(var + eps)",
+                   "(x - mean) / torch.sqrt(var + eps)")
+    for axes, name in (
+        ((-2, -1), "tokens and width"),
+        ((-2,), "the tokens"),
+        ((0, -2, -1), "the batch"),
+        ((0,), "images"),
+    ):
+        yield kind("layer-norm-axes", {"statistics": replaced_by(functools.partial(standardised, axes=axes))},
+                   f"LayerNorm over {name}", "over the width", "nn.LayerNorm(dim), over the last axis")
+    yield kind("rms-norm", {"statistics": replaced_by(_rms)}, "RMSNorm", "LayerNorm, which takes the mean away")
+    yield kind("layer-norm-bias", {"affine": lambda original, x, weight, _: original(x, weight, None)},
+               "LayerNorm without a bias", "with one")
+    yield kind("layer-norm-scale", {"affine": lambda original, x, _, bias: original(x, None, bias)},
+               "LayerNorm without a scale", "with one")
+    yield kind("layer-norm-affine", {"affine": skipped}, "LayerNorm without scale and bias", "with both",
+               "nn.LayerNorm(dim, eps=1e-6, elementwise_affine=True)")
+
+
+# fmt: on
+
+
+def _std_plus_eps(_: Any, x: Tensor, eps: float, *, correction: int) -> Tensor:
+    return (x - x.mean(-1, keepdim=True)) / (x.std(-1, correction=correction, keepdim=True) + eps)
+
+
+def _rms(x: Tensor, eps: float) -> Tensor:
+    return x / torch.sqrt(x.square().mean(-1, keepdim=True) + eps)

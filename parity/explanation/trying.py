@@ -1,0 +1,248 @@
+"""The changes of a catalogue are tried at a place where a bent model and the candidate differ: alone, then together.
+
+What is nearest to the place comes first, and what was found elsewhere before that. Knows no ViT.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from parity.explanation.bending import Change
+from parity.explanation.following import OUTPUT
+from parity.explanation.solving import rounded, solve
+from parity.tracing.layouts import in_layout_of_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import torch
+
+    from parity.explanation.bending import Kind
+    from parity.explanation.following import Follower, Outcome, Start
+    from parity.tracing.run import Point
+
+    Proposal = tuple[Change, ...]  # of one kind, with one value
+
+# How many changes are tried together at one place, of how many that have an effect there, how many groups of them at
+# most, and how many of those that come closest are tried with one more.
+_MOST_AT_ONCE, _MOST_EFFECTIVE, _MOST_COMBINATIONS, _KEPT = 4, 120, 2500, 20
+
+# how many of those that leave the same error, since they mean the same, go into combinations
+_MOST_ALIKE = 2
+
+
+class TooLateError(Exception):
+    """The time is over."""
+
+
+class Trials:
+    """Tries changes at one place where the bent model and the candidate differ.
+
+    Args:
+        follower: of the candidate.
+        kinds: the catalogue.
+        until: time of the processor at which to give up.
+        start: where the stage begins.
+        base: the run that came to the place.
+    """
+
+    def __init__(self, follower: Follower, kinds: Sequence[Kind], until: float, start: Start, base: Outcome) -> None:
+        assert base.dirty is not None
+        self._follower = follower
+        self._kinds = kinds
+        self._until = until
+        self._start = start
+        self._base = base
+        self._target = base.dirty
+        self._effective: list[Proposal] = []
+        self.best: Outcome | None = None
+
+    def _run(self, changes: Iterable[Change], until: Point | None = None, ignored: str | None = None) -> Outcome:
+        if time.process_time() > self._until:
+            raise TooLateError
+        made = (*self._base.changes, *changes)
+        return self._follower.follow(self._start, made, until=until, ignored=ignored)
+
+    def ignoring(self) -> Outcome | None:
+        """Doesn't look at the module: where everything after it agrees, something else passes there than it seems."""
+        if self._target == OUTPUT:
+            return None
+        outcome = self._run((), ignored=self._target.module)
+        if outcome.clean.keys() <= self._base.clean.keys():
+            return None
+        self._follower.ignored.add(self._target.module)
+        return outcome
+
+    def singles(self, usual: tuple[Change, ...]) -> Outcome | None:
+        """Tries one kind after the other, at every place that leads to the target."""
+        alike: Counter[float] = Counter()  # proposals by the error they leave: those of one error do the same
+        for proposal in self._proposals(usual):
+            outcome, error = self._tried([proposal])
+            if math.isfinite(error) and error != self._base.error and alike[error] < _MOST_ALIKE:
+                alike[error] += 1
+                self._effective.append(proposal)
+            if outcome and (self.best is None or len(outcome.clean) > len(self.best.clean)):
+                self.best = outcome
+                if outcome.dirty is None:
+                    break
+        return self.best
+
+    def combinations(self) -> Outcome | None:
+        """Tries two kinds at once that each have an effect on the target, then what comes closest with one more."""
+        del self._effective[_MOST_EFFECTIVE:]  # the nearest come first
+        best: list[tuple[Proposal, ...]] = [(proposal,) for proposal in self._effective]
+        for _ in range(1, _MOST_AT_ONCE):
+            # without open values is quicker
+            groups = sorted(
+                {*filter(_fit_together, _extended(best, self._effective))},
+                key=lambda group: (sum(map(_is_open, group)), [self._effective.index(part) for part in group]),
+            )
+            errors: list[tuple[float, int]] = []
+            for number, group in enumerate(groups[:_MOST_COMBINATIONS]):
+                outcome, error = self._tried(group)
+                if outcome:
+                    return outcome
+                errors.append((error, number))
+            best = [groups[number] for error, number in sorted(errors)[:_KEPT] if math.isfinite(error)]
+        return None
+
+    def _tried(self, group: Sequence[Proposal]) -> tuple[Outcome | None, float]:
+        """Makes the changes of a group, with the values that fit best.
+
+        Returns:
+            The outcome if it goes further than the base, and the error at the target; infinite if it isn't reached.
+        """
+        settled = self._settled(group)
+        if settled is None:
+            return None, math.inf
+        changes = tuple(itertools.chain.from_iterable(settled))
+        outcome = self._run(changes)
+        if outcome.goes_further_than(self._base):
+            return outcome, 0.0
+        return None, outcome.error if outcome.dirty == self._target else math.inf
+
+    def _proposals(self, usual: tuple[Change, ...]) -> Iterator[Proposal]:
+        """Yields what may be changed: what was found elsewhere first, then what is nearest to the target."""
+        recent = dict.fromkeys(self._base.recent)
+        others = [key for key in self._base.bend.done if key not in recent]
+        found = {change.kind.key: change for change in (*self._base.changes, *usual)}
+        made = {(change.kind.key, change.place) for change in self._base.changes}
+        for operations in (list(reversed(recent)), list(reversed(others))):
+            keys = dict.fromkeys(operations)
+            for kind in found.values():
+                for places in self._places(kind.kind, keys):
+                    if not {(kind.kind.key, place) for place in places} & made:
+                        yield tuple(Change(kind.kind, place, kind.value) for place in places)
+            for is_solved in (False, True):
+                for kind_ in self._kinds:
+                    if kind_.has_value != is_solved or (kind_.key in found and not is_solved):
+                        continue
+                    for places in self._places(kind_, keys):
+                        if not {(kind_.key, place) for place in places} & made:
+                            yield tuple(Change(kind_, place) for place in places)
+
+    def _places(self, kind: Kind, keys: dict[tuple[str, str], None]) -> Iterator[tuple[str, ...]]:
+        """Yields the places where a kind is possible: all of them together, then each by itself."""
+        if kind.at is not None:
+            if any((kind.elsewhere.get(operation, kind.at), operation) in keys for operation in kind.variants):
+                yield (kind.at,)
+            return
+        places = list(dict.fromkeys(
+            place for place, operation in keys if operation in kind.variants and kind.fits(place)
+        ))  # fmt: skip
+        if len(places) > 1:
+            yield tuple(places)
+        yield from ((place,) for place in places)
+
+    # --- finding values
+
+    def _settled(self, group: Sequence[Proposal]) -> list[Proposal] | None:
+        """Finds the values of the kinds in `group` that have one, given the others; None if there are none."""
+        open_ = [n for n, proposal in enumerate(group) if _is_open(proposal)]
+        if not open_:
+            return list(group)
+        fits = [n for n in open_ if group[n][0].kind.fit]
+        if fits:
+            return self._fitted(group, fits[0]) if len(open_) == 1 else None
+        return self._solved(group, open_)
+
+    def _fitted(self, group: Sequence[Proposal], number: int) -> list[Proposal] | None:
+        """Reads a tensor off what the candidate has at the target, if the operation leads straight there."""
+        change, *more = group[number]
+        others = [c for n, proposal in enumerate(group) if n != number for c in proposal]
+        outcome = self._run(others, until=self._target)
+        if more or outcome.dirty != self._target or outcome.passing is None:
+            return None
+        operation = next(iter(change.kind.variants))
+        arguments, result = outcome.bend.done.get((change.place, operation), ((), None))
+        if result is not outcome.passing or len(arguments[0]) < 2:
+            return None
+        assert change.kind.fit is not None
+        observed = self._follower.observed(self._target)
+        assert observed is not None
+        wanted = in_layout_of_reference(
+            observed,
+            outcome.passing,
+            self._target,
+            self._follower.alignment,
+        )
+        if wanted.shape != outcome.passing.shape:
+            return None
+        value = change.kind.fit(wanted, *arguments)
+        return [(Change(change.kind, change.place, value),) if n == number else p for n, p in enumerate(group)]
+
+    def _solved(self, group: Sequence[Proposal], open_: list[int]) -> list[Proposal] | None:
+        """Finds numbers by Gauss-Newton steps on the candidate's distance at the target, from several starts."""
+
+        def with_values(values: Sequence[float]) -> list[Proposal]:
+            new = dict(zip(open_, values, strict=True))
+            return [
+                tuple(Change(c.kind, c.place, new[n]) for c in proposal) if n in new else proposal
+                for n, proposal in enumerate(group)
+            ]
+
+        def residual(values: Sequence[float]) -> torch.Tensor | None:
+            outcome = self._run(itertools.chain.from_iterable(with_values(values)), until=self._target)
+            if outcome.dirty != self._target or outcome.fitted is None:
+                return None
+            observed = self._follower.observed(self._target)
+            assert observed is not None
+            if observed.shape != outcome.fitted.shape:
+                return None
+            return (outcome.fitted - observed).flatten()
+
+        starts = itertools.product(*(group[n][0].kind.start for n in open_))
+        best = solve(residual, starts)
+        if best is None:
+            return None
+        names = [group[n][0].kind.named for n in open_]
+        observed = self._follower.observed(self._target)
+        assert observed is not None
+        return with_values(rounded(residual, best, float(observed.norm()), names))
+
+
+def _is_open(proposal: Proposal) -> bool:
+    return proposal[0].kind.has_value and proposal[0].value is None
+
+
+def _extended(groups: Iterable[tuple[Proposal, ...]], by: Sequence[Proposal]) -> Iterator[tuple[Proposal, ...]]:
+    """Yields every group with one more proposal, in the order of `by`."""
+    place = {proposal: n for n, proposal in enumerate(by)}
+    for group in groups:
+        for proposal in by:
+            if proposal not in group:
+                yield tuple(sorted((*group, proposal), key=place.__getitem__))
+
+
+def _fit_together(group: Sequence[Proposal]) -> bool:
+    """Whether no two proposals change the same operation at the same place, or are of one kind there."""
+    taken = [
+        {(c.kind.elsewhere.get(op, c.place), op) for c in proposal for op in c.kind.variants}
+        | {(c.kind.id, c.place) for c in proposal}
+        for proposal in group
+    ]
+    return sum(map(len, taken)) == len(set().union(*taken))

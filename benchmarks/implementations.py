@@ -21,12 +21,6 @@ if TYPE_CHECKING:
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
-TIMM = "timm.models.vision_transformer:VisionTransformer"
-CANDIDATES: dict[str, tuple[Any, dict[str, Any]]] = {
-    "ours": ("vit:ViT", {}),
-    "ours, fast": ("vit:ViT", {"fast": True}),
-    "timm": (TIMM, {}),
-}
 BASELINE = "torchvision"
 
 
@@ -45,7 +39,12 @@ def transformers_vit(
     return model
 
 
-CANDIDATES["transformers"] = transformers_vit, {}
+CANDIDATES: dict[str, Any] = {
+    "ours": "vit:ViT",
+    "ours, fast": "vit:FastViT",
+    "timm": "timm.models.vision_transformer:VisionTransformer",
+    "transformers": transformers_vit,
+}
 
 
 def models(name: str, wanted: set[str], *, shared: bool = True, layers: int | None = None) -> dict[str, nn.Module]:
@@ -62,9 +61,9 @@ def models(name: str, wanted: set[str], *, shared: bool = True, layers: int | No
     state = setup.weights.state_dict(setup.reference)
     hold(setup.reference, state)
     built = {BASELINE: setup.reference.eval()}
-    for key, (candidate, arguments) in CANDIDATES.items():
+    for key, candidate in CANDIDATES.items():
         if key in wanted:
-            _, module, found = find_map_of(candidate, name, overrides=overrides, candidate_args=arguments)
+            _, module, found = find_map_of(candidate, name, overrides=overrides)
             found.load(module, state if shared else {k: t.clone() for k, t in state.items()}, assign=True)
             built[key] = module.eval()
     return built

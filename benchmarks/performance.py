@@ -22,7 +22,7 @@ fast* is against torchvision in the same round, and *torchvision, once more* sho
 ceiling* is the time of the blocks' matrix multiplications alone, with the fastest kernel there is, by the time of the
 whole model: what is left to gain. The fast path leaves out what nobody needs of the last block, so it may come above 1.
 `vit_pytorch` is another architecture, without biases of query, key and value, and cannot hold these weights. `ours,
-fast` is `vit.ViT(..., fast=True)`, proved `equivalent` by `parity check vit:ViT --candidate-arg fast=True`.
+fast` is `vit.FastViT`, proved `equivalent` by `parity check vit:FastViT`.
 """
 _COST = """
 Beside a bare script ([`benchmarks/floor.py`](../benchmarks/floor.py)) that imports torch, builds both models with

@@ -29,7 +29,7 @@ IMAGES = uniform("images", (2, 3, 32, 32))
 
 def _models() -> tuple[vit.ViT, vit.ViT]:
     """The plain model and the fast one, with the same weights."""
-    plain, fast = vit.ViT(**SIZES), vit.ViT(**SIZES, fast=True)
+    plain, fast = vit.ViT(**SIZES), vit.FastViT(**SIZES)
     plain.load_state_dict(synthetic(plain, 0))
     fast.load_state_dict(plain.state_dict())
     return plain.eval(), fast.eval()
@@ -44,7 +44,7 @@ def _agree(plain: nn.Module, fast: nn.Module) -> bool:
 @pytest.mark.parametrize("name", vit.PRESETS)
 def test_fast_path_is_proved_equivalent(name: str) -> None:
     """Patches and heads of every architecture, with two blocks and heads of eight."""
-    report = check("vit:ViT", name, overrides=small(name), candidate_args={"fast": True})
+    report = check("vit:FastViT", name, overrides=small(name))
     assert report.verdict == "equivalent", report
     verdicts = {made.name: made.verdict for made in report.checks}
     assert verdicts["forward/eval/float32"] == verdicts["forward/eval/float64"] == "equivalent"
@@ -59,15 +59,15 @@ def test_fast_path_is_proved_equivalent(name: str) -> None:
 
 
 def test_fast_path_of_b16_is_proved_equivalent_at_full_size() -> None:
-    report = check("vit:ViT", candidate_args={"fast": True}, modes=["eval"], batch=2)
+    report = check("vit:FastViT", modes=["eval"], batch=2)
     assert report.verdict == "equivalent", report
 
 
 def test_bits_with_autograd_and_initial_values_are_the_plain_models() -> None:
     made = []
-    for fast in (False, True):
+    for kind in (vit.ViT, vit.FastViT):
         torch.manual_seed(0)
-        made.append(vit.ViT(**SIZES, fast=fast))
+        made.append(kind(**SIZES, representation_size=6))
     assert made[0].state_dict().keys() == made[1].state_dict().keys()
     assert all(map(torch.equal, made[0].parameters(), made[1].parameters()))
     plain, fast_model = _models()
@@ -151,7 +151,7 @@ def test_under_autocast_and_in_float64_it_is_the_plain_model() -> None:
 
 
 def test_in_train_mode_it_drops_as_the_plain_model_does() -> None:
-    plain, fast = (vit.ViT(**SIZES, dropout=0.3, attention_dropout=0.2, fast=fast).train() for fast in (False, True))
+    plain, fast = (kind(**SIZES, dropout=0.3, attention_dropout=0.2).train() for kind in (vit.ViT, vit.FastViT))
     plain.load_state_dict(synthetic(plain, 0))
     fast.load_state_dict(plain.state_dict())
     with torch.no_grad():

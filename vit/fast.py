@@ -1,4 +1,4 @@
-"""The fast path of `ViT(..., fast=True)`: the same function in fewer and faster operations, for inference.
+"""`FastViT`, for inference: the function of `ViT` in fewer and faster operations.
 
 What is the same function by algebra, and other bits:
 
@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vit.model import AttentionBlock
+from vit.model import AttentionBlock, ViT
 
 # those that torch.compile takes for a Linear on a CPU
 _KERNELS = torch.ops.mkldnn
@@ -138,10 +138,7 @@ class FastBlock(AttentionBlock):
 
 
 class FastBlocks(nn.Sequential):
-    """Blocks of which the last one computes the class token alone: (B, N+1, D) -> (B, 1, D)."""
-
-    def __init__(self, blocks: nn.Sequential) -> None:
-        super().__init__(*map(FastBlock, blocks))
+    """`FastBlock`s of which the last one computes the class token alone: (B, N+1, D) -> (B, 1, D)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the class token, or all tokens where a block is the plain one."""
@@ -150,6 +147,15 @@ class FastBlocks(nn.Sequential):
             x = block(x)
         x = last(x, 1) if _is_fast(self) else last(x)
         return x
+
+
+class FastViT(ViT):
+    """A `ViT` that takes the fast path where it can, with the same arguments, parameters and initial values."""
+
+    def _initialise(self) -> None:
+        """Draws the values that `ViT` draws last, and then has all blocks taken over."""
+        super()._initialise()
+        self.attn_layers = FastBlocks(*map(FastBlock, self.attn_layers))
 
 
 def _is_fast(module: nn.Module) -> bool:

@@ -82,7 +82,6 @@ class ViT(nn.Module):
         attention_dropout: dropout probability of the attention weights.
         representation_size: width of an extra Linear and tanh before the head (the paper's pre-training head),
             or None for none.
-        fast: for inference, take the fast path of `vit/fast.py`: the same function, with other bits.
 
     Raises:
         ValueError: the sizes don't fit together.
@@ -102,7 +101,6 @@ class ViT(nn.Module):
         *,
         attention_dropout: float = 0.0,
         representation_size: int | None = None,
-        fast: bool = False,
     ) -> None:
         super().__init__()
         _check_sizes(
@@ -125,10 +123,6 @@ class ViT(nn.Module):
         self.ln = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
         self.pre_logits = nn.Linear(embed_dim, representation_size) if representation_size else None
         self.head = nn.Linear(representation_size or embed_dim, num_classes)
-        if fast:
-            from vit.fast import FastBlocks  # noqa: PLC0415  (which is made of this module's blocks)
-
-            self.attn_layers = FastBlocks(self.attn_layers)
         self._initialise()
 
     def _initialise(self) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from vit.fast import FastViT
 from vit.model import ViT
 from vit.presets import PRESETS
 from vit.resolution import resize_positions
@@ -28,13 +29,14 @@ class Pretrained(NamedTuple):
     categories: Sequence[str]
 
 
-def load(name: str, weights: str = "official", **arguments: Any) -> Pretrained:
+def load(name: str, weights: str = "official", *, fast: bool = False, **arguments: Any) -> Pretrained:
     """Builds a published ViT with torchvision's weights, downloaded or from torch.hub's cache, hash checked.
 
     Args:
         name: one of `vit.PRESETS`.
         weights: a member of torchvision's weights enum for that model, such as `IMAGENET1K_V1`, or `official` for
             torchvision's default. They bring the image size and the number of classes.
+        fast: build a `FastViT`.
         arguments: for `ViT`'s constructor, such as `dropout=0.1`. With another `img_size` than the weights' own
             the position embedding is resized by the rule of `vit.resize_positions`, and pictures are made that size.
 
@@ -55,7 +57,8 @@ def load(name: str, weights: str = "official", **arguments: Any) -> Pretrained:
     sizes = {"img_size": config["image_size"], "num_classes": config["num_classes"]}
     settings = PRESETS[name]._asdict() | sizes | arguments
     with torch.device("meta"):
-        model, as_trained = ViT(**settings), ViT(**(settings | {"img_size": config["image_size"]}))
+        model = (FastViT if fast else ViT)(**settings)
+        as_trained = ViT(**(settings | {"img_size": config["image_size"]}))
     state = by_name(original, as_trained).apply(chosen.state_dict(original))
     hold(model, resize_positions(state, model.img_size, settings["patch_size"]))
     transforms = chosen.transforms(config["image_size"])

@@ -48,8 +48,8 @@ def speed(known: list[Row], saved: str | None) -> Iterator[list[Row]]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(saved or Path(folder) / "benchmarks.json")
         if saved is None:
-            command = [sys.executable, "-m", "pytest", "benchmarks", "--benchmark-only", f"--benchmark-json={file}"]
-            subprocess.run(command, check=True)  # noqa: S603  (our own)
+            command = [sys.executable, "-m", "pytest", "benchmarks", "--benchmark-only", "--all-groups"]
+            subprocess.run([*command, f"--benchmark-json={file}"], check=True)  # noqa: S603  (our own)
         rows = json.loads(file.read_text(encoding="utf-8"))["benchmarks"]
     yield renewed(known, [{"group": row["group"], **row["extra_info"]} for row in rows], "group")
 
@@ -89,7 +89,9 @@ def main() -> None:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help="speed, cost, growth, fuzz, draw; or compare OLD NEW")
-    parser.add_argument("--speed-json", metavar="FILE", help="what `pytest --benchmark-json` has saved, for speed")
+    parser.add_argument(
+        "--speed-json", metavar="FILE", help="what `pytest --all-groups --benchmark-json` has saved, for speed"
+    )
     options = parser.parse_args()
     if options.parts[:1] == ["compare"]:
         if len(options.parts) != 3 or not all(Path(name).is_file() for name in options.parts[1:]):

@@ -55,6 +55,18 @@ def spread(values: list[float], digits: int = 2) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
+def fastest_first(row: dict[str, Any]) -> list[str]:
+    """Returns the implementations in the order of how fast they were."""
+    return sorted(row["seconds"], key=lambda name: -statistics.median(ratios(row, name)))
+
+
+def listed(row: dict[str, Any]) -> Iterator[str]:
+    """Yields a group's lines for a terminal: what each implementation took, and how many times as fast it was."""
+    yield f"{'implementation':<28}  seconds  times as fast as {row['baseline']}"
+    for name in fastest_first(row):
+        yield f"{name:<28}  {statistics.median(row['seconds'][name]):7.3f}  {spread(ratios(row, name))}"
+
+
 def write(known: dict[str, Any]) -> str:
     """Returns the page, in Markdown."""
     machine = ", ".join(f"{key} {value}" for key, value in known["machine"].items())
@@ -81,8 +93,7 @@ def _speed(rows: list[dict[str, Any]]) -> Iterator[str]:
             else "| implementation | times as fast |"
         )
         yield "| --- | --- | --- |" if has_ceiling else "| --- | --- |"
-        order = sorted(row["seconds"], key=lambda name: -statistics.median(ratios(row, name)))
-        for name in order:
+        for name in fastest_first(row):
             cells = [name, spread(ratios(row, name))]
             if has_ceiling:
                 pairs = zip(row["seconds"][CEILING], row["seconds"][name], strict=True)

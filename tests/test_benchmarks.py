@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +17,8 @@ from torchvision.models import VisionTransformer
 from benchmarks import __main__ as suite
 from benchmarks import cost, floor, fuzz
 from benchmarks.implementations import forward_of, models, multiplications
-from benchmarks.performance import CEILING, compared, draw, ratios, spread, write
+from benchmarks.performance import CEILING, compared, draw, listed, ratios, spread, write
+from benchmarks.test_vit import ALL, FEW, Groups, group_of
 from parity import check
 from parity.models.reference import configuration
 from parity.models.weights import synthetic, uniform
@@ -22,7 +26,7 @@ from parity.suite.conftest import SMALL
 from vit import ViT
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 SPEED = {
     "group": "vit_b_16, forward, batch 8",
@@ -57,6 +61,46 @@ def test_page_has_ratios_with_their_spread() -> None:
     assert "Measured with processor any, cores 2." in page
     assert max(map(len, (line for line in page.splitlines() if not line.startswith("|")))) <= 120
     assert spread([0.5]) == "0.50"
+
+
+def test_terminal_has_seconds_and_ratios_the_fastest_first() -> None:
+    assert list(listed(SPEED)) == [
+        "implementation                seconds  times as fast as torchvision",
+        "matrix multiplications alone    2.000  2.00 (1.50 to 2.00)",
+        "ours                            2.000  1.50 (1.00 to 2.00)",
+        "torchvision                     3.000  1.00 (1.00 to 1.00)",
+    ]
+
+
+def _names(groups: Groups) -> Iterator[str]:
+    yield from (group_of(name, batch, whose) for name, batch, _, whose in groups.forward)
+    yield from (group_of(name, batch) for name, batch, _ in groups.training)
+
+
+def test_groups_are_few_by_default_and_the_pages_when_all_are_wanted() -> None:
+    assert list(_names(FEW)) == [
+        "vit_b_16, forward, batch 1", "vit_b_16, forward, batch 8", "vit_b_16, training step, batch 8",
+    ]  # fmt: skip
+    shown = json.loads((suite.DOCS / "performance.json").read_text(encoding="utf-8"))["speed"]
+    assert sorted(_names(ALL)) == sorted(row["group"] for row in shown)
+
+
+def test_page_is_made_of_all_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], *, check: bool) -> None:
+        assert check
+        assert "--all-groups" in command
+        saved = {"group": SPEED["group"], "extra_info": {k: v for k, v in SPEED.items() if k != "group"}}
+        Path(command[-1].removeprefix("--benchmark-json=")).write_text(json.dumps({"benchmarks": [saved]}))
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert list(suite.speed([SPEED | {"operations": 9.0}], None)) == [[SPEED]]
+
+
+@pytest.mark.parametrize(("option", "groups"), [([], 3), (["--all-groups"], 12)])
+def test_option_chooses_the_groups(option: list[str], groups: int) -> None:
+    command = [sys.executable, "-m", "pytest", "benchmarks", "--collect-only", "-q", *option]
+    done = subprocess.run(command, cwd=suite.DOCS.parent, capture_output=True, text=True, check=True)  # noqa: S603
+    assert done.stdout.count("benchmarks/test_vit.py::") == groups
 
 
 def test_two_sets_of_figures_are_compared_by_their_ratios() -> None:

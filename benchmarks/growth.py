@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 from benchmarks.cost import usage_of
-from parity.models.reference import build, configuration
+from parity.models import build_reference, configuration
 
 # H/14's width and heads, and others with heads as wide as its
 HEAD = 80
@@ -40,7 +40,7 @@ def measure(layers: int, width: int) -> dict[str, Any]:
     for key, value in settings.items():
         command += ["--set", f"{key}={value}"]
     used = usage_of(command)
-    model = build(configuration("vit_h_14", settings))
+    model = build_reference(configuration("vit_h_14", settings))
     weights = 4 * sum(parameter.numel() for parameter in model.parameters())
     row = {"layers": layers, "width": width, "seconds": used.seconds, "memory": used.memory, "weights": weights}
     print(f"{layers:3d} layers, {width:5d} wide: {used.seconds:6.1f} s, {(used.memory - weights) / 1e9:.3f} GB beside "

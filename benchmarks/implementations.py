@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from parity.mapping.setup import find_map_of
-from parity.models.state import hold
+from parity.mapping import find_map_of
+from parity.models import hold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

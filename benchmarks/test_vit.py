@@ -33,8 +33,8 @@ from benchmarks.implementations import (
     multiplications,
 )
 from benchmarks.performance import CEILING
-from parity.models.weights import uniform
-from parity.tracing.measuring import compare
+from parity.models import uniform
+from parity.tracing import compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -32,7 +32,7 @@ from torch import nn
 from torchvision.models import VisionTransformer
 
 from parity import ParityError, infer_mapping
-from parity.models.candidate import resolve
+from parity.models import resolve_candidate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -164,7 +164,7 @@ class Race:
         torch.manual_seed(seed)
         reference = VisionTransformer(**CONFIG)
         torch.manual_seed(seed)
-        built = resolve(candidate, CONFIG).build()
+        built = resolve_candidate(candidate, CONFIG).build()
         mapping = infer_mapping(reference, built)
         if not mapping.is_complete:
             raise ParityError(f"{candidate} has other parameters: {'; '.join(mapping.without_counterpart())}")

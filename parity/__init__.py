@@ -13,10 +13,9 @@ from parity.errors import MappingError, ParityError
 
 if TYPE_CHECKING:
     from parity.checking import assert_parity, check
-    from parity.mapping.inferring import find as infer_mapping
-    from parity.mapping.setup import build_pair
-    from parity.models.weight_map import WeightMap
-    from parity.report.report import Report
+    from parity.mapping import build_pair, infer_mapping
+    from parity.models import WeightMap
+    from parity.report import Report
 
 __all__ = [
     "MappingError",
@@ -30,12 +29,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Report": ("parity.report.report", "Report"),
-    "WeightMap": ("parity.models.weight_map", "WeightMap"),
+    "Report": ("parity.report", "Report"),
+    "WeightMap": ("parity.models", "WeightMap"),
     "assert_parity": ("parity.checking", "assert_parity"),
-    "build_pair": ("parity.mapping.setup", "build_pair"),
+    "build_pair": ("parity.mapping", "build_pair"),
     "check": ("parity.checking", "check"),
-    "infer_mapping": ("parity.mapping.inferring", "find"),
+    "infer_mapping": ("parity.mapping", "infer_mapping"),
     "strategies": ("parity.strategies", ""),  # a module, and not in __all__, since it needs hypothesis
 }
 

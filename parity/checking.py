@@ -13,38 +13,27 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from parity.diagnosis import verdict as diagnosis
-from parity.diagnosis.checks import DTYPES, run_checks
-from parity.diagnosis.doubts import find_doubts
-from parity.diagnosis.shapes import compare_shapes
+from parity.diagnosis import DTYPES, casts, compare_shapes, decide, find_doubts, layers, origins, run_checks
 from parity.errors import MappingError, ParityError, listed
-from parity.explanation.naming import explain
-from parity.mapping.inferring import find as find_map
-from parity.mapping.setup import fitting_batch, in_place, set_up
-from parity.models import inputs
-from parity.models.candidate import build_without_values
-from parity.models.entries import cut, split
-from parity.models.reference import unverifiable
-from parity.models.state import unregistered
+from parity.explanation import explain
+from parity.mapping import fitting_batch, in_place, infer_mapping, set_up
+from parity.models import build_without_values, cut, make_inputs, split, unregistered, unverifiable
 from parity.progress import Progress
-from parity.report.about import environment, peak_memory, top5
-from parity.report.report import Report
-from parity.tracing.modes import MODES, ambient_kept
-from parity.training.beyond import look_beyond, modes_of, require_known
-from parity.training.learning import Classroom
+from parity.report import Report, environment, peak_memory, top5
+from parity.tracing import MODES, ambient_kept
+from parity.training import Classroom, look_beyond, modes_of, require_known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from torch import nn
 
-    from parity.diagnosis.verdict import Check
-    from parity.explanation.proof import Explanation
+    from parity.diagnosis import Check
+    from parity.explanation import Explanation
     from parity.findings import Cause
-    from parity.mapping.setup import Setup
-    from parity.models.inputs import Inputs
-    from parity.models.weight_map import WeightMap
-    from parity.tracing.subject import Subject
+    from parity.mapping import Setup
+    from parity.models import Inputs, WeightMap
+    from parity.tracing import Subject
 
 
 @ambient_kept()
@@ -99,7 +88,7 @@ def check(
         with told.step("build"):
             setup = set_up(candidate, reference, overrides or {}, candidate_args, weights, seed)
             module = build_without_values(setup.candidate)
-        shown = inputs.make(input, setup.weights, setup.image_size, batch, seed)
+        shown = make_inputs(input, setup.weights, setup.image_size, batch, seed)
         case = _Case(setup, module, shown, options, told, is_named=isinstance(reference, str))
         try:
             return _compare(case)
@@ -192,7 +181,7 @@ class _Case:
 
     def with_batch_of(self, size: int) -> _Case:
         """Returns the question about that many random images."""
-        shown = inputs.make("random", self.setup.weights, self.setup.image_size, size, self.options.seed)
+        shown = make_inputs("random", self.setup.weights, self.setup.image_size, size, self.options.seed)
         note = f"the candidate takes batches of {size} only, so such a batch is compared"
         return dataclasses.replace(self, shown=shown, notes=(note,))
 
@@ -225,30 +214,30 @@ def _compare(case: _Case) -> Report:
     setup, module, images, options, progress = case.setup, case.module, case.shown.images, case.options, case.progress
     about = case.about()
     try:
-        mapping = find_map(setup.reference, module, options.mapping, images=images, build=setup.candidate.build)
+        mapping = infer_mapping(setup.reference, module, options.mapping, images=images, build=setup.candidate.build)
     except MappingError as error:
         left_over = error.unmapped_reference, error.unmapped_candidate
         return Report("inconclusive", [f"no weight map: {error}", *about["notes"]], **about, left_over=left_over)
     about |= {"mapping": mapping, "parameters": _mapped(mapping, setup.reference)}
     if options.device == "meta":
-        verdict, reasons, layers = compare_shapes(setup.reference, module, mapping, images)
-        return Report(verdict, reasons, layers=layers, **about)
+        verdict, reasons, rows = compare_shapes(setup.reference, module, mapping, images)
+        return Report(verdict, reasons, layers=rows, **about)
 
     with in_place(setup, module, mapping, images, options.seed, options.dtype, options.device, progress) as subject:
         checks = run_checks(subject, modes_of(options.phases, options.modes), progress)
         with progress.step("doubts"):
             doubts = find_doubts(subject, checks, synthetic=setup.is_synthetic)
-        places = diagnosis.origins(checks, subject.alignment)
+        places = origins(checks, subject.alignment)
         explanation = explain(subject, setup.config, checks, time.process_time() - began, progress)
         beyond = look_beyond(options.phases, subject, case.classroom, checks, doubts, progress)
-    verdict, reasons = beyond.combined(*diagnosis.decide(checks, places, doubts, subject.alignment))
+    verdict, reasons = beyond.combined(*decide(checks, places, doubts, subject.alignment))
     return Report(
         verdict,
         [*reasons, *(explanation.sentences(setup.name) if explanation else ())],
         **about,
         unverifiable=unverifiable(setup.reference, mapping),
         checks=[*checks, *beyond.checks],
-        layers=diagnosis.layers(checks, subject.alignment),
+        layers=layers(checks, subject.alignment),
         origins=[*places, *beyond.places],
         causes=[*_causes(explanation, checks, subject), *beyond.causes],
         explanation=explanation,
@@ -260,7 +249,7 @@ def _compare(case: _Case) -> Report:
 def _causes(explanation: Explanation | None, checks: list[Check], subject: Subject) -> list[Cause]:
     if explanation and explanation.complete:
         return [*explanation.causes]
-    return [*(explanation.causes if explanation else ()), *diagnosis.casts(checks, subject.alignment)]
+    return [*(explanation.causes if explanation else ()), *casts(checks, subject.alignment)]
 
 
 def _oddities(setup: Setup, module: nn.Module) -> list[str]:

@@ -19,7 +19,7 @@ from parity.errors import ParityError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from parity.report.report import Report
+    from parity.report import Report
 
 USAGE_ERROR = 2
 
@@ -138,7 +138,7 @@ def _check(options: argparse.Namespace) -> int:
     with _progress(quiet=options.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
         progress("importing torch", 0, 0)
         from parity.checking import check  # noqa: PLC0415  (torch takes seconds to import)
-        from parity.tracing.modes import MODES  # noqa: PLC0415
+        from parity.tracing import MODES  # noqa: PLC0415
 
         report = check(
             **models,
@@ -168,7 +168,7 @@ def _map(options: argparse.Namespace) -> int:
     models = _models(options)
     with _progress(quiet=False) as progress, contextlib.redirect_stdout(sys.stderr):
         progress("finding the weight map", 0, 0)
-        from parity.mapping.setup import find_map_of  # noqa: PLC0415  (torch takes seconds to import)
+        from parity.mapping import find_map_of  # noqa: PLC0415  (torch takes seconds to import)
 
         _, _, found = find_map_of(**models)
     for line in (f"{len(found.entries)} entries ({found.origin})", *found.remarks()):

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from parity.checking import check
 from parity.errors import ParityError
-from parity.mapping.setup import set_up
-from parity.models.candidate import build_without_values
-from parity.models.weights import read_file
+from parity.mapping import set_up
+from parity.models import build_without_values, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import torch
 
-    from parity.models.weight_map import WeightMap
-    from parity.report.report import Report
+    from parity.models import WeightMap
+    from parity.report import Report
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from parity.report.report import Report
+    from parity.report import Report
 
 
 @dataclass(frozen=True)

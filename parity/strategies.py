@@ -28,8 +28,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from parity.errors import ParityError
-from parity.models.reference import build, configuration
-from parity.models.weights import synthetic, uniform
+from parity.models import build_reference, configuration, synthetic, uniform
 
 try:
     from hypothesis import strategies as st
@@ -119,7 +118,7 @@ def weights(config: Mapping[str, Any]) -> st.SearchStrategy[State]:
     Args:
         config: as `configurations` draws it, or any settings of ViT-B/16 to change.
     """
-    model = build(configuration("vit_b_16", config))
+    model = build_reference(configuration("vit_b_16", config))
     return st.builds(lambda seed: synthetic(model, seed), seeds())
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from parity import check, infer_mapping
-from parity.models.candidate import resolve
+from parity.models.candidate import resolve_candidate
 from parity.models.expansion import expand
-from parity.models.patterns import read
-from parity.models.reference import build, configuration
+from parity.models.patterns import read_map
+from parity.models.reference import build_reference, configuration
 from parity.models.state import state_shapes
 from parity.models.weights import synthetic
 from tests.candidates.catalogue import RIGHT, WRONG
@@ -48,7 +48,7 @@ def test_right_candidate_is_mapped_by_proof_and_found_right(name: str) -> None:
     assert report.mapping.certainty == "unique by proof"
     assert report.mapping.is_complete
     assert not report.mapping.unused
-    assert report.parameters == sum(p.numel() for p in build(configuration("vit_b_16", SIZES)).parameters())
+    assert report.parameters == sum(p.numel() for p in build_reference(configuration("vit_b_16", SIZES)).parameters())
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -65,8 +65,8 @@ def test_wrong_candidate_is_divergent_from_where_it_is_wrong(name: str) -> None:
 @pytest.mark.parametrize("name", RIGHT)
 def test_weights_moved_there_and_back_are_the_same_bits(name: str, tmp_path: Path) -> None:
     config = configuration("vit_b_16", SIZES)
-    reference = build(config)
-    candidate = resolve(f"{FOLDER / name}.py:{RIGHT[name]}", config).build()
+    reference = build_reference(config)
+    candidate = resolve_candidate(f"{FOLDER / name}.py:{RIGHT[name]}", config).build()
     mapping = infer_mapping(reference, candidate)
     state = synthetic(reference, 0)
     moved = mapping.apply(state)
@@ -76,7 +76,7 @@ def test_weights_moved_there_and_back_are_the_same_bits(name: str, tmp_path: Pat
     assert all(torch.equal(back[key], state[key]) for key in state)
     file = tmp_path / "map.toml"
     file.write_text(mapping.to_toml())
-    again = expand(read(file), state_shapes(reference), state_shapes(candidate), "file")
+    again = expand(read_map(file), state_shapes(reference), state_shapes(candidate), "file")
     assert set(again.entries) == set(mapping.entries)
 
 

@@ -16,7 +16,7 @@ import parity
 import vit
 from parity import ParityError, check
 from parity.diagnosis.verdict import Check
-from parity.models.candidate import resolve
+from parity.models.candidate import resolve_candidate
 from parity.models.reference import configuration
 from parity.suite.conftest import SMALL
 
@@ -260,13 +260,13 @@ def test_arguments_are_bound_by_the_names_that_implementations_use() -> None:
         ) -> None: ...
 
     config = configuration("vit_l_16")
-    found = resolve(Other, config)
+    found = resolve_candidate(Other, config)
     assert found.arguments == {
         "image_size": 224, "depth": 24, "heads": 16, "dim": 1024, "mlp_ratio": 4.0,
     }  # fmt: skip
     assert found.defaults == ("pool",)
-    assert resolve(vit.ViT, config).arguments["hidden_dim"] == 4096
-    assert resolve(VisionTransformer, config).arguments["hidden_dim"] == 1024
+    assert resolve_candidate(vit.ViT, config).arguments["hidden_dim"] == 4096
+    assert resolve_candidate(VisionTransformer, config).arguments["hidden_dim"] == 1024
 
 
 def test_argument_that_nothing_goes_by_is_asked_for() -> None:
@@ -274,11 +274,9 @@ def test_argument_that_nothing_goes_by_is_asked_for() -> None:
         raise AssertionError((dim, pool))
 
     with pytest.raises(ParityError, match=r"needs an argument 'pool', .*--candidate-arg pool=VALUE"):
-        resolve(build, configuration("vit_b_16"))
+        resolve_candidate(build, configuration("vit_b_16"))
 
 
 def test_check_is_a_function_whatever_was_imported_before() -> None:
-    script = (
-        "import parity.checking, parity\nassert callable(parity.check)\nassert parity.infer_mapping.__name__ == 'find'"
-    )
+    script = "import parity.checking, parity\nassert callable(parity.check)\nassert callable(parity.infer_mapping)"
     subprocess.run([sys.executable, "-c", script], check=True)  # noqa: S603

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torchvision.models import VisionTransformer
 
 from parity.cli import main
-from parity.models.candidate import resolve
-from parity.models.reference import build, configuration
+from parity.models.candidate import resolve_candidate
+from parity.models.reference import build_reference, configuration
 from parity.models.weights import synthetic
 from parity.suite.conftest import SMALL
 from parity.tracing.measuring import compare
@@ -230,7 +230,7 @@ def test_bad_files_are_one_sentence_and_status_2(run: Callable[..., tuple[int, s
     broken.write_text("import nothing_of_this_name\n")
     empty.mkdir()
     weights = tmp_path / "weights.pth"
-    torch.save(synthetic(build(configuration("vit_b_32", {"num_layers": 1})), seed=0), weights)
+    torch.save(synthetic(build_reference(configuration("vit_b_32", {"num_layers": 1})), seed=0), weights)
     for arguments, message in (
         (["--input", picture], "picture.png cannot be read as a picture"),
         (["--input", empty], "the folder holds no pictures"),
@@ -332,7 +332,7 @@ def test_python_m_parity_is_the_console_script() -> None:
 
 
 def _own_weights(path: Path) -> dict[str, torch.Tensor]:
-    state = synthetic(build(configuration("vit_b_16", SMALL)), 1)
+    state = synthetic(build_reference(configuration("vit_b_16", SMALL)), 1)
     torch.save(state, path)
     return state
 
@@ -350,9 +350,9 @@ def test_convert_there_and_back_is_exact(name: str, run: Callable[..., tuple[int
     assert status == 0
     assert "tensors of" in out
     config = configuration("vit_b_16", SMALL)
-    candidate = resolve(name, config).build()
+    candidate = resolve_candidate(name, config).build()
     candidate.load_state_dict(load_file(there))
-    original = build(config).to_empty(device="cpu")
+    original = build_reference(config).to_empty(device="cpu")
     original.load_state_dict(state)
     images = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad():

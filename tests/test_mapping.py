@@ -10,8 +10,8 @@ import vit
 from parity import MappingError, ParityError, WeightMap, infer_mapping
 from parity.models.entries import Entry
 from parity.models.expansion import by_name, expand
-from parity.models.patterns import Patterns, read
-from parity.models.reference import build, configuration
+from parity.models.patterns import Patterns, read_map
+from parity.models.reference import build_reference, configuration
 from parity.suite.conftest import SMALL
 from parity.tracing.alignment import align
 from parity.tracing.run import Point, call_order
@@ -122,7 +122,7 @@ def test_written_map_is_read_back_as_it_was(tmp_path: Path) -> None:
     candidate: dict[str, tuple[int, ...]] = {f"blocks.{i}.q.weight": (3, 4) for i in range(12)}
     candidate |= {f"blocks.{i}.k.weight": (4, 3) for i in range(12)}
     candidate |= {"stacked": (12, 5), "token": (2,), "extra.0.g": (1,), "extra.1.g": (1,), "old": (1,)}
-    again = expand(read(file), reference, candidate, "test")
+    again = expand(read_map(file), reference, candidate, "test")
     assert set(again.entries) == set(mapping.entries)
     assert again.unmapped_reference == mapping.unmapped_reference
     assert again.unmapped_candidate == mapping.unmapped_candidate
@@ -158,7 +158,7 @@ def test_file_that_is_no_map_is_refused(text: str, message: str, tmp_path: Path)
     file = tmp_path / "map.toml"
     file.write_text(text)
     with pytest.raises(ParityError, match=message):
-        read(file)
+        read_map(file)
 
 
 def test_written_map_is_used(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_written_map_is_used(tmp_path: Path) -> None:
 
 
 def test_model_is_its_own_map() -> None:
-    model = build(configuration("vit_b_16", SMALL))
+    model = build_reference(configuration("vit_b_16", SMALL))
     mapping = infer_mapping(model, model)
     assert all(entry.reference == entry.candidate for entry in mapping.entries)
     assert mapping.source == "of equal names"
@@ -195,7 +195,7 @@ def _aligned(reference: nn.Module, candidate: nn.Module) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def original() -> nn.Module:
-    return build(configuration("vit_b_16", SMALL)).to_empty(device="cpu").eval()
+    return build_reference(configuration("vit_b_16", SMALL)).to_empty(device="cpu").eval()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 import vit
 from parity.errors import ParityError
-from parity.models.reference import build, configuration
+from parity.models.reference import build_reference, configuration
 from parity.models.weights import official, synthetic
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _name(content: bytes) -> str:
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file such as torchvision publishes: the state dict of a full-size ViT-B/32."""
     file = tmp_path_factory.mktemp("published") / "weights.pth"
-    torch.save(synthetic(build(configuration("vit_b_32")), seed=7), file)
+    torch.save(synthetic(build_reference(configuration("vit_b_32")), seed=7), file)
     return file
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from parity import check
 from parity.cli import main
 from parity.diagnosis.phases import PhaseCheck
-from parity.models.reference import build, configuration
+from parity.models.reference import build_reference, configuration
 from parity.models.weights import synthetic
 from parity.suite.conftest import SMALL
 from tests import peers
@@ -101,7 +101,7 @@ def test_other_parameters_are_named_and_not_passed(name: str, reference: set[str
 @pytest.mark.parametrize("name", ["timm_vit", "transformers_vit", "torchvision_vit"])
 def test_weights_converted_there_and_back_are_the_same_bits(name: str, tmp_path: Path) -> None:
     _require(name)
-    state = synthetic(build(configuration("vit_b_16")), 5)
+    state = synthetic(build_reference(configuration("vit_b_16")), 5)
     source, there, back = tmp_path / "weights.pth", tmp_path / "there.safetensors", tmp_path / "back.safetensors"
     torch.save(state, source)
     assert main(["convert", f"tests.peers:{name}", "--weights", str(source), "-o", str(there)]) == 0

@@ -11,8 +11,8 @@ from torch import nn
 
 import vit
 from parity import ParityError, check, infer_mapping
-from parity.models.candidate import resolve
-from parity.models.reference import build, configuration
+from parity.models.candidate import resolve_candidate
+from parity.models.reference import build_reference, configuration
 from parity.models.weights import synthetic
 from parity.suite.conftest import SMALL
 from tests.candidates.catalogue import RIGHT
@@ -333,10 +333,10 @@ _STYLES = ("fused_qkv", "separate_qkv")
 
 def test_any_two_modules_can_be_compared() -> None:
     """The reference may be anybody's module, with its own weights, and the candidate written in another style."""
-    reference = build(configuration("vit_b_16", SMALL)).to_empty(device="cpu").eval()
+    reference = build_reference(configuration("vit_b_16", SMALL)).to_empty(device="cpu").eval()
     reference.load_state_dict(synthetic(reference, 3))
     config = configuration("vit_b_16", SMALL)
-    fused, separate = (resolve(f"{CANDIDATES}/{name}.py:{RIGHT[name]}", config).build() for name in _STYLES)
+    fused, separate = (resolve_candidate(f"{CANDIDATES}/{name}.py:{RIGHT[name]}", config).build() for name in _STYLES)
     report = check(fused, reference, modes=["eval"])
     assert report.verdict == "equivalent", report
     assert report.reference["weights"] == "the reference's own"
@@ -390,4 +390,4 @@ def test_argument_of_a_class_that_is_no_configuration_is_asked_for() -> None:
         return nn.Sequential(norm, nn.Linear(image_size, image_size))
 
     with pytest.raises(ParityError, match=r"needs an argument 'norm'"):
-        _check(build)
+        _check(build_reference)

@@ -14,9 +14,9 @@ from hypothesis.stateful import run_state_machine_as_test
 
 import vit.model
 from parity import strategies
-from parity.models import inputs
-from parity.models.reference import build, configuration
-from parity.models.weights import resolve
+from parity.models import make_inputs
+from parity.models.reference import build_reference, configuration
+from parity.models.weights import resolve_weights
 from parity.suite.test_stateful import InStep
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ quick = settings(max_examples=30, derandomize=True, deadline=None, database=None
 @quick
 @given(strategies.configurations(max_patch_size=3, max_grid=2, max_layers=2, max_heads=3, max_mlp_dim=7, max_classes=4))
 def test_configurations_are_those_that_torchvision_builds_within_their_limits(config: dict[str, Any]) -> None:
-    model = build(configuration("vit_b_16", config))
+    model = build_reference(configuration("vit_b_16", config))
     assert config.keys() == SMALLEST.keys()
     assert config["patch_size"] <= 3
     assert config["image_size"] <= 6
@@ -55,9 +55,9 @@ def test_weights_and_images_are_those_of_a_check_with_the_same_seed() -> None:
     before = torch.get_rng_state()
     weights = find(strategies.weights(config), lambda _: True, settings=quick)
     images = find(strategies.inputs(config), lambda images: len(images) == 2, settings=quick)
-    of_check = resolve("synthetic", "vit_b_16", seed=0)
-    assert _equal(weights, of_check.state_dict(build(configuration("vit_b_16", config))))
-    assert torch.equal(images, inputs.make("random", of_check, image_size=3, batch=2, seed=0).images)
+    of_check = resolve_weights("synthetic", "vit_b_16", seed=0)
+    assert _equal(weights, of_check.state_dict(build_reference(configuration("vit_b_16", config))))
+    assert torch.equal(images, make_inputs("random", of_check, image_size=3, batch=2, seed=0).images)
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from examples.train_digits import CONFIG, load_data
 from parity import check
-from parity.models.reference import build
+from parity.models.reference import build_reference
 from parity.models.state import assigned
 from parity.models.weights import synthetic
 from tests.corpus.cases import cases
@@ -37,7 +37,7 @@ def trained(trained_digits: Path) -> Path:
 def _largest_attention(state: dict[str, torch.Tensor]) -> float:
     """Returns the part of a token's attention in the first block that goes to one token: mean over held-out digits."""
     _, held_out = load_data()
-    model = build(CONFIG)
+    model = build_reference(CONFIG)
     entered: list[torch.Tensor] = []
     attention = model.get_submodule("encoder.layers.encoder_layer_0.self_attention")
     assert isinstance(attention, nn.MultiheadAttention)
@@ -51,7 +51,7 @@ def _largest_attention(state: dict[str, torch.Tensor]) -> float:
 
 def test_training_has_made_attention_uneven(trained: Path) -> None:
     """Guards the tests below: on weights like random ones they would prove nothing new."""
-    assert _largest_attention(synthetic(build(CONFIG), 0)) < 0.3
+    assert _largest_attention(synthetic(build_reference(CONFIG), 0)) < 0.3
     assert _largest_attention(load_file(trained)) > 0.4
 
 

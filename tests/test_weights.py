@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from parity.errors import ParityError
-from parity.models.reference import build, configuration
-from parity.models.weights import read_file, resolve, synthetic, uniform
+from parity.models.reference import build_reference, configuration
+from parity.models.weights import read_file, resolve_weights, synthetic, uniform
 from parity.suite.conftest import SMALL
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
-    return build(configuration("vit_b_16", SMALL))
+    return build_reference(configuration("vit_b_16", SMALL))
 
 
 def _digest(state: dict[str, torch.Tensor]) -> str:
@@ -84,7 +84,7 @@ def test_file_gives_back_what_was_written(model: nn.Module, tmp_path: Path, suff
         torch.save({wrapper: state} if wrapper else state, file)
     else:
         safetensors.torch.save_file(state, file)
-    loaded = resolve(str(file), "vit_b_16").state_dict(model)
+    loaded = resolve_weights(str(file), "vit_b_16").state_dict(model)
     assert _digest(loaded) == _digest(state)
 
 
@@ -137,19 +137,19 @@ def test_file_without_the_models_state_dict_is_refused(
     file = tmp_path / "weights.pth"
     torch.save(content, file)
     with pytest.raises(ParityError, match=message):
-        resolve(str(file), "vit_b_16").state_dict(model)
+        resolve_weights(str(file), "vit_b_16").state_dict(model)
 
 
 def test_weights_of_another_architecture_say_which(tmp_path: Path) -> None:
-    other = build(configuration("vit_b_32", {"image_size": 64}))
+    other = build_reference(configuration("vit_b_32", {"image_size": 64}))
     file = tmp_path / "weights.pth"
     torch.save(synthetic(other, seed=0), file)
     with pytest.raises(ParityError, match=r"they are vit_b_32's: use --reference vit_b_32 --set image_size=64"):
-        resolve(str(file), "vit_b_16").state_dict(build(configuration("vit_b_16")))
+        resolve_weights(str(file), "vit_b_16").state_dict(build_reference(configuration("vit_b_16")))
 
 
 def test_unknown_weights_are_refused() -> None:
     with pytest.raises(ParityError, match=r"expected synthetic, official, a path .*IMAGENET1K_SWAG_E2E_V1"):
-        resolve("imagenet", "vit_b_16")
+        resolve_weights("imagenet", "vit_b_16")
     with pytest.raises(ParityError, match=r"there is no weights file nowhere\.pth"):
-        resolve("nowhere.pth", "vit_b_16").state_dict(nn.Linear(1, 1))
+        resolve_weights("nowhere.pth", "vit_b_16").state_dict(nn.Linear(1, 1))

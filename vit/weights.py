@@ -44,16 +44,19 @@ def load(name: str, weights: str = "official", *, fast: bool = False, **argument
         ValueError: an unknown name, unknown weights, or weights that cannot be had or don't fit `arguments`.
     """
     # the harness knows torchvision's names and files; the model itself doesn't need it
-    from parity.models import reference  # noqa: PLC0415
-    from parity.models.expansion import by_name  # noqa: PLC0415
-    from parity.models.state import hold  # noqa: PLC0415
-    from parity.models.weights import resolve  # noqa: PLC0415
+    from parity.models import (  # noqa: PLC0415
+        build_reference,
+        by_name,
+        configuration,
+        hold,
+        resolve_weights,
+    )
 
     if name not in PRESETS:
         raise ValueError(f"unknown model {name!r}; the presets are {', '.join(PRESETS)}")
-    chosen = resolve(weights, name)
-    config = reference.configuration(name, chosen.config)
-    original = reference.build(config)
+    chosen = resolve_weights(weights, name)
+    config = configuration(name, chosen.config)
+    original = build_reference(config)
     sizes = {"img_size": config["image_size"], "num_classes": config["num_classes"]}
     settings = PRESETS[name]._asdict() | sizes | arguments
     with torch.device("meta"):

@@ -1,1 +1,62 @@
-"""TODO."""
+"""From measurements to a verdict: in comes who is compared, out go checks, doubts, places of differences, a verdict.
+
+Read `verdict` (what follows from checks), `checks` (making them), `doubts` (what no check shows), `shapes` (models
+without values), `phases` (what phases beyond the forward pass find).
+"""
+
+from parity.diagnosis.checks import DTYPES, run_checks
+from parity.diagnosis.doubts import find_doubts
+from parity.diagnosis.phases import (
+    OTHER_RECIPE,
+    PHASES,
+    Beyond,
+    Outcome,
+    PhaseCheck,
+    Row,
+    not_compared,
+    number,
+    table_of,
+    worst_of,
+)
+from parity.diagnosis.shapes import compare_shapes
+from parity.diagnosis.verdict import (
+    Check,
+    Doubts,
+    Layer,
+    Place,
+    Verdict,
+    casts,
+    decide,
+    in_words_of,
+    is_another_function,
+    layers,
+    origins,
+)
+
+__all__ = [
+    "DTYPES",
+    "OTHER_RECIPE",
+    "PHASES",
+    "Beyond",
+    "Check",
+    "Doubts",
+    "Layer",
+    "Outcome",
+    "PhaseCheck",
+    "Place",
+    "Row",
+    "Verdict",
+    "casts",
+    "compare_shapes",
+    "decide",
+    "find_doubts",
+    "in_words_of",
+    "is_another_function",
+    "layers",
+    "not_compared",
+    "number",
+    "origins",
+    "run_checks",
+    "table_of",
+    "worst_of",
+]

@@ -13,18 +13,25 @@ import torch
 
 from parity.diagnosis.verdict import Check
 from parity.errors import ParityError
-from parity.tracing import measuring, passes
-from parity.tracing.casting import first_that_runs, held_in
-from parity.tracing.masks import DropoutMasks
-from parity.tracing.modes import MODES, Mode, can_switch_fastpath
-from parity.tracing.run import Run
+from parity.tracing import (
+    ELSEWHERE_BOUND,
+    MODES,
+    OUTPUT,
+    DropoutMasks,
+    Mode,
+    Pass,
+    Run,
+    can_switch_fastpath,
+    first_that_runs,
+    held_in,
+    in_step,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from parity.progress import Progress
-    from parity.tracing.alignment import Alignment
-    from parity.tracing.subject import Models, Subject
+    from parity.tracing import Alignment, Models, Subject
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -102,7 +109,7 @@ def run_check(
 
 
 def _run_exact(
-    models: Models, alignment: Alignment, check: Check, earlier: list[Check], run: Callable[..., passes.Pass]
+    models: Models, alignment: Alignment, check: Check, earlier: list[Check], run: Callable[..., Pass]
 ) -> Check:
     """Makes a float64 check: free, with aligned dropout masks if need be, and forced where bits differ."""
     mode = check.mode
@@ -111,10 +118,10 @@ def _run_exact(
     except ParityError as error:
         _run_pass(models, alignment, mode, torch.float32, lambda: None)  # is it float64 that it cannot do?
         return dataclasses.replace(check, skipped=f"{_NOT_IN_FLOAT64}: {error}")
-    if mode.train and not free.measured[passes.OUTPUT].same_function:
+    if mode.train and not free.measured[OUTPUT].same_function:
         with_same_masks = dataclasses.replace(mode, same_masks=True)
         aligned = run(alignment, with_same_masks)
-        if aligned.measured[passes.OUTPUT].relative < free.measured[passes.OUTPUT].relative / 1000:
+        if aligned.measured[OUTPUT].relative < free.measured[OUTPUT].relative / 1000:
             mode, free = with_same_masks, aligned
         elif _drops_alike_elsewhere(models, mode):
             why = "both drop at the same rates and as often, but over another layout, so that masks cannot be aligned"
@@ -131,16 +138,14 @@ def _run_exact(
     return dataclasses.replace(check, forced=run(alignment, mode, forced=True))
 
 
-def _drawn_elsewhere(free: passes.Pass, alignment: Alignment) -> frozenset[str]:
+def _drawn_elsewhere(free: Pass, alignment: Alignment) -> frozenset[str]:
     """Returns the modules that are off by far although the logits agree, in float64.
 
     If the logits don't agree, only those that are paired by place alone and whose tensors have other shapes.
     """
-    if not free.measured[passes.OUTPUT].same_function:
+    if not free.measured[OUTPUT].same_function:
         return frozenset(p.module for p, m in free.measured.items() if m.problem and p.module in alignment.by_place)
-    return frozenset(
-        point.module for point, m in free.measured.items() if m.problem or m.relative > measuring.ELSEWHERE_BOUND
-    )
+    return frozenset(point.module for point, m in free.measured.items() if m.problem or m.relative > ELSEWHERE_BOUND)
 
 
 def _drops_alike_elsewhere(models: Models, mode: Mode) -> bool:
@@ -163,11 +168,11 @@ def _run_pass(
     *,
     forced: bool = False,
     with_truth: bool = False,
-) -> passes.Pass:
+) -> Pass:
     images = models.images.to(dtype)
     watched = set(alignment.pairs.values()), set(alignment.pairs)
 
-    def run(attempt: int) -> passes.Pass:
+    def run(attempt: int) -> Pass:
         with contextlib.ExitStack() as stack:
             twins = (models.twin,) if with_truth else ()
             stack.enter_context(mode.active(models.reference, models.candidate, *twins))
@@ -177,7 +182,7 @@ def _run_pass(
             if with_truth:
                 stack.enter_context(held_in(models.twin, torch.float64))
                 truth = Run(models.twin, models.images.double(), watched[0], models.seed, "reference", inside=True)
-            return passes.in_step(
+            return in_step(
                 Run(models.reference, images, watched[0], models.seed, "reference", inside=True),
                 Run(models.candidate, images, watched[1], models.seed, "candidate"),
                 alignment,

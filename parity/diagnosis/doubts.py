@@ -10,18 +10,14 @@ import torch
 from parity.diagnosis.checks import DTYPES
 from parity.diagnosis.verdict import Doubts
 from parity.errors import ParityError, listed
-from parity.models.weights import uniform
-from parity.tracing import measuring
-from parity.tracing.modes import MODES
-from parity.tracing.nested import first_tensor
-from parity.tracing.run import bare_run
+from parity.models import uniform
+from parity.tracing import MODES, NOT_FINITE, bare_run, compare, first_tensor, is_degenerate, is_finite
 
 if TYPE_CHECKING:
     from torch import nn
 
     from parity.diagnosis.verdict import Check
-    from parity.tracing.modes import Mode
-    from parity.tracing.subject import Models, Subject
+    from parity.tracing import Mode, Models, Subject
 
 
 def find_doubts(subject: Subject, checks: list[Check], *, synthetic: bool) -> Doubts:
@@ -50,7 +46,7 @@ def _unusable(models: Models, checks: list[Check], dtype: str) -> list[str]:
             (models.candidate, "candidate", free.candidate_output),
         ):
             reasons += _unsteady(model, owner, watched, models, check.mode, DTYPES[dtype])
-    if any(m.problem == measuring.NOT_FINITE for _, free in made for m in free.measured.values()):
+    if any(m.problem == NOT_FINITE for _, free in made for m in free.measured.values()):
         reasons.append("the reference itself has values that are not finite; use other weights or inputs")
     return reasons
 
@@ -58,7 +54,7 @@ def _unusable(models: Models, checks: list[Check], dtype: str) -> list[str]:
 def _blind(models: Models, checks: list[Check], *, synthetic: bool) -> list[str]:
     reasons = []
     shown = next((check.free for check in checks if check.free), None)
-    why = measuring.is_degenerate(shown.reference_output) if shown else None
+    why = is_degenerate(shown.reference_output) if shown else None
     if why:
         reasons.append(
             f"the reference's logits {why}, so no comparison of them could have failed; use weights that make a "
@@ -92,7 +88,7 @@ def _faults_on_other_batches(models: Models) -> list[str]:
                 break
             assert expected.output is not None
             assert found.output is not None
-            measurement = measuring.compare(expected.output, found.output)
+            measurement = compare(expected.output, found.output)
             if found.has_changed_its_input:
                 faults.append("the candidate writes to the images it is given, which others may still need")
             if measurement.identical:
@@ -110,7 +106,7 @@ def _unsteady(
     run = functools.partial(bare_run, model, models.images, mode, dtype, models.seed, owner)
     first = run().output
     assert first is not None
-    if torch.equal(first, watched) or not measuring.is_finite(watched):
+    if torch.equal(first, watched) or not is_finite(watched):
         return []
     second = run().output
     assert second is not None

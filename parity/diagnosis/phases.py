@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from parity.diagnosis.verdict import Verdict
-from parity.tracing.measuring import IDENTICAL, Measurement
+from parity.tracing import IDENTICAL, Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -9,19 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from parity.diagnosis.verdict import Layer, layer_not_compared
-from parity.models.state import without_values
-from parity.tracing.alignment import align
-from parity.tracing.measuring import IDENTICAL, Measurement, of_shapes
-from parity.tracing.modes import MODES
-from parity.tracing.passes import steps
-from parity.tracing.run import Run, call_order
+from parity.models import without_values
+from parity.tracing import IDENTICAL, MODES, Measurement, Run, align, call_order, of_shapes, steps
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from parity.diagnosis.verdict import Verdict
-    from parity.models.weight_map import WeightMap
+    from parity.models import WeightMap
 
 _NO_VALUES = "the same shape; on the meta device there are no values to compare"
 

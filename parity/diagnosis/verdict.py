@@ -8,16 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 from parity.errors import listed
 from parity.findings import Cause
-from parity.tracing.measuring import NOISE_BOUND, SAME_FUNCTION_BOUND
-from parity.tracing.passes import OUTPUT
+from parity.tracing import NOISE_BOUND, OUTPUT, SAME_FUNCTION_BOUND
 
 if TYPE_CHECKING:
-    from parity.models.weight_map import WeightMap
-    from parity.tracing.alignment import Alignment
-    from parity.tracing.measuring import Measurement
-    from parity.tracing.modes import Mode
-    from parity.tracing.passes import Pass
-    from parity.tracing.run import Point
+    from parity.models import WeightMap
+    from parity.tracing import Alignment, Measurement, Mode, Pass, Point
 
 Verdict = Literal["identical", "equivalent", "divergent", "inconclusive"]
 Status = Literal["clean", "origin", "propagated", "not compared"]

@@ -1,1 +1,10 @@
-"""TODO."""
+"""Which bug it is: in comes a candidate that is another function, out go the causes that make it one, proved.
+
+Read `bending` and `bent_vit` (a ViT whose operations can be replaced), `causes` (the catalogue), `observing`,
+`following`, `solving`, `trying` and `search`, `proof`, `facts`, `extras`, `naming`.
+"""
+
+from parity.explanation.naming import explain
+from parity.explanation.proof import Explanation
+
+__all__ = ["Explanation", "explain"]

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from parity.tracing.run import Point
+from parity.tracing import Point
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from parity.tracing.run import Moment
+    from parity.tracing import Moment
 
     # called with the operation as it was, and its arguments
     Variant = Callable[..., Any]

@@ -18,14 +18,13 @@ from torch.nn import functional as F
 from parity.explanation.bending import Kind
 from parity.explanation.bent_vit import scaled_and_shifted, standardised
 from parity.explanation.causes.variants import ADDED
-from parity.models.entries import rearranged, split
+from parity.models import rearranged, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from parity.mapping.operations import Operation, View
-    from parity.mapping.uses import Uses
-    from parity.models.weight_map import WeightMap
+    from parity.mapping import Operation, Uses, View
+    from parity.models import WeightMap
 
     Tensor = torch.Tensor
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from parity.tracing.measuring import SAME_FUNCTION_BOUND
+from parity.tracing import SAME_FUNCTION_BOUND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 
 from parity.explanation.bending import Bend, Memo, unwatched
-from parity.tracing.layouts import in_layout_of, in_layout_of_reference
-from parity.tracing.measuring import SAME_FUNCTION_BOUND, compare
-from parity.tracing.run import Point
+from parity.tracing import SAME_FUNCTION_BOUND, Point, compare, in_layout_of, in_layout_of_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

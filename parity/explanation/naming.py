@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from parity.diagnosis.verdict import in_words_of, is_another_function
+from parity.diagnosis import in_words_of, is_another_function
 from parity.explanation.bent_vit import BentViT
 from parity.explanation.causes.absences import absences
 from parity.explanation.causes.catalogue import catalogue
@@ -23,22 +23,20 @@ from parity.explanation.extras import extra_kinds
 from parity.explanation.observing import Observations
 from parity.explanation.proof import Group, grouped, prove
 from parity.explanation.search import Search
-from parity.mapping import uses
-from parity.models.entries import split
-from parity.tracing.casting import first_that_runs, held_in
-from parity.tracing.run import Run
+from parity.mapping import trace_uses
+from parity.models import split
+from parity.tracing import Run, first_that_runs, held_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from parity.diagnosis.verdict import Check
+    from parity.diagnosis import Check
     from parity.explanation.bending import Change, Kind
     from parity.explanation.proof import Explanation
     from parity.explanation.search import Unexplained
-    from parity.models.weight_map import WeightMap
+    from parity.models import WeightMap
     from parity.progress import Progress
-    from parity.tracing.alignment import Alignment
-    from parity.tracing.subject import Subject
+    from parity.tracing import Alignment, Subject
 
 # how many places without an explanation are listed; those behind the first are often but its consequence
 _MOST_PLACES = 5
@@ -165,7 +163,7 @@ def _own_kinds(subject: Subject) -> list[Kind]:
     if not subject.mapping.unmapped_candidate:
         return []
     candidate = subject.models.candidate
-    used = uses.trace(candidate, subject.models.images, "candidate")
+    used = trace_uses(candidate, subject.models.images, "candidate")
     return extra_kinds(used, subject.mapping, candidate.state_dict())
 
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from parity.tracing.alignment import Alignment
-    from parity.tracing.run import Point, Run
+    from parity.tracing import Alignment, Point, Run
 
 _BLOCK = re.compile(r"(.*?\.\D*\d+)(\.|$)")
 

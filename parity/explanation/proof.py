@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from parity.findings import Cause
-from parity.tracing.measuring import SAME_FUNCTION_BOUND
+from parity.tracing import SAME_FUNCTION_BOUND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -19,7 +19,7 @@ from parity.explanation.bending import Bend, Change
 from parity.explanation.facts import facts
 from parity.explanation.following import MISFITS, Follower, Start, random_state
 from parity.explanation.trying import TooLateError, Trials
-from parity.tracing.measuring import compare
+from parity.tracing import compare
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from parity.explanation.bending import Bendable, Kind
     from parity.explanation.following import Outcome
     from parity.explanation.observing import Observations
-    from parity.tracing.run import Point
+    from parity.tracing import Point
 
 
 @dataclass(frozen=True)

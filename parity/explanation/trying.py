@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from parity.explanation.bending import Change
 from parity.explanation.following import OUTPUT
 from parity.explanation.solving import rounded, solve
-from parity.tracing.layouts import in_layout_of_reference
+from parity.tracing import in_layout_of_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from parity.explanation.bending import Kind
     from parity.explanation.following import Follower, Outcome, Start
-    from parity.tracing.run import Point
+    from parity.tracing import Point
 
     Proposal = tuple[Change, ...]  # of one kind, with one value
 

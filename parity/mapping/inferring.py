@@ -20,22 +20,26 @@ import torch
 from torch import nn
 
 from parity.errors import MappingError, ParityError, listed
-from parity.mapping import matching, uses
+from parity.mapping.matching import match
+from parity.mapping.uses import trace_uses
 from parity.mapping.ways import ATTENTION, POSITIONS
-from parity.models.bijection import require_bijection, require_separate
-from parity.models.entries import split
-from parity.models.expansion import by_name, expand
-from parity.models.patterns import read
-from parity.models.reference import configuration_of
-from parity.models.state import assigned, lacks_values, state_shapes, without_values
-from parity.models.weight_map import WeightMap
-from parity.models.weights import synthetic, uniform
-from parity.tracing.alignment import align
-from parity.tracing.casting import first_that_runs, held_in
-from parity.tracing.measuring import compare
-from parity.tracing.modes import MODES, ambient_kept
-from parity.tracing.passes import OUTPUT, steps
-from parity.tracing.run import Point, Run
+from parity.models import (
+    WeightMap,
+    assigned,
+    by_name,
+    configuration_of,
+    expand,
+    lacks_values,
+    read_map,
+    require_bijection,
+    require_separate,
+    split,
+    state_shapes,
+    synthetic,
+    uniform,
+    without_values,
+)
+from parity.tracing import MODES, OUTPUT, Point, Run, align, ambient_kept, compare, first_that_runs, held_in, steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,8 +47,8 @@ if TYPE_CHECKING:
 
     from parity.mapping.uses import Uses
     from parity.mapping.ways import Matches, Way
-    from parity.models.state import Shapes
-    from parity.tracing.alignment import Alignment
+    from parity.models import Shapes
+    from parity.tracing import Alignment
 
 PROVED, CLOSEST, BY_NAME, AMBIGUOUS = "unique by proof", "the closest by far", "by name only", "ambiguous"
 
@@ -61,7 +65,7 @@ _MOST = 10.0
 
 
 @ambient_kept()
-def find(
+def infer_mapping(
     reference: nn.Module,
     candidate: nn.Module,
     path: Path | None = None,
@@ -89,7 +93,7 @@ def find(
         MappingError: a written map is no bijection, or no attention of the one corresponds to one of the other.
     """
     if path is not None:
-        written = expand(read(path), state_shapes(reference), state_shapes(candidate), str(path))
+        written = expand(read_map(path), state_shapes(reference), state_shapes(candidate), str(path))
         require_separate(written, reference, candidate)
         return written
     try:
@@ -119,7 +123,7 @@ def _infer(
 ) -> WeightMap:
     _, ours = _traced(reference, images, "reference", None)
     module, theirs = _traced(candidate, images, "candidate", build)
-    matches = matching.match(ours, theirs, {name for name, _ in module.named_buffers()})
+    matches = match(ours, theirs, {name for name, _ in module.named_buffers()})
     if not matches.choices.get(ATTENTION):
         raise MappingError(
             "no projections to query, key and value that correspond to the reference's were found in the candidate; "
@@ -166,10 +170,10 @@ def _traced(
 ) -> tuple[nn.Module, Uses]:
     """Traces a model on the meta device; with values where it refuses that."""
     with contextlib.suppress(ParityError), without_values(model):
-        return model, uses.trace(model, images.to("meta"), owner)
+        return model, trace_uses(model, images.to("meta"), owner)
     if build is not None and lacks_values(model):
         model = build()
-    return model, uses.trace(model, images, owner)
+    return model, trace_uses(model, images, owner)
 
 
 def _as_map(

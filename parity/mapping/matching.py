@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from parity.mapping.patterns import matrix_layouts, vector_layout
 from parity.mapping.qkv import attention_ways
 from parity.mapping.ways import ATTENTION, PATCHES, POSITIONS, Matches, Way, joined
-from parity.models.entries import Entry
+from parity.models import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from parity.tracing.run import Point
+    from parity.tracing import Point
 
 What = Literal["matrix", "bias", "scale", "shift", "add", "multiply", "free", "other", "attend"]
 

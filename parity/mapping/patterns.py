@@ -6,7 +6,7 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
-from parity.models.entries import IDENTITY
+from parity.models import IDENTITY
 
 if TYPE_CHECKING:
     from parity.mapping.operations import Matrix

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from parity.mapping.patterns import matrix_layouts, vector_layout
 from parity.mapping.ways import Way, joined
-from parity.models.entries import Entry
-from parity.tracing.attention import PARTS
+from parity.models import Entry
+from parity.tracing import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,35 +11,36 @@ import torch
 from torch import nn
 
 from parity.errors import ParityError
-from parity.mapping.inferring import find as find_map
-from parity.models import candidate as candidates
-from parity.models import reference as references
-from parity.models.entries import split
-from parity.models.state import (
+from parity.mapping.inferring import infer_mapping
+from parity.models import (  # fmt: skip
+    CHECKED_DROPOUT,
+    RATES,
     assigned,
+    build_reference,
+    build_without_values,
+    configuration,
+    configuration_of,
     fingerprint,
     hold,
     lacks_values,
+    own_weights,
     registration,
+    resolve_candidate,
+    resolve_weights,
     sharing_copy,
+    split,
+    synthetic,
+    uniform,
     without_values,
-)  # fmt: skip
-from parity.models.weights import of_module as own_weights
-from parity.models.weights import resolve as resolve_weights
-from parity.models.weights import synthetic, uniform
-from parity.tracing.alignment import align
-from parity.tracing.modes import MODES, ambient_kept, in_mode
-from parity.tracing.run import Run, call_order
-from parity.tracing.subject import Held, Models, Subject
+)
+from parity.tracing import MODES, Held, Models, Run, Subject, align, ambient_kept, call_order, in_mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from parity.models.candidate import Candidate
-    from parity.models.weight_map import WeightMap
-    from parity.models.weights import Weights
+    from parity.models import Candidate, WeightMap, Weights
     from parity.progress import Progress
-    from parity.tracing.run import Point
+    from parity.tracing import Point
 
 
 @dataclass(frozen=True)
@@ -82,22 +83,22 @@ def set_up(
             raise ParityError(
                 f"weights={weights!r} belong to a reference given by name; load them into the module instead"
             )
-        config = references.configuration_of(reference)
+        config = configuration_of(reference)
         chosen = resolve_weights("synthetic", "", seed) if weights else own_weights(reference)
         if isinstance(candidate, nn.Module) and {*candidate.modules()} & {*reference.modules()}:
             candidate = sharing_copy(candidate)  # one module cannot be at two places of its run at a time
-        found = candidates.resolve(candidate, config, candidate_args)
+        found = resolve_candidate(candidate, config, candidate_args)
         name, module = type(reference).__name__, reference
     else:
         name = reference
-        config = references.configuration(name, overrides)
+        config = configuration(name, overrides)
         chosen = resolve_weights(weights or "synthetic", name, seed)
         config |= {key: value for key, value in chosen.config.items() if key not in overrides}
-        config |= {rate: p for rate, p in references.CHECKED_DROPOUT.items() if rate not in overrides}
-        found = candidates.resolve(candidate, config, candidate_args)
+        config |= {rate: p for rate, p in CHECKED_DROPOUT.items() if rate not in overrides}
+        found = resolve_candidate(candidate, config, candidate_args)
         # a candidate that takes no dropout is compared without
-        config |= {rate: 0.0 for rate in references.RATES if rate not in {*overrides, *found.settings}}
-        module = references.build(config)
+        config |= {rate: 0.0 for rate in RATES if rate not in {*overrides, *found.settings}}
+        module = build_reference(config)
     size = config["image_size"] if config else _image_size(module)
     return Setup(name, config, module, chosen, found, chosen.source.startswith("synthetic"), size)
 
@@ -225,10 +226,10 @@ def find_map_of(
         ParityError: as in `check`, and MappingError where no weight map is found.
     """
     setup = set_up(candidate, reference, overrides or {}, candidate_args, weights, seed)
-    module = candidates.build_without_values(setup.candidate)
+    module = build_without_values(setup.candidate)
     path = Path(mapping) if mapping else None
     images = uniform("images to map by", (2, 3, setup.image_size, setup.image_size))
-    return setup, module, find_map(setup.reference, module, path, images=images, build=setup.candidate.build)
+    return setup, module, infer_mapping(setup.reference, module, path, images=images, build=setup.candidate.build)
 
 
 @dataclass(frozen=True)

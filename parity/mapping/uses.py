@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 from parity.mapping.noting import Notes
 from parity.mapping.operations import Operation, Projection
-from parity.models.state import state_shapes
-from parity.tracing.modes import MODES
-from parity.tracing.run import call_order
+from parity.models import state_shapes
+from parity.tracing import MODES, call_order
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from parity.mapping.noting import Event
     from parity.mapping.operations import View
-    from parity.tracing.run import Point
+    from parity.tracing import Point
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Uses:
     heads: int | None
 
 
-def trace(model: nn.Module, images: torch.Tensor, owner: str) -> Uses:
+def trace_uses(model: nn.Module, images: torch.Tensor, owner: str) -> Uses:
     """Runs `model` once on `images` and returns what it does with its tensors.
 
     Args:

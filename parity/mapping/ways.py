@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from parity.models.entries import Entry
+    from parity.models import Entry
 
 PATCHES, ATTENTION, POSITIONS = "order of a patch's pixels", "order of query, key and value", "place of the class token"
 

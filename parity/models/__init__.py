@@ -1,1 +1,89 @@
-"""TODO."""
+"""What is compared: in come names, files and callables, out go models, weights, images and maps between their tensors.
+
+Read `state` (tensors in and out of a model), `entries`, `patterns`, `weight_map`, `bijection` and `expansion` (what a
+weight map is), `reference` and `candidate`, `weights`, `inputs`.
+"""
+
+from parity.models.bijection import require_bijection, require_separate
+from parity.models.candidate import Candidate, build_without_values, resolve_candidate
+from parity.models.entries import IDENTITY, Box, Entry, cut, inverted, rearranged, split
+from parity.models.expansion import by_name, expand
+from parity.models.inputs import Inputs, make_inputs
+from parity.models.patterns import read_map
+from parity.models.reference import (
+    CHECKED_DROPOUT,
+    RATES,
+    build_reference,
+    build_reference_with_values,
+    configuration,
+    configuration_of,
+    unverifiable,
+)
+from parity.models.state import (
+    BUFFER,
+    FROZEN,
+    PARAMETER,
+    Shapes,
+    assigned,
+    fingerprint,
+    hold,
+    lacks_values,
+    registration,
+    replaced,
+    sharing_copy,
+    slots,
+    state_shapes,
+    unregistered,
+    without_values,
+)
+from parity.models.weight_map import WeightMap
+from parity.models.weights import Weights, own_weights, read_file, resolve_weights, synthetic, uniform
+
+__all__ = [
+    "BUFFER",
+    "CHECKED_DROPOUT",
+    "FROZEN",
+    "IDENTITY",
+    "PARAMETER",
+    "RATES",
+    "Box",
+    "Candidate",
+    "Entry",
+    "Inputs",
+    "Shapes",
+    "WeightMap",
+    "Weights",
+    "assigned",
+    "build_reference",
+    "build_reference_with_values",
+    "build_without_values",
+    "by_name",
+    "configuration",
+    "configuration_of",
+    "cut",
+    "expand",
+    "fingerprint",
+    "hold",
+    "inverted",
+    "lacks_values",
+    "make_inputs",
+    "own_weights",
+    "read_file",
+    "read_map",
+    "rearranged",
+    "registration",
+    "replaced",
+    "require_bijection",
+    "require_separate",
+    "resolve_candidate",
+    "resolve_weights",
+    "sharing_copy",
+    "slots",
+    "split",
+    "state_shapes",
+    "synthetic",
+    "uniform",
+    "unregistered",
+    "unverifiable",
+    "without_values",
+]

@@ -102,7 +102,7 @@ class Candidate:
         return module
 
 
-def resolve(
+def resolve_candidate(
     candidate: str | nn.Module | Callable[..., Any],
     config: Mapping[str, Any],
     arguments: Mapping[str, Any] | None = None,
@@ -131,7 +131,7 @@ def resolve(
     else:
         name, function = getattr(candidate, "__qualname__", repr(candidate)), candidate
     if isinstance(function, nn.Module):
-        return resolve(function, config, arguments)
+        return resolve_candidate(function, config, arguments)
     if not callable(function):
         raise ParityError(f"the candidate {name} is a {type(function).__name__}, expected a class or function")
     bound, defaults, settings = _bind(name, function, config, arguments)

@@ -13,7 +13,8 @@ from parity.errors import MappingError
 if TYPE_CHECKING:
     import torch
 
-    Box = tuple[tuple[int, int], ...]
+# bounds along the first axes of a tensor, as `split` reads them
+Box = tuple[tuple[int, int], ...]
 
 IDENTITY = "identity"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from parity.errors import MappingError
 from parity.models.bijection import require_bijection, require_separate
 from parity.models.entries import Entry, split
-from parity.models.patterns import Patterns, as_regex, read
+from parity.models.patterns import Patterns, as_regex, read_map
 from parity.models.state import state_shapes
 from parity.models.weight_map import WeightMap
 
@@ -80,4 +80,4 @@ def by_name(reference: nn.Module, candidate: nn.Module) -> WeightMap:
 
 @functools.cache
 def _shipped() -> dict[str, Patterns]:
-    return {file.stem: read(file) for file in sorted((Path(__file__).parents[1] / "maps").glob("*.toml"))}
+    return {file.stem: read_map(file) for file in sorted((Path(__file__).parents[1] / "maps").glob("*.toml"))}

@@ -34,7 +34,7 @@ class Inputs:
         return f"{' and '.join(parts)}, {batch}"
 
 
-def make(spec: str, weights: Weights, image_size: int, batch: int = 3, seed: int = 0) -> Inputs:
+def make_inputs(spec: str, weights: Weights, image_size: int, batch: int = 3, seed: int = 0) -> Inputs:
     """Makes the input of a comparison.
 
     Random images are all different and have no symmetry, so that mixed-up samples, transposed grids and flips show.

@@ -57,7 +57,7 @@ class Patterns:
         return "\n".join(lines) + "\n"
 
 
-def read(path: Path) -> Patterns:
+def read_map(path: Path) -> Patterns:
     """Reads a map from a TOML file, in the format at the top of this module.
 
     Raises:

@@ -33,7 +33,7 @@ _INTEGERS = (
 RATES = tuple(CHECKED_DROPOUT)
 
 
-def names() -> list[str]:
+def reference_names() -> list[str]:
     """Returns the names of torchvision's Vision Transformers."""
     return [name for name in list_models() if get_model_builder(name).__module__ == vision_transformer.__name__]
 
@@ -51,8 +51,8 @@ def configuration(name: str, overrides: Mapping[str, Any] | None = None) -> dict
     Raises:
         ParityError: an unknown name, an unknown key, or a value of the wrong type.
     """
-    if name not in names():
-        raise ParityError(f"unknown reference {name!r}; torchvision has {listed(names())}")
+    if name not in reference_names():
+        raise ParityError(f"unknown reference {name!r}; torchvision has {listed(reference_names())}")
     config = {**_published(name)}
     for key, value in (overrides or {}).items():
         _check_override(key, value, config)
@@ -88,7 +88,7 @@ def configuration_of(module: nn.Module) -> dict[str, Any]:
     }
 
 
-def build(config: dict[str, Any]) -> nn.Module:
+def build_reference(config: dict[str, Any]) -> nn.Module:
     """Builds torchvision's `VisionTransformer` on the meta device: names and shapes, no values.
 
     Raises:
@@ -105,7 +105,7 @@ def build(config: dict[str, Any]) -> nn.Module:
     return model
 
 
-def build_with_values(config: dict[str, Any]) -> nn.Module:
+def build_reference_with_values(config: dict[str, Any]) -> nn.Module:
     """Builds torchvision's `VisionTransformer` with the initial values that it draws from torch's random state."""
     model: nn.Module = vision_transformer.VisionTransformer(**config)
     return model

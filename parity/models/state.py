@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import zlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,12 +13,13 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator
 
     Registry = dict[str, torch.Tensor | None]
-    Shape = tuple[int, ...]
-    Shapes = Mapping[str, Shape]
 
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
 
 # how a tensor is registered
 PARAMETER, FROZEN, BUFFER = "parameter", "frozen parameter", "buffer"

@@ -27,7 +27,7 @@ from torchvision.models import WeightsEnum, get_model_weights
 from torchvision.transforms._presets import ImageClassification
 
 from parity.errors import ParityError, listed
-from parity.models import reference
+from parity.models.reference import build_reference, configuration, reference_names
 from parity.models.state import state_shapes
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Weights:
         return self._transforms() if self._transforms else ImageClassification(crop_size=image_size)
 
 
-def resolve(spec: str, reference_name: str, seed: int = 0) -> Weights:
+def resolve_weights(spec: str, reference_name: str, seed: int = 0) -> Weights:
     """Finds out which weights `spec` means.
 
     Args:
@@ -111,7 +111,7 @@ def resolve(spec: str, reference_name: str, seed: int = 0) -> Weights:
     )
 
 
-def of_module(module: nn.Module) -> Weights:
+def own_weights(module: nn.Module) -> Weights:
     """Returns the weights that `module` already has, to be used as they are."""
     return Weights("the reference's own", _load=lambda _: {k: v.detach() for k, v in module.state_dict().items()})
 
@@ -283,10 +283,10 @@ def _require_fit(state: State, model: nn.Module, source: str) -> None:
 
 def _better_fit(shapes: dict[str, tuple[int, ...]]) -> str:
     """Names the torchvision ViT that tensors of these shapes belong to, if there is one."""
-    for name in reference.names():
-        config = reference.configuration(name)
+    for name in reference_names():
+        config = configuration(name)
         tokens = shapes.get("encoder.pos_embedding", (1, 0, 0))[1]
         image_size = math.isqrt(max(tokens - 1, 0)) * config["patch_size"]
-        if image_size and state_shapes(reference.build(config | {"image_size": image_size})) == shapes:
+        if image_size and state_shapes(build_reference(config | {"image_size": image_size})) == shapes:
             return f"; they are {name}'s: use --reference {name} --set image_size={image_size}"
     return ""

@@ -15,7 +15,7 @@ from parity.report.report import Top
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from parity.diagnosis.verdict import Check
+    from parity.diagnosis import Check
 
 
 def environment() -> dict[str, Any]:

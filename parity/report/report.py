@@ -13,17 +13,17 @@ from rich.console import Console, Group
 from rich.table import Column, Table
 from rich.text import Text
 
-from parity.diagnosis.phases import PhaseCheck, number, table_of
-from parity.models.weight_map import WeightMap
-from parity.tracing.passes import OUTPUT
+from parity.diagnosis import PhaseCheck, number, table_of
+from parity.models import WeightMap
+from parity.tracing import OUTPUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import RenderableType
 
-    from parity.diagnosis.verdict import Check, Layer, Place, Verdict
-    from parity.explanation.proof import Explanation
+    from parity.diagnosis import Check, Layer, Place, Verdict
+    from parity.explanation import Explanation
     from parity.findings import Cause
 
 SCHEMA = 1

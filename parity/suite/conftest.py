@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 from hypothesis import settings
 
-from parity.models.reference import configuration
+from parity.models import configuration
 from parity.plugin import register_profiles, setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from parity.report.report import Report
+    from parity.report import Report
 
 register_profiles()
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from parity import build_pair
-from parity.models.weights import uniform
+from parity.models import uniform
 from parity.suite.conftest import SMALL
-from parity.tracing.modes import MODES, can_switch_fastpath
+from parity.tracing import MODES, can_switch_fastpath
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from parity.report.report import Report
+    from parity.report import Report
     from parity.suite.conftest import Architecture
 
 

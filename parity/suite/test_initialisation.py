@@ -9,8 +9,7 @@ import torch
 from torchvision.models import VisionTransformer
 
 from parity import infer_mapping
-from parity.models.candidate import resolve
-from parity.models.reference import configuration
+from parity.models import configuration, resolve_candidate
 from parity.suite.conftest import SMALL
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ def _assert_same_initial_values(candidate: str, config: dict[str, Any], seed: in
     original = VisionTransformer(**config)
     after_original = torch.get_rng_state()
     torch.manual_seed(seed)
-    ours = resolve(candidate, config).build()
+    ours = resolve_candidate(candidate, config).build()
     assert torch.equal(torch.get_rng_state(), after_original), "one of the two has drawn more numbers"
     expected = infer_mapping(original, ours).apply(original.state_dict())
     for name, tensor in ours.state_dict().items():

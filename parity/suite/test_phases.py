@@ -9,7 +9,7 @@ from parity.suite.conftest import small
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from parity.report.report import Report
+    from parity.report import Report
     from parity.suite.conftest import Architecture
 
 

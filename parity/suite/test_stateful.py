@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 )
 
 from parity import build_pair, strategies
-from parity.models.weights import synthetic, uniform
+from parity.models import synthetic, uniform
 
 if TYPE_CHECKING:
     from torch import nn

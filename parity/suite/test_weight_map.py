@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from parity import build_pair, infer_mapping
-from parity.models.reference import build, configuration
-from parity.models.state import state_shapes
+from parity.models import build_reference, configuration, state_shapes
 from parity.suite.conftest import SMALL
 
 if TYPE_CHECKING:
@@ -16,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def _pair_without_values(candidate: str, architecture: Architecture) -> tuple[torch.nn.Module, torch.nn.Module]:
-    from parity.models.candidate import build_without_values, resolve
+    from parity.models import build_without_values, resolve_candidate
 
     config = configuration(architecture.name, {"image_size": architecture.image_size})
-    return build(config), build_without_values(resolve(candidate, config))
+    return build_reference(config), build_without_values(resolve_candidate(candidate, config))
 
 
 def test_every_tensor_of_both_models_is_mapped_once(candidate: str, architecture: Architecture) -> None:

@@ -1,1 +1,73 @@
-"""TODO."""
+"""Both models in step: in come two models, their weight map and images, out goes how far apart they are at every layer.
+
+Read `modes`, `masks`, `casting` and `nested` (how a pass is run), `attention`, `run` (a pass that stops at every
+module), `alignment` and `layouts` (which module is which), `measuring`, `passes`, `subject` (who is compared).
+"""
+
+from parity.tracing.alignment import Alignment, align
+from parity.tracing.attention import PARTS
+from parity.tracing.casting import blocks_of, first_that_runs, held_in
+from parity.tracing.layouts import in_layout_of, in_layout_of_reference
+from parity.tracing.masks import DropoutMasks
+from parity.tracing.measuring import (
+    ELSEWHERE_BOUND,
+    IDENTICAL,
+    NOISE_BOUND,
+    NOT_FINITE,
+    SAME_FUNCTION_BOUND,
+    Measurement,
+    compare,
+    is_degenerate,
+    is_finite,
+    noise_ratio,
+    of_shapes,
+)
+from parity.tracing.modes import MODES, Mode, ambient_kept, can_switch_fastpath, in_mode
+from parity.tracing.nested import first_tensor
+from parity.tracing.passes import OUTPUT, Pass, fitting, in_step, is_rearranged, steps
+from parity.tracing.run import Event, Moment, Point, Run, bare_run, call_order
+from parity.tracing.subject import Held, Models, Subject
+
+__all__ = [
+    "ELSEWHERE_BOUND",
+    "IDENTICAL",
+    "MODES",
+    "NOISE_BOUND",
+    "NOT_FINITE",
+    "OUTPUT",
+    "PARTS",
+    "SAME_FUNCTION_BOUND",
+    "Alignment",
+    "DropoutMasks",
+    "Event",
+    "Held",
+    "Measurement",
+    "Mode",
+    "Models",
+    "Moment",
+    "Pass",
+    "Point",
+    "Run",
+    "Subject",
+    "align",
+    "ambient_kept",
+    "bare_run",
+    "blocks_of",
+    "call_order",
+    "can_switch_fastpath",
+    "compare",
+    "first_tensor",
+    "first_that_runs",
+    "fitting",
+    "held_in",
+    "in_layout_of",
+    "in_layout_of_reference",
+    "in_mode",
+    "in_step",
+    "is_degenerate",
+    "is_finite",
+    "is_rearranged",
+    "noise_ratio",
+    "of_shapes",
+    "steps",
+]

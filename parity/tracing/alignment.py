@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from parity.models.entries import split
+from parity.models import split
 from parity.tracing.attention import PARTS, STEPS, can_be_opened
 from parity.tracing.run import Point, outer_modules
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from parity.models.entries import Entry
-    from parity.models.weight_map import WeightMap
+    from parity.models import Entry, WeightMap
 
 
 @dataclass(frozen=True)

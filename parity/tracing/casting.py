@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from parity.errors import ParityError
-from parity.models.state import replaced
+from parity.models import replaced
 from parity.tracing.nested import map_leaves
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from einops import rearrange
 
-from parity.models.entries import inverted, rearranged
+from parity.models import inverted, rearranged
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from parity.models.state import FROZEN, PARAMETER, fingerprint, sharing_copy
+from parity.models import FROZEN, PARAMETER, fingerprint, sharing_copy
 from parity.tracing.alignment import align
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from parity.models.weight_map import WeightMap
+    from parity.models import WeightMap
     from parity.tracing.alignment import Alignment
     from parity.tracing.run import Point
 

@@ -1,1 +1,10 @@
-"""TODO."""
+"""Beyond the forward pass: in comes who is compared, out goes what differs in gradients, training and conditions.
+
+Read `gradients`, `blame` and `backward`; `draws`, `train_mode`, `recipes`, `trajectories` and `learning`; `resizing`
+and `conditions`; `beyond` leads through them.
+"""
+
+from parity.training.beyond import look_beyond, modes_of, require_known
+from parity.training.learning import Classroom
+
+__all__ = ["Classroom", "look_beyond", "modes_of", "require_known"]

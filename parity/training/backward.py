@@ -11,29 +11,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from parity.diagnosis.checks import DTYPES
-from parity.diagnosis.phases import Beyond, PhaseCheck, Row, not_compared, worst_of
+from parity.diagnosis import DTYPES, Beyond, PhaseCheck, Row, not_compared, worst_of
 from parity.errors import ParityError, listed
 from parity.findings import Cause
-from parity.models.entries import split
-from parity.models.state import BUFFER, FROZEN, PARAMETER
-from parity.tracing.measuring import compare
-from parity.tracing.modes import Mode
+from parity.models import BUFFER, FROZEN, PARAMETER, split
+from parity.tracing import Mode, compare
 from parity.training.blame import blame
-from parity.training.gradients import (
-    NO_GRADIENT,
-    Comparison,
-    Pairs,
-    Task,
-    cross_entropy,
-    differentiate,
-    projection,
-)
+from parity.training.gradients import NO_GRADIENT, Comparison, Pairs, Task, cross_entropy, differentiate, projection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from parity.tracing.subject import Models, Subject
+    from parity.tracing import Models, Subject
     from parity.training.gradients import Gradient, Passed
 
 EVAL = Mode("eval-grad", grad=True, backward=True)

@@ -6,16 +6,16 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING
 
-from parity.diagnosis.phases import PHASES, Beyond, not_compared
+from parity.diagnosis import PHASES, Beyond, not_compared
 from parity.errors import ParityError
 from parity.training import backward, conditions, learning
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from parity.diagnosis.verdict import Check, Doubts
+    from parity.diagnosis import Check, Doubts
     from parity.progress import Progress
-    from parity.tracing.subject import Subject
+    from parity.tracing import Subject
     from parity.training.learning import Classroom
 
 _MODES_NEEDED = ("eval-grad", "train")  # of the forward pass, where that phase itself isn't asked for

@@ -11,21 +11,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from parity.diagnosis.phases import Beyond
-from parity.diagnosis.verdict import Place
+from parity.diagnosis import Beyond, Place
 from parity.errors import ParityError, listed
 from parity.findings import Cause
-from parity.models.entries import split
-from parity.tracing.measuring import Measurement, compare
-from parity.tracing.passes import OUTPUT, fitting, is_rearranged
-from parity.tracing.run import Event, Point
+from parity.models import split
+from parity.tracing import OUTPUT, Event, Measurement, Point, compare, fitting, is_rearranged
 from parity.training.gradients import GRADIENT_BOUND, NO_GRADIENT, Comparison, Watch, differentiate
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from parity.tracing.alignment import Alignment
-    from parity.tracing.subject import Models
+    from parity.tracing import Alignment, Models
     from parity.training.gradients import Gradient, Pairs, Task
 
 

@@ -16,23 +16,27 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from parity.diagnosis.checks import DTYPES
-from parity.diagnosis.phases import Beyond, PhaseCheck, Row, not_compared
+from parity.diagnosis import DTYPES, Beyond, PhaseCheck, Row, not_compared
 from parity.errors import ParityError
 from parity.findings import Cause
-from parity.models import reference as references
-from parity.models.state import assigned
-from parity.models.weights import uniform
-from parity.tracing.measuring import NOISE_BOUND, NOT_FINITE, SAME_FUNCTION_BOUND, Measurement, compare, noise_ratio
-from parity.tracing.modes import MODES
-from parity.tracing.run import bare_run
+from parity.models import assigned, build_reference, uniform
+from parity.tracing import (
+    MODES,
+    NOISE_BOUND,
+    NOT_FINITE,
+    SAME_FUNCTION_BOUND,
+    Measurement,
+    bare_run,
+    compare,
+    noise_ratio,
+)
 from parity.training.resizing import RULES, Crop, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from parity.diagnosis.phases import Outcome
-    from parity.tracing.subject import Subject
+    from parity.diagnosis import Outcome
+    from parity.tracing import Subject
     from parity.training.resizing import Resizing
 
 _EVAL = MODES["eval"]
@@ -309,7 +313,7 @@ def _at_resolution(subject: Subject, size: int) -> torch.Tensor | None:
 def _by_rule(subject: Subject, config: dict[str, Any], side: int, rule: Resizing, found: torch.Tensor) -> Measurement:
     """Measures how far logits are from those of a reference for this grid, its positions resized by a rule."""
     size = side * config["patch_size"]
-    resized = references.build(config | {"image_size": size})
+    resized = build_reference(config | {"image_size": size})
     state = {**subject.models.reference.state_dict()}
     # in float64, as the candidate's own table is before it is resized
     state[_POSITIONS] = rule.apply(state[_POSITIONS].detach().double(), side)

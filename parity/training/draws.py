@@ -13,12 +13,12 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from parity.tracing.run import Run
+from parity.tracing import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from parity.tracing.modes import Mode
+    from parity.tracing import Mode
 
 DROPOUT, RANDOM, ACTIVATION = "dropout", "random numbers", "activation"
 

@@ -12,20 +12,23 @@ from torch import nn
 from torch.nn import functional as F
 
 from parity.errors import ParityError
-from parity.models.entries import cut, rearranged, split
-from parity.models.state import slots
-from parity.models.weights import uniform
-from parity.tracing.casting import first_that_runs, held_in
-from parity.tracing.measuring import NOISE_BOUND, SAME_FUNCTION_BOUND, Measurement, compare, noise_ratio
-from parity.tracing.run import Run
+from parity.models import cut, rearranged, slots, split, uniform
+from parity.tracing import (
+    NOISE_BOUND,
+    SAME_FUNCTION_BOUND,
+    Measurement,
+    Run,
+    compare,
+    first_that_runs,
+    held_in,
+    noise_ratio,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from parity.models.entries import Entry
-    from parity.models.weight_map import WeightMap
-    from parity.tracing.modes import Mode
-    from parity.tracing.run import Point
+    from parity.models import Entry, WeightMap
+    from parity.tracing import Mode, Point
 
     Loss = Callable[[torch.Tensor], torch.Tensor]
     Take = Callable[[str, torch.Tensor], None]

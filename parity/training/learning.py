@@ -18,15 +18,11 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from parity.diagnosis.checks import DTYPES
-from parity.diagnosis.phases import Beyond, PhaseCheck, Row, not_compared, worst_of
+from parity.diagnosis import DTYPES, Beyond, PhaseCheck, Row, not_compared, worst_of
 from parity.errors import ParityError, listed
 from parity.findings import Cause
-from parity.models import reference as references
-from parity.models.entries import split
-from parity.models.weights import uniform
-from parity.tracing.casting import blocks_of
-from parity.tracing.measuring import IDENTICAL, NOISE_BOUND, Measurement, compare
+from parity.models import build_reference_with_values, split, uniform
+from parity.tracing import IDENTICAL, NOISE_BOUND, Measurement, blocks_of, compare
 from parity.training.backward import compare_gradients, few_images
 from parity.training.gradients import INERT, INPUT, Pairs, Task, cross_entropy, differentiate, projection
 from parity.training.recipes import compare_initialisation, compare_weight_decay, decayed
@@ -36,10 +32,9 @@ from parity.training.trajectories import RECIPES, TRAJECTORY_BOUND, Course, Lear
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from parity.diagnosis.phases import Outcome
-    from parity.models.candidate import Candidate
-    from parity.tracing.modes import Mode
-    from parity.tracing.subject import Subject
+    from parity.diagnosis import Outcome
+    from parity.models import Candidate
+    from parity.tracing import Mode, Subject
     from parity.training.trajectories import Track
 
 # of this machine's memory, as much as a trajectory may take
@@ -101,7 +96,7 @@ def look(subject: Subject, classroom: Classroom, progress: Callable[[str], None]
 
 def _initialisation(subject: Subject, classroom: Classroom) -> Beyond:
     config = classroom.config
-    build = None if config is None else lambda: references.build_with_values(config)
+    build = None if config is None else lambda: build_reference_with_values(config)
     return compare_initialisation(subject.mapping, build, classroom.candidate.build, subject.models.seed)
 
 

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from parity.diagnosis.phases import OTHER_RECIPE, Beyond, PhaseCheck, Row, not_compared
+from parity.diagnosis import OTHER_RECIPE, Beyond, PhaseCheck, Row, not_compared
 from parity.errors import ParityError, listed
 from parity.findings import Cause
-from parity.models.entries import cut, split
-from parity.tracing.measuring import IDENTICAL
+from parity.models import cut, split
+from parity.tracing import IDENTICAL
 from parity.training.gradients import Pairs, moved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from parity.diagnosis.phases import Outcome
-    from parity.models.weight_map import WeightMap
+    from parity.diagnosis import Outcome
+    from parity.models import WeightMap
 
     State = Mapping[str, torch.Tensor]
 

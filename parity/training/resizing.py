@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from parity.errors import ParityError
-from parity.tracing.measuring import SAME_FUNCTION_BOUND, compare
+from parity.tracing import SAME_FUNCTION_BOUND, compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from parity.diagnosis.phases import Beyond, PhaseCheck, Row, not_compared
+from parity.diagnosis import Beyond, PhaseCheck, Row, not_compared
 from parity.errors import ParityError, listed
 from parity.findings import Cause
-from parity.tracing.measuring import Measurement, compare
-from parity.tracing.modes import Mode
-from parity.tracing.run import bare_run
+from parity.tracing import Measurement, Mode, bare_run, compare
 from parity.training.backward import written_to_input
 from parity.training.draws import ACTIVATION, differences, sites_of
 
 if TYPE_CHECKING:
-    from parity.diagnosis.phases import Outcome
-    from parity.tracing.subject import Subject
+    from parity.diagnosis import Outcome
+    from parity.tracing import Subject
 
 TRAIN = Mode("train", train=True, grad=True, backward=True)
 # ways to run it, of which the first one in which the logits agree is taken

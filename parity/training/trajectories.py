@@ -10,20 +10,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import torch
 from torch import nn
 
-from parity.diagnosis.phases import worst_of
+from parity.diagnosis import worst_of
 from parity.errors import ParityError
-from parity.models.entries import cut, split
-from parity.models.state import replaced, slots
-from parity.tracing.casting import first_that_runs, held_in
-from parity.tracing.measuring import Measurement, compare
-from parity.tracing.run import Run
+from parity.models import cut, replaced, slots, split
+from parity.tracing import Measurement, Run, compare, first_that_runs, held_in
 from parity.training.gradients import labels, moved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from parity.models.entries import Entry
-    from parity.tracing.modes import Mode
+    from parity.models import Entry
+    from parity.tracing import Mode
     from parity.training.gradients import Pairs
 
 # How far apart a parameter of two right implementations may be after some steps in float64, relative to its norm. AdamW

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torchvision.models import VisionTransformer
 
-from parity.models.candidate import resolve
+from parity.models.candidate import resolve_candidate
 from parity.models.expansion import by_name, expand
-from parity.models.patterns import read
-from parity.models.reference import CHECKED_DROPOUT, build, configuration
+from parity.models.patterns import read_map
+from parity.models.reference import CHECKED_DROPOUT, build_reference, configuration
 from parity.models.state import state_shapes
 from parity.models.weights import synthetic, uniform
 from tests.corpus.hosts import HOSTS
@@ -34,7 +34,7 @@ def difference(one: torch.Tensor, other: torch.Tensor) -> float:
 
 def built(spec: str, settings: dict[str, Any]) -> nn.Module:
     """Builds a planted model, with dropout rates that show what they do."""
-    return resolve(spec, configuration("vit_b_16", settings) | CHECKED_DROPOUT).build()
+    return resolve_candidate(spec, configuration("vit_b_16", settings) | CHECKED_DROPOUT).build()
 
 
 def initial(settings: dict[str, Any]) -> State:
@@ -51,18 +51,18 @@ def _reference_state(settings: _Settings, weights: str) -> State:
     """Returns the reference's weights: `synthetic`, or `initial`."""
     if weights == "initial":
         return initial(dict(settings))
-    return synthetic(build(configuration("vit_b_16", dict(settings))), 0)
+    return synthetic(build_reference(configuration("vit_b_16", dict(settings))), 0)
 
 
 @functools.cache
 def _host_state(host_name: str, settings: _Settings, weights: str) -> State:
     """Returns the same weights under the host's names."""
     host = HOSTS[host_name]
-    reference, candidate = build(configuration("vit_b_16", dict(settings))), plain(host_name, settings)
+    reference, candidate = build_reference(configuration("vit_b_16", dict(settings))), plain(host_name, settings)
     if host.mapping is None:
         mapping = by_name(reference, candidate)
     else:
-        mapping = expand(read(host.mapping), state_shapes(reference), state_shapes(candidate), host.name)
+        mapping = expand(read_map(host.mapping), state_shapes(reference), state_shapes(candidate), host.name)
     return mapping.apply(_reference_state(settings, weights))
 
 

@@ -10,14 +10,14 @@ from parity.explanation.bending import Change, Kind
 from parity.explanation.causes.catalogue import catalogue
 from parity.explanation.causes.places import NORM
 from parity.explanation.causes.variants import after, given, skipped
-from parity.models.entries import cut, split
+from parity.models import cut, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     import torch
 
-    from parity.models.entries import Box
+    from parity.models import Box
 
     Tensor = torch.Tensor
 

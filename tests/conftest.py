@@ -33,6 +33,12 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     return run_main
 
 
+@pytest.fixture
+def brief_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ends a search for causes soon that would find none, however long it took."""
+    monkeypatch.setattr("parity.explanation.naming._LEAST_SECONDS", 1.0)
+
+
 @pytest.fixture(scope="session")
 def trained_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that a shortened training of both models on digits has written to."""

@@ -94,7 +94,7 @@ def test_json_file_has_the_contracts_keys(run: Callable[..., tuple[int, str, str
 def test_equivalent_is_0_and_1_where_identical_is_required(
     run: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
-    candidate = variant_of("attention-written-out").write(tmp_path)
+    candidate = variant_of("norms-written-out").write(tmp_path)  # rounds otherwise than a kernel, on any processor
     assert run("check", candidate, *SMALL_OPTIONS, *EVAL)[0] == 0
     status, out, err = run("check", candidate, *SMALL_OPTIONS, *EVAL, "--require", "identical")
     assert status == 1

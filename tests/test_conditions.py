@@ -46,6 +46,7 @@ def test_bug_under_one_condition_is_divergent_and_named(bug: str, tmp_path: Path
     assert all(made.verdict != "divergent" for made in report.checks if made.name.startswith("forward/"))
 
 
+@pytest.mark.full_size
 def test_compiled_model_is_equivalent_and_one_that_is_another_then_is_named(tmp_path: Path) -> None:
     if why := conditions.why_no_compiler():
         pytest.skip(why)

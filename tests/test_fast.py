@@ -58,6 +58,7 @@ def test_fast_path_is_proved_equivalent(name: str) -> None:
     assert ("encoder.layers.encoder_layer_0", "leave") in seen
 
 
+@pytest.mark.full_size
 def test_fast_path_of_b16_is_proved_equivalent_at_full_size() -> None:
     report = check("vit:FastViT", modes=["eval"], batch=2)
     assert report.verdict == "equivalent", report

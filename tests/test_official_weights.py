@@ -82,6 +82,13 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+def _on_published_weights(test: Callable[..., None]) -> Callable[..., None]:
+    """Marks a test of weights of true shapes, whose file one worker makes for all of them."""
+    marked: Callable[..., None] = pytest.mark.full_size(pytest.mark.xdist_group("published")(test))
+    return marked
+
+
+@_on_published_weights
 def test_download_goes_straight_into_the_scratch_model(
     serve: Callable[..., str], cache: Path, published: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,6 +109,7 @@ def test_download_goes_straight_into_the_scratch_model(
     assert len(categories) == 1000
 
 
+@_on_published_weights
 def test_official_weights_at_another_size_are_torchvisions_interpolated(
     cache: Path, published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +128,7 @@ def test_official_weights_at_another_size_are_torchvisions_interpolated(
     assert transforms(Image.new("RGB", (500, 400))).shape == (3, 320, 320)
 
 
+@_on_published_weights
 def test_official_weights_in_the_fast_model(cache: Path, published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = published.read_bytes()
     cache.mkdir(parents=True)
@@ -132,6 +141,7 @@ def test_official_weights_in_the_fast_model(cache: Path, published: Path, monkey
         assert not torch.equal(fast(images), plain(images)), "the fast path was not taken"
 
 
+@_on_published_weights
 def test_filled_cache_needs_no_server(
     cache: Path, published: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,6 +193,7 @@ def test_damaged_file_in_the_cache_is_refused_by_its_hash(cache: Path, monkeypat
         official(ENTRY)
 
 
+@_on_published_weights
 def test_check_with_official_weights_brings_the_image_size(
     cache: Path, run: Callable[..., tuple[int, str, str]], published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

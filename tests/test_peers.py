@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from parity.report.report import Report
 
 # other people's packages warn about their own affairs
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.full_size]
 
 
 def _require(name: str) -> None:

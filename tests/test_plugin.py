@@ -162,7 +162,7 @@ def test_nowhere(assert_parity):
 )
 
 
-@pytest.mark.parametrize("arguments", [[], ["-n2"]], ids=["alone", "xdist"])
+@pytest.mark.parametrize("arguments", [[], ["-n1"]], ids=["alone", "xdist"])
 def test_summary_and_junit_name_every_candidate_that_was_compared(
     pytester: pytest.Pytester, arguments: list[str]
 ) -> None:

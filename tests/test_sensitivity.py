@@ -18,6 +18,8 @@ from tests.corpus.hosts import HOSTS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.full_size
+
 RELATIVE_CHANGE = 1e-8
 
 # of full width always; 76 scalars at full depth in each of four rounds take half an hour

@@ -43,6 +43,8 @@ class OtherStart(vit.ViT):
         nn.init.normal_(self.head.weight)
 
 
+@pytest.mark.full_size
+@pytest.mark.xdist_group("trained")
 def test_short_training_ends_with_weights_that_classify(trained_digits: Path) -> None:
     _, held_out = load_data()
     state = load_file(trained_digits / "weights.safetensors")
@@ -52,6 +54,8 @@ def test_short_training_ends_with_weights_that_classify(trained_digits: Path) ->
     assert {file.name for file in trained_digits.iterdir()} == {"weights.safetensors", "losses.png"}
 
 
+@pytest.mark.full_size
+@pytest.mark.xdist_group("trained")
 def test_picture_shows_both_curves(trained_digits: Path) -> None:
     pixels = image.imread(trained_digits / "losses.png")
     assert pixels.shape == (825, 1350, 4)

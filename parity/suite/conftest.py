@@ -20,6 +20,7 @@ register_profiles()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Makes Hypothesis look as hard as this suite wants, unless the user has named a profile."""
+    config.addinivalue_line("markers", "full_size: a published ViT at its full width")
     if not config.getoption("hypothesis_profile", None):
         settings.load_profile("parity")
 

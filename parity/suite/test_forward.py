@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from parity.suite.conftest import Architecture
 
 
+@pytest.mark.full_size
 def test_layers_and_logits_of_every_architecture_are_identical(
     candidate: str, architecture: Architecture, assert_identical: Callable[..., Report]
 ) -> None:
@@ -28,6 +29,7 @@ def test_layers_and_logits_of_every_architecture_are_identical(
     assert report.parameters == architecture.parameters
 
 
+@pytest.mark.full_size
 def test_every_mode_is_identical_at_full_size(
     candidate: str, reference: str, assert_identical: Callable[..., Report]
 ) -> None:
@@ -57,6 +59,7 @@ def test_train_mode_really_drops(candidate: str, reference: str) -> None:
         assert not torch.equal(model.eval()(images), model.train()(images))
 
 
+@pytest.mark.full_size
 @pytest.mark.parametrize("batch", [1, 3, 8])
 def test_batch_size_is_identical(
     candidate: str, reference: str, batch: int, assert_identical: Callable[..., Report]
@@ -64,6 +67,7 @@ def test_batch_size_is_identical(
     assert_identical(candidate, reference, overrides={"num_layers": 2}, batch=batch, modes=["eval"])
 
 
+@pytest.mark.full_size
 def test_logits_at_the_swag_sizes_are_identical(candidate: str, swag: Architecture) -> None:
     """Full depth at 384, 512 and 518 pixels; float32 only, as `parity check --set image_size=...` does both."""
     pair = build_pair(candidate, swag.name, overrides={"image_size": swag.image_size})
@@ -82,6 +86,7 @@ def test_dtype_is_identical(
     assert_identical(candidate, reference, overrides=SMALL, dtype=dtype, modes=[mode])
 
 
+@pytest.mark.full_size
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_dtype_is_identical_at_full_width(candidate: str, dtype: str, assert_identical: Callable[..., Report]) -> None:
     _require_support(dtype)

@@ -28,11 +28,13 @@ def _assert_same_initial_values(candidate: str, config: dict[str, Any], seed: in
         assert torch.equal(tensor, expected[name]), name
 
 
+@pytest.mark.full_size
 def test_initial_values_are_identical(candidate: str, architecture: Architecture) -> None:
     # two blocks: every block is drawn alike, and one that is drawn too much or too little shifts the next
     _assert_same_initial_values(candidate, configuration(architecture.name, {"num_layers": 2}), seed=0)
 
 
+@pytest.mark.full_size
 def test_initial_values_at_full_depth_are_identical(candidate: str, reference: str) -> None:
     _assert_same_initial_values(candidate, configuration(reference), seed=1)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from parity.suite.conftest import small
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def test_every_phase_is_identical(
     assert not report.causes
 
 
+@pytest.mark.full_size
 def test_no_condition_changes_anything(candidate: str, reference: str, assert_parity: Callable[..., Report]) -> None:
     report = assert_parity(candidate, reference, overrides=small(reference), phases=["conditions"])
     made = {check.name: check.verdict for check in report.checks if check.name.startswith("conditions/")}

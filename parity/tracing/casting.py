@@ -123,10 +123,11 @@ def blocks_of(model: nn.Module) -> Iterator[nn.Module]:
 
     A single layer is one only in a `Sequential`, which calls it: elsewhere its weight may be used without a call.
     """
-    kinds = Counter(map(_kind, model.children()))
-    for child in model.children():
+    children = [(child, _kind(child)) for child in model.children()]
+    kinds = Counter(kind for _, kind in children)
+    for child, kind in children:
         has_inside = any(True for _ in child.children())
-        is_called = kinds[_kind(child)] > 1 if has_inside else isinstance(model, nn.Sequential)
+        is_called = kinds[kind] > 1 if has_inside else isinstance(model, nn.Sequential)
         if isinstance(child, nn.ModuleList) or not (is_called or isinstance(model, nn.ModuleList)):
             yield from blocks_of(child)
         else:

@@ -25,10 +25,25 @@ if TYPE_CHECKING:
 # train mode, the attention's output is taken for the beginning.
 MISPLACED = {"dropout-in-mlp-missing-fused"}
 
+# Where the key has no projection, the output projection takes its place in the map: nothing tells the two apart.
+UNNAMED = {"key-projection-missing-separate", "key-projection-missing-separate-block-1"}
+
+
 CASES = [
     pytest.param(case, id=case.id, marks=[pytest.mark.xfail(reason="misplaced")] * (case.id in MISPLACED))
     for case in cases()
 ]
+# the second time in one host, and in the others where there is time for all
+FRESH_CASES = [
+    pytest.param(*case.values, id=case.id, marks=[*case.marks, *[pytest.mark.full_size] * (host != "ours")])
+    for case, host in zip(CASES, (case.host.name for case in cases()), strict=True)
+]
+
+
+@pytest.fixture
+def _brief(case: Case, request: pytest.FixtureRequest) -> None:
+    if case.id in UNNAMED:
+        request.getfixturevalue("brief_search")
 
 
 @pytest.fixture(scope="session")
@@ -59,12 +74,10 @@ def _require_divergent(case: Case, report: Report) -> None:
         assert {place.reference for place in report.origins} <= case.places, report
 
 
-# Where the key has no projection, the output projection takes its place in the map: nothing tells the two apart.
-UNNAMED = {"key-projection-missing-separate", "key-projection-missing-separate-block-1"}
-
 PUBLISHED = {row["case"]: row["says"] for row in json.loads(MATRIX.read_text(encoding="utf-8"))["rows"]}
 
 
+@pytest.mark.usefixtures("_brief")
 @pytest.mark.parametrize("case", CASES)
 def test_planted_bug_is_divergent_from_where_it_was_planted_and_named(case: Case, tmp_path: Path) -> None:
     report = check(case.write(tmp_path), overrides=case.settings, mapping=case.mapping, modes=[case.bug.mode])
@@ -77,7 +90,8 @@ def test_planted_bug_is_divergent_from_where_it_was_planted_and_named(case: Case
         assert all((cause.without or 0) > SAME_FUNCTION_BOUND for cause in report.explanation.causes)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.usefixtures("_brief")
+@pytest.mark.parametrize("case", FRESH_CASES)
 def test_planted_bug_is_divergent_with_fresh_weights(
     case: Case, fresh_weights: Callable[[Case], str], tmp_path: Path
 ) -> None:

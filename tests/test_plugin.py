@@ -197,6 +197,7 @@ def test_run_without_comparisons_has_no_summary(pytester: pytest.Pytester) -> No
     assert not any(line.strip("= ") == "parity" for line in pytester.runpytest().outlines)
 
 
+@pytest.mark.full_size
 def test_suite_runs_under_xdist(pytester: pytest.Pytester) -> None:
     pytest.importorskip("xdist")
     result = pytester.runpytest_subprocess("--pyargs", "parity.suite.test_weight_map", "--reference=vit_b_16", "-n2")

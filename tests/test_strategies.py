@@ -101,6 +101,7 @@ IN_A_CORNER = (
 )
 
 
+@pytest.mark.full_size
 def test_failure_shrinks_to_the_smallest_vit_and_says_how_to_see_it_again(
     pytester: pytest.Pytester, run: Callable[..., tuple[int, str, str]]
 ) -> None:

@@ -33,11 +33,6 @@ CASES = [
     pytest.param(case, id=case.id, marks=[pytest.mark.xfail(reason="misplaced")] * (case.id in MISPLACED))
     for case in cases()
 ]
-# the second time in one host, and in the others where there is time for all
-FRESH_CASES = [
-    pytest.param(*case.values, id=case.id, marks=[*case.marks, *[pytest.mark.full_size] * (host != "ours")])
-    for case, host in zip(CASES, (case.host.name for case in cases()), strict=True)
-]
 
 
 @pytest.fixture
@@ -90,8 +85,9 @@ def test_planted_bug_is_divergent_from_where_it_was_planted_and_named(case: Case
         assert all((cause.without or 0) > SAME_FUNCTION_BOUND for cause in report.explanation.causes)
 
 
+@pytest.mark.full_size
 @pytest.mark.usefixtures("_brief")
-@pytest.mark.parametrize("case", FRESH_CASES)
+@pytest.mark.parametrize("case", CASES)
 def test_planted_bug_is_divergent_with_fresh_weights(
     case: Case, fresh_weights: Callable[[Case], str], tmp_path: Path
 ) -> None:

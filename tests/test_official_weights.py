@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from PIL import Image
-from torchvision.models import ViT_B_32_Weights, get_model
+from safetensors.torch import load_file
+from torchvision.models import VisionTransformer, ViT_B_32_Weights, get_model
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 import vit
 from parity.errors import ParityError
 from parity.models.reference import build_reference, configuration
-from parity.models.weights import official, synthetic
+from parity.models.weights import official, resolve_weights, synthetic
+from parity.suite.conftest import SMALL, small
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,10 +78,49 @@ def _name(content: bytes) -> str:
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file such as torchvision publishes: the state dict of a full-size ViT-B/32."""
+    """A file such as torchvision publishes: the state dict of a full-size ViT-B/32, by the names of that time."""
     file = tmp_path_factory.mktemp("published") / "weights.pth"
-    torch.save(synthetic(build_reference(configuration("vit_b_32")), seed=7), file)
+    torch.save(_as_published(synthetic(build_reference(configuration("vit_b_32")), seed=7)), file)
     return file
+
+
+def _as_published(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Gives the MLPs' layers the names that they had when torchvision's weights were written."""
+    return {
+        name.replace(".mlp.0.", ".mlp.linear_1.").replace(".mlp.3.", ".mlp.linear_2."): t for name, t in state.items()
+    }
+
+
+@pytest.mark.parametrize("name", vit.PRESETS)
+def test_file_with_the_names_of_that_time_is_what_torchvision_makes_of_it(
+    name: str, run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    """Patches and heads of every architecture, with two blocks and heads of eight."""
+    sizes = small(name)
+    config = configuration(name, sizes)
+    state = synthetic(build_reference(config), seed=3)
+    theirs, there, back = tmp_path / "published.pth", tmp_path / "there.safetensors", tmp_path / "back.safetensors"
+    torch.save(_as_published(state), theirs)
+    original = VisionTransformer(**config)
+    original.load_state_dict(torch.load(theirs, weights_only=True))
+    assert all(torch.equal(original.state_dict()[key], tensor) for key, tensor in state.items())
+
+    options = ["vit:ViT", f"--reference={name}", *(f"--set={key}={value}" for key, value in sizes.items())]
+    assert run("check", *options, f"--weights={theirs}", "--modes=eval")[0] == 0
+    assert run("convert", *options, f"--weights={theirs}", "-o", there)[0] == 0
+    assert run("convert", *options, f"--weights={there}", "--reverse", "-o", back)[0] == 0
+    again = load_file(back)
+    assert again.keys() == state.keys()
+    assert all(torch.equal(again[key], state[key]) for key in state)
+
+
+def test_file_with_the_names_of_that_time_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
+    model = build_reference(configuration("vit_b_16", SMALL))
+    state = _as_published(synthetic(model, seed=3))
+    del state["encoder.ln.weight"]
+    torch.save(state | {"extra": torch.ones(1)}, tmp_path / "file.pth")
+    with pytest.raises(ParityError, match=r"\(1 missing: encoder.ln.weight; 1 unknown: extra\)"):
+        resolve_weights(str(tmp_path / "file.pth"), "vit_b_16").state_dict(model)
 
 
 def _on_published_weights(test: Callable[..., None]) -> Callable[..., None]:

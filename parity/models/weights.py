@@ -28,7 +28,7 @@ from torchvision.transforms._presets import ImageClassification
 
 from parity.errors import ParityError, listed
 from parity.models.reference import build_reference, configuration, reference_names
-from parity.models.state import state_shapes
+from parity.models.state import sharing_copy, state_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -100,11 +100,11 @@ def resolve_weights(spec: str, reference_name: str, seed: int = 0) -> Weights:
             config={"image_size": entry.meta["min_size"][0], "num_classes": len(entry.meta["categories"])},
             categories=entry.meta["categories"],
             _transforms=entry.transforms,
-            _load=lambda _: official(entry),
+            _load=lambda model: _as_loaded(official(entry), model),
         )
     path = Path(spec)
     if path.suffix in (".pth", ".pt", ".bin", ".safetensors") or path.exists():
-        return Weights(str(path), _load=lambda _: read_file(path))
+        return Weights(str(path), _load=lambda model: _as_loaded(read_file(path), model))
     raise ParityError(
         f"--weights {spec}: expected synthetic, official, a path to a .pth or .safetensors file, "
         f"or one of {', '.join(members.__members__)}"
@@ -264,6 +264,25 @@ def _only_state_dict(content: object, path: Path) -> State:
             f"{path} holds no state dict (names and tensors); write one with torch.save(model.state_dict(), path)"
         )
     return content
+
+
+def _as_loaded(state: State, model: nn.Module) -> State:
+    """Returns `state` by the names that `model` gives its tensors as it loads them.
+
+    The files that torchvision publishes were written when the layers of an MLP had other names, which its modules
+    still know. Source: `MLPBlock._load_from_state_dict` of `torchvision/models/vision_transformer.py`.
+    """
+    twin, options = sharing_copy(model), {}
+    if "assign" in inspect.signature(nn.Module.load_state_dict).parameters:  # since torch 2.1
+        options["assign"] = True
+    else:
+        twin = twin.to_empty(device="cpu")
+    try:
+        odd = twin.load_state_dict(state, strict=False, **options)
+    except RuntimeError:  # a tensor of another shape, which whoever asks for the fit names
+        return state
+    known = {name: tensor for name, tensor in twin.state_dict().items() if name not in odd.missing_keys}
+    return known | {name: state[name] for name in odd.unexpected_keys}
 
 
 def _require_fit(state: State, model: nn.Module, source: str) -> None:

@@ -10,8 +10,8 @@ import vit
 from parity import MappingError, ParityError, WeightMap, infer_mapping
 from parity.models.entries import Entry
 from parity.models.expansion import by_name, expand
-from parity.models.patterns import Patterns, read_map
 from parity.models.reference import build_reference, configuration
+from parity.models.written_map import Patterns, read_map
 from parity.suite.conftest import SMALL
 from parity.tracing.alignment import align
 from parity.tracing.run import Point, call_order

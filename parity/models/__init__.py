@@ -1,7 +1,7 @@
 """What is compared: in come names, files and callables, out go models, weights, images and maps between their tensors.
 
-Read `state` (tensors in and out of a model), `entries`, `patterns`, `weight_map`, `bijection` and `expansion` (what a
-weight map is), `reference` and `candidate`, `weights`, `inputs`.
+Read `state` (tensors in and out of a model), `entries`, `written_map`, `weight_map`, `bijection` and `expansion` (what
+a weight map is), `reference` and `candidate`, `weights`, `inputs`.
 """
 
 from parity.models.bijection import require_bijection, require_separate
@@ -9,7 +9,6 @@ from parity.models.candidate import Candidate, build_without_values, resolve_can
 from parity.models.entries import IDENTITY, Box, Entry, cut, inverted, rearranged, split
 from parity.models.expansion import by_name, expand
 from parity.models.inputs import Inputs, make_inputs
-from parity.models.patterns import read_map
 from parity.models.reference import (
     CHECKED_DROPOUT,
     RATES,
@@ -38,6 +37,7 @@ from parity.models.state import (
 )
 from parity.models.weight_map import WeightMap
 from parity.models.weights import Weights, own_weights, read_file, resolve_weights, synthetic, uniform
+from parity.models.written_map import read_map
 
 __all__ = [
     "BUFFER",

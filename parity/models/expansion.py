@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from parity.errors import MappingError
 from parity.models.bijection import require_bijection, require_separate
 from parity.models.entries import Entry, split
-from parity.models.patterns import Patterns, as_regex, read_map
 from parity.models.state import state_shapes
 from parity.models.weight_map import WeightMap
+from parity.models.written_map import Patterns, as_regex, read_map
 
 if TYPE_CHECKING:
     from torch import nn

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from parity.errors import MappingError, listed
 from parity.models.entries import Entry, cut, rearranged, split
-from parity.models.patterns import Patterns, rules_of
 from parity.models.state import hold
+from parity.models.written_map import Patterns, rules_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

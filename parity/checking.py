@@ -74,7 +74,7 @@ def check(
         dtype: the dtype under test beside float64: float32, bfloat16 or float16; float64 for nothing beside it.
         device: where to run; on `meta`, which has no values, only shapes are compared.
         modes: names of `tracing.MODES`, for the forward pass.
-        phases: names of `phases.PHASES`: what is compared beside the forward pass, which is always looked at.
+        phases: names of `diagnosis.PHASES`: what is compared beside the forward pass, which is always looked at.
         steps: of the trajectories that the phase `training` compares.
         progress: told what is being done, how many points are done, and of how many (0: not known).
 

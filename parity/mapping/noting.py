@@ -26,10 +26,10 @@ What = Literal["matrix", "bias", "scale", "shift", "add", "multiply", "free", "o
 
 
 @dataclass(frozen=True)
-class Event:
+class Use:
     """One use: a matrix, a vector that is added or multiplied, an embedding; or an attention, without a tensor.
 
-    `owner` is the number of the matrix's event to whose product a bias is added.
+    `owner` is the number of the matrix's use to whose product a bias is added.
     """
 
     what: What
@@ -74,11 +74,11 @@ class Notes(TorchFunctionMode):
     def __init__(self, model: nn.Module, order: list[Point]) -> None:
         super().__init__()
         self._order = order
-        self.events: list[Event] = []
-        self.places: list[int] = []  # how many enters and leaves of modules come before each event
+        self.noted: list[Use] = []
+        self.places: list[int] = []  # how many enters and leaves of modules come before each use
         self.heads: int | None = None
         self._known: dict[int, tuple[View, ...]] = {}
-        self._products: dict[int, int] = {}  # id of a matrix's product -> number of the matrix's event
+        self._products: dict[int, int] = {}  # id of a matrix's product -> number of the matrix's use
         self._kept: list[torch.Tensor] = []  # so that no other tensor gets a noted one's id
         for name, tensor in model.state_dict(keep_vars=True).items():
             shape = tuple(tensor.shape)
@@ -91,7 +91,7 @@ class Notes(TorchFunctionMode):
         if name == "multi_head_attention_forward":
             self._note_attention(*args, **kwargs)
         elif name in _ATTENDING:
-            self.events.append(Event("attend"))
+            self.noted.append(Use("attend"))
         self._place()
         given = [value for value in _flat((args, kwargs)) if id(value) in self._known]
         result = function(*args, **kwargs)
@@ -106,7 +106,7 @@ class Notes(TorchFunctionMode):
         return result
 
     def _place(self) -> None:
-        self.places += [len(self._order)] * (len(self.events) - len(self.places))
+        self.places += [len(self._order)] * (len(self.noted) - len(self.places))
 
     def _has_made(self, result: Any, owners: list[int]) -> None:
         """Remembers that `result` is the product of a matrix."""
@@ -128,7 +128,7 @@ class Notes(TorchFunctionMode):
             return
         all_tensors = list(_flat((args, kwargs)))
         is_own = len(given) == len(all_tensors)
-        first = len(self.events)
+        first = len(self.noted)
         if is_own and name in _VIEWS | _TOGETHER:
             self._follow(name, args, given, result)
         elif name == "linear":
@@ -149,12 +149,12 @@ class Notes(TorchFunctionMode):
             self._note_all("add", [tensor for tensor in given if tensor is all_tensors[0]])
         else:
             self._note_all("free" if name in _TABLES else "other", given)
-        made = [n for n in range(first, len(self.events)) if self.events[n].matrix]
+        made = [n for n in range(first, len(self.noted)) if self.noted[n].matrix]
         self._has_made(result, made[:1])
 
     def _note_all(self, what: What, tensors: list[Any], owner: int | None = None) -> None:
         for tensor in tensors:
-            self.events += [Event(what, view, owner=owner) for view in self._known.get(id(tensor), ())]
+            self.noted += [Use(what, view, owner=owner) for view in self._known.get(id(tensor), ())]
 
     def _follow(self, name: str, args: Any, given: list[torch.Tensor], result: Any) -> None:
         """Notes that the result of an operation on a model's own tensors alone is still those tensors."""
@@ -209,7 +209,7 @@ class Notes(TorchFunctionMode):
                 axes = view.axes or tuple(range(len(view.shape)))
                 is_right = position == (0 if name == "__rmatmul__" else 1)
                 if len(axes) < 2:
-                    self.events.append(Event("free", view))
+                    self.noted.append(Use("free", view))
                     continue
                 last, rest = axes[-1:], axes[:-1]
                 if len(axes) > 2:  # a matrix per head: (heads, in, out)
@@ -229,18 +229,18 @@ class Notes(TorchFunctionMode):
             for view in self._known.get(id(operand), ()):
                 axes = view.axes
                 if axes is None or len(axes) != len(letters):
-                    self.events.append(Event("free", view))
+                    self.noted.append(Use("free", view))
                     continue
                 rows = tuple(axis for axis, letter in zip(axes, letters, strict=True) if letter in right)
                 columns = tuple(axis for axis in axes if axis not in rows)
                 if rows and columns:
                     self._note_matrix(view, rows, columns)
                 else:
-                    self.events.append(Event("free", view))
+                    self.noted.append(Use("free", view))
 
     def _note_matrix(self, view: View, rows: tuple[int, ...], columns: tuple[int, ...]) -> None:
         rows, columns = (tuple(a for a in axes if view.shape[a] > 1) or axes[:1] for axes in (rows, columns))
-        self.events.append(Event("matrix", view, Matrix(view, rows, columns)))
+        self.noted.append(Use("matrix", view, Matrix(view, rows, columns)))
 
     def _note_attention(
         self,
@@ -263,7 +263,7 @@ class Notes(TorchFunctionMode):
             if weight is not None:
                 self._note_linear(None, weight, None)
         self._note_all("bias", [in_bias])
-        self.events.append(Event("attend"))
+        self.noted.append(Use("attend"))
         self._note_linear(None, options.get("out_proj_weight"), options.get("out_proj_bias"))
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from parity.mapping.noting import Event
+    from parity.mapping.noting import Use
     from parity.mapping.operations import View
     from parity.tracing import Point
 
@@ -60,11 +60,11 @@ def trace_uses(model: nn.Module, images: torch.Tensor, owner: str) -> Uses:
     with MODES["eval-grad"].active(model), notes:
         call_order(model, images, owner, order)
     gatherer = _Gatherer()
-    numbered = list(zip(range(len(notes.events)), notes.events, notes.places, strict=True))
+    numbered = list(zip(range(len(notes.noted)), notes.noted, notes.places, strict=True))
     # what only an unknown function took comes last: a tensor's other uses say more
-    for number, event, at in sorted(numbered, key=lambda item: item[1].what == "other"):
-        gatherer.take(number, event, at)
-    used = {event.view.name for event in notes.events if event.view}
+    for number, use, at in sorted(numbered, key=lambda item: item[1].what == "other"):
+        gatherer.take(number, use, at)
+    used = {use.view.name for use in notes.noted if use.view}
     unused = [name for name in state_shapes(model) if name not in used]
     return Uses(gatherer.operations, gatherer.free, unused, order, notes.heads)
 
@@ -75,46 +75,46 @@ class _Gatherer:
     def __init__(self) -> None:
         self.operations: list[Operation] = []
         self.free: list[View] = []
-        self._made_by: dict[int, Projection] = {}  # by the number of the matrix's event
+        self._made_by: dict[int, Projection] = {}  # by the number of the matrix's use
         self._seen: set[str] = set()
         self._is_attending = False  # since a softmax, until all projections into the attention are there
 
-    def take(self, number: int, event: Event, at: int) -> None:
+    def take(self, number: int, use: Use, at: int) -> None:
         """Takes the next use, with its number and place."""
-        view = event.view
+        view = use.view
         if view is None:
             self._is_attending = not _close_attention(self.operations)
         elif not {str(view), view.name} & self._seen:
             self._seen.add(str(view))
-            if event.matrix is not None:
-                self._made_by[number] = Projection(event.matrix)
+            if use.matrix is not None:
+                self._made_by[number] = Projection(use.matrix)
                 self.operations.append(Operation("matrix", [self._made_by[number]], at=at))
                 if self._is_attending:  # the value may be projected after the softmax
                     self._is_attending = not _close_attention(self.operations)
-            elif not self._belongs(event, view):
-                self._start(event, view, at)
+            elif not self._belongs(use, view):
+                self._start(use, view, at)
 
-    def _belongs(self, event: Event, view: View) -> bool:
+    def _belongs(self, use: Use, view: View) -> bool:
         """Puts a vector to the operation it is part of, if there is one."""
         last = self.operations[-1] if self.operations else None
-        owner = self._made_by.get(event.owner) if event.owner is not None else None
-        if event.what == "bias" and last and last.projections:
+        owner = self._made_by.get(use.owner) if use.owner is not None else None
+        if use.what == "bias" and last and last.projections:
             last.projections[-1].bias = view
-        elif event.what == "shift" and last and last.kind == "norm":
+        elif use.what == "shift" and last and last.kind == "norm":
             last.vectors[1] = view
-        elif event.what == "add" and owner and owner.bias is None and owner.matrix.shape[0] == view.size:
+        elif use.what == "add" and owner and owner.bias is None and owner.matrix.shape[0] == view.size:
             owner.bias = view
-        elif event.what == "add" and last and last.kind == "scale" and last.views[0].size == view.size:
+        elif use.what == "add" and last and last.kind == "scale" and last.views[0].size == view.size:
             last.kind, last.vectors = "norm", [last.vectors[0], view]
         else:
             return False
         return True
 
-    def _start(self, event: Event, view: View, at: int) -> None:
-        if event.what in ("scale", "shift"):
-            vectors = [view, None] if event.what == "scale" else [None, view]
+    def _start(self, use: Use, view: View, at: int) -> None:
+        if use.what in ("scale", "shift"):
+            vectors = [view, None] if use.what == "scale" else [None, view]
             self.operations.append(Operation("norm", vectors=vectors, at=at))
-        elif event.what == "multiply" and sum(length > 1 for length in view.shape) == 1:
+        elif use.what == "multiply" and sum(length > 1 for length in view.shape) == 1:
             self.operations.append(Operation("scale", vectors=[view, None], at=at))
         else:
             self.free.append(view)

@@ -37,7 +37,7 @@ def look_beyond(
     """Makes the comparisons of every phase that is asked for.
 
     Args:
-        phases: some of `phases.PHASES`.
+        phases: some of `diagnosis.PHASES`.
         subject: who is compared.
         classroom: what they learn from.
         checks: of the forward pass.

@@ -230,6 +230,7 @@ def _compare(case: _Case) -> Report:
         places = origins(checks, subject.alignment)
         explanation = explain(subject, setup.config, checks, time.process_time() - began, progress)
         beyond = look_beyond(options.phases, subject, case.classroom, checks, doubts, progress)
+    about["notes"] += setup.weights.notes
     verdict, reasons = beyond.combined(*decide(checks, places, doubts, subject.alignment))
     return Report(
         verdict,

@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_WEIGHTS = "official, a member of torchvision's weights enum, or a .pth or .safetensors file"
+_WEIGHTS = "official, a member of torchvision's weights enum, or a file: .pth, .safetensors, PATH#KEY"
 
 
 def _add_models(command: argparse.ArgumentParser) -> None:
@@ -197,7 +197,7 @@ def _convert(options: argparse.Namespace) -> int:
         )
         about = {"format": "pt", "weights": converted.source, "proof": converted.report.verdict}
         _write(output, save(converted.state, metadata=about))
-    for sentence in converted.mapping.without_counterpart():
+    for sentence in (*converted.notes, *converted.mapping.without_counterpart()):
         print(f"parity: {sentence}", file=sys.stderr)
     names = f"{options.reference}'s" if options.reverse else f"{options.candidate}'s"
     _print(f"{output}: {len(converted.state)} tensors of {converted.source} under {names} names; "

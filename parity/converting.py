@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity.checking import check
 from parity.errors import ParityError
 from parity.mapping import set_up
-from parity.models import build_without_values, read_file
+from parity.models import build_without_values, fitted, read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     import torch
 
@@ -29,12 +29,14 @@ class Converted:
         source: where the weights come from.
         mapping: the map that was used, in the direction in which it was used.
         report: the proof of the map.
+        notes: what was done to read the weights, a sentence each.
     """
 
     state: dict[str, torch.Tensor]
     source: str
     mapping: WeightMap
     report: Report
+    notes: Sequence[str]
 
 
 def convert(
@@ -56,7 +58,7 @@ def convert(
     Args:
         candidate: as in `check`.
         reference: as in `check`.
-        weights: the weights to move: as in `check`; with `reverse` the path of a state dict of the candidate.
+        weights: the weights to move: as in `check`; with `reverse` a file of the candidate's own.
         reverse: from the candidate's names to the reference's.
         force: convert although the models are not the same function.
         overrides: as in `check`.
@@ -88,13 +90,14 @@ def convert(
         )
     progress(f"weights {weights}", 0, 0)
     if reverse:
-        found = found.invert()
-        return Converted(_own(found.apply(read_file(Path(weights)))), weights, found, report)
+        found, checkpoint = found.invert(), read(weights)
+        moved = found.apply(fitted(checkpoint, build_without_values(setup.candidate), "candidate"))
+        return Converted(_own(moved), weights, found, report, checkpoint.notes)
     moved = found.apply(setup.weights.state_dict(setup.reference))
     if build_without_values(setup.candidate).state_dict().keys() - moved.keys():
         # what the candidate never uses, and its counters and indices, are in its state dict all the same
         moved = setup.candidate.build().state_dict() | moved
-    return Converted(_own(moved), setup.weights.source, found, report)
+    return Converted(_own(moved), setup.weights.source, found, report, setup.weights.notes)
 
 
 def _own(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

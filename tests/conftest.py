@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,11 +14,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import torch
+
 # a ViT of a few thousand parameters, as `--set` options
 SMALL_OPTIONS = [
     f"--set={setting}"
     for setting in ("image_size=48", "num_layers=3", "num_heads=4", "hidden_dim=64", "mlp_dim=96", "num_classes=10")
 ]
+
+
+def as_published(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Gives the MLPs' layers the names that they had when torchvision's weights were written."""
+    older = {".mlp.0.": ".mlp.linear_1.", ".mlp.3.": ".mlp.linear_2."}
+    return {re.sub(r"\.mlp\.[03]\.", lambda found: older[found[0]], name): tensor for name, tensor in state.items()}
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from parity.errors import ParityError
 from parity.models.reference import build_reference, configuration
 from parity.models.weights import official, resolve_weights, synthetic
 from parity.suite.conftest import SMALL, small
+from tests.conftest import as_published
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,15 +81,8 @@ def _name(content: bytes) -> str:
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file such as torchvision publishes: the state dict of a full-size ViT-B/32, by the names of that time."""
     file = tmp_path_factory.mktemp("published") / "weights.pth"
-    torch.save(_as_published(synthetic(build_reference(configuration("vit_b_32")), seed=7)), file)
+    torch.save(as_published(synthetic(build_reference(configuration("vit_b_32")), seed=7)), file)
     return file
-
-
-def _as_published(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Gives the MLPs' layers the names that they had when torchvision's weights were written."""
-    return {
-        name.replace(".mlp.0.", ".mlp.linear_1.").replace(".mlp.3.", ".mlp.linear_2."): t for name, t in state.items()
-    }
 
 
 @pytest.mark.parametrize("name", vit.PRESETS)
@@ -100,7 +94,7 @@ def test_file_with_the_names_of_that_time_is_what_torchvision_makes_of_it(
     config = configuration(name, sizes)
     state = synthetic(build_reference(config), seed=3)
     theirs, there, back = tmp_path / "published.pth", tmp_path / "there.safetensors", tmp_path / "back.safetensors"
-    torch.save(_as_published(state), theirs)
+    torch.save(as_published(state), theirs)
     original = VisionTransformer(**config)
     original.load_state_dict(torch.load(theirs, weights_only=True))
     assert all(torch.equal(original.state_dict()[key], tensor) for key, tensor in state.items())
@@ -116,7 +110,7 @@ def test_file_with_the_names_of_that_time_is_what_torchvision_makes_of_it(
 
 def test_file_with_the_names_of_that_time_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
     model = build_reference(configuration("vit_b_16", SMALL))
-    state = _as_published(synthetic(model, seed=3))
+    state = as_published(synthetic(model, seed=3))
     del state["encoder.ln.weight"]
     torch.save(state | {"extra": torch.ones(1)}, tmp_path / "file.pth")
     with pytest.raises(ParityError, match=r"\(1 missing: encoder.ln.weight; 1 unknown: extra\)"):

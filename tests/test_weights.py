@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from parity.errors import ParityError
+from parity.models.checkpoint import read
 from parity.models.reference import build_reference, configuration
-from parity.models.weights import read_file, resolve_weights, synthetic, uniform
+from parity.models.weights import resolve_weights, synthetic, uniform
 from parity.suite.conftest import SMALL
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def test_code_in_a_pickle_is_refused_and_never_executed(tmp_path: Path, *, legac
     else:
         torch.save(content, file)
     with pytest.raises(ParityError, match=r"holds more than tensors.*nothing in it was executed"):
-        read_file(file)
+        read(str(file))
     assert not mark.exists()
 
 
@@ -120,7 +121,7 @@ def test_truncated_file_is_refused(model: nn.Module, tmp_path: Path, suffix: str
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * kept)])
     with pytest.raises(ParityError, match=r"weights\..* is damaged or cut off .*; copy it anew"):
-        read_file(file)
+        read(str(file))
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def set_up(
     else:
         name = reference
         config = configuration(name, overrides)
-        chosen = resolve_weights(weights or "synthetic", name, seed)
+        chosen = resolve_weights("synthetic" if weights is None else weights, name, seed)
         config |= {key: value for key, value in chosen.config.items() if key not in overrides}
         config |= {rate: p for rate, p in CHECKED_DROPOUT.items() if rate not in overrides}
         found = resolve_candidate(candidate, config, candidate_args)

@@ -1,11 +1,12 @@
 """What is compared: in come names, files and callables, out go models, weights, images and maps between their tensors.
 
 Read `state` (tensors in and out of a model), `entries`, `written_map`, `weight_map`, `bijection` and `expansion` (what
-a weight map is), `reference` and `candidate`, `weights`, `inputs`.
+a weight map is), `reference` and `candidate`, `checkpoint` and `weights`, `inputs`.
 """
 
 from parity.models.bijection import require_bijection, require_separate
 from parity.models.candidate import Candidate, build_without_values, resolve_candidate
+from parity.models.checkpoint import fitted, read
 from parity.models.entries import IDENTITY, Box, Entry, cut, inverted, rearranged, split
 from parity.models.expansion import by_name, expand
 from parity.models.inputs import Inputs, make_inputs
@@ -36,7 +37,7 @@ from parity.models.state import (
     without_values,
 )
 from parity.models.weight_map import WeightMap
-from parity.models.weights import Weights, own_weights, read_file, resolve_weights, synthetic, uniform
+from parity.models.weights import Weights, own_weights, resolve_weights, synthetic, uniform
 from parity.models.written_map import read_map
 
 __all__ = [
@@ -63,12 +64,13 @@ __all__ = [
     "cut",
     "expand",
     "fingerprint",
+    "fitted",
     "hold",
     "inverted",
     "lacks_values",
     "make_inputs",
     "own_weights",
-    "read_file",
+    "read",
     "read_map",
     "rearranged",
     "registration",

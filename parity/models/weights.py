@@ -11,29 +11,27 @@ import contextlib
 import hashlib
 import inspect
 import math
-import pickle
 import re
 import sys
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import nn
 from torchvision.models import WeightsEnum, get_model_weights
 from torchvision.transforms._presets import ImageClassification
 
-from parity.errors import ParityError, listed
+from parity.errors import ParityError
+from parity.models.checkpoint import Checkpoint, fitted, is_path, read
 from parity.models.reference import build_reference, configuration, reference_names
-from parity.models.state import sharing_copy, state_shapes
+from parity.models.state import state_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    State = dict[str, torch.Tensor]
+    from parity.models.checkpoint import State
 
 _CHUNK = 1 << 22  # values drawn at a time: 32 MiB of random words
 
@@ -51,11 +49,13 @@ class Weights:
         source: how the report names them.
         config: settings of the reference that belong to these weights, such as the image size in pixels.
         categories: names of the classes, or none.
+        notes: what was done to read them, a sentence each; complete once they were taken.
     """
 
     source: str
     config: dict[str, Any] = field(default_factory=dict)
     categories: Sequence[str] = ()
+    notes: Sequence[str] = ()
     _transforms: Callable[[], Any] | None = None
     _load: Callable[[nn.Module], State] | None = None
 
@@ -69,9 +69,7 @@ class Weights:
             ParityError: the weights cannot be had, or are another architecture's.
         """
         assert self._load is not None
-        state = self._load(model)
-        _require_fit(state, model, self.source)
-        return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+        return {k: v.float() if v.is_floating_point() else v for k, v in self._load(model).items()}
 
     def transforms(self, image_size: int) -> Any:
         """Returns the preprocessing that turns a picture into the model's (3, image_size, image_size) input."""
@@ -83,7 +81,7 @@ def resolve_weights(spec: str, reference_name: str, seed: int = 0) -> Weights:
 
     Args:
         spec: `synthetic`, `official` (torchvision's default entry), a member of torchvision's weights enum such as
-            `IMAGENET1K_V1`, or a path to a `.pth`, `.pt` or `.safetensors` file.
+            `IMAGENET1K_V1`, or a file, `PATH` or `PATH#KEY` (`checkpoint.read`).
         reference_name: the reference's name, which the enum belongs to.
         seed: of the synthetic weights.
 
@@ -100,11 +98,13 @@ def resolve_weights(spec: str, reference_name: str, seed: int = 0) -> Weights:
             config={"image_size": entry.meta["min_size"][0], "num_classes": len(entry.meta["categories"])},
             categories=entry.meta["categories"],
             _transforms=entry.transforms,
-            _load=lambda model: _as_loaded(official(entry), model),
+            _load=lambda model: fitted(Checkpoint(str(entry), official(entry)), model, "reference", _better_fit),
         )
-    path = Path(spec)
-    if path.suffix in (".pth", ".pt", ".bin", ".safetensors") or path.exists():
-        return Weights(str(path), _load=lambda model: _as_loaded(read_file(path), model))
+    if is_path(spec):
+        checkpoint = read(spec)
+        return Weights(
+            spec, notes=checkpoint.notes, _load=lambda model: fitted(checkpoint, model, "reference", _better_fit)
+        )
     raise ParityError(
         f"--weights {spec}: expected synthetic, official, a path to a .pth or .safetensors file, "
         f"or one of {', '.join(members.__members__)}"
@@ -222,86 +222,9 @@ def _require_hash(file: Path) -> None:
         )
 
 
-def read_file(path: Path) -> State:
-    """Reads a state dict from a `.safetensors` file, or from what `torch.save` wrote. No code in it is ever executed.
-
-    Raises:
-        ParityError: no such file, a damaged file, or a file that holds anything but tensors.
-    """
-    if not path.is_file():
-        raise ParityError(f"there is no weights file {path}")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch thinks of the pickle's protocol
-            content = torch.load(path, map_location="cpu", weights_only=True, **_mapped(path))
-    except pickle.UnpicklingError as error:
-        raise ParityError(
-            f"{path} holds more than tensors, or is no weights file; nothing in it was executed. "
-            "Write it anew with torch.save(model.state_dict(), path)"
-        ) from error
-    except Exception as error:  # a damaged file can make a reader raise anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ParityError(f"the weights file {path} is damaged or cut off ({reason}); copy it anew") from error
-    return _only_state_dict(content, path)
-
-
-def _mapped(path: Path) -> dict[str, Any]:
-    """Returns the option that maps a file into memory: since torch 2.1, and not for files of torch before 1.6."""
-    with path.open("rb") as file:
-        is_zip = file.read(4) == b"PK\x03\x04"
-    return {"mmap": True} if is_zip and "mmap" in inspect.signature(torch.load).parameters else {}
-
-
-def _only_state_dict(content: object, path: Path) -> State:
-    for wrapper in ("state_dict", "model", "model_state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-            break
-    if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
-        raise ParityError(
-            f"{path} holds no state dict (names and tensors); write one with torch.save(model.state_dict(), path)"
-        )
-    return content
-
-
-def _as_loaded(state: State, model: nn.Module) -> State:
-    """Returns `state` by the names that `model` gives its tensors as it loads them.
-
-    The files that torchvision publishes were written when the layers of an MLP had other names, which its modules
-    still know. Source: `MLPBlock._load_from_state_dict` of `torchvision/models/vision_transformer.py`.
-    """
-    twin, options = sharing_copy(model), {}
-    if "assign" in inspect.signature(nn.Module.load_state_dict).parameters:  # since torch 2.1
-        options["assign"] = True
-    else:
-        twin = twin.to_empty(device="cpu")
-    try:
-        odd = twin.load_state_dict(state, strict=False, **options)
-    except RuntimeError:  # a tensor of another shape, which whoever asks for the fit names
-        return state
-    known = {name: tensor for name, tensor in twin.state_dict().items() if name not in odd.missing_keys}
-    return known | {name: state[name] for name in odd.unexpected_keys}
-
-
-def _require_fit(state: State, model: nn.Module, source: str) -> None:
-    have = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    need = state_shapes(model)
-    if have == need:
-        return
-    missing, extra = sorted(need.keys() - have.keys()), sorted(have.keys() - need.keys())
-    misshapen = [f"{k} {have[k]} for {need[k]}" for k in need if k in have and have[k] != need[k]]
-    complaints = [
-        f"{len(names)} {what}: {listed(names, 3)}"
-        for what, names in (("missing", missing), ("unknown", extra), ("of another shape", misshapen))
-        if names
-    ]
-    raise ParityError(f"the weights {source} don't fit the reference ({'; '.join(complaints)}){_better_fit(have)}")
-
-
-def _better_fit(shapes: dict[str, tuple[int, ...]]) -> str:
+def _better_fit(state: State) -> str:
     """Names the torchvision ViT that tensors of these shapes belong to, if there is one."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     for name in reference_names():
         config = configuration(name)
         tokens = shapes.get("encoder.pos_embedding", (1, 0, 0))[1]

@@ -21,7 +21,7 @@ from tests.corpus.hosts import HOSTS
 from tests.corpus.planting import write
 
 if TYPE_CHECKING:
-    from parity.models.weights import State
+    from parity.models.checkpoint import State
     from tests.corpus.hosts import Host
 
 _Settings = tuple[tuple[str, Any], ...]

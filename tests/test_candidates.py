@@ -54,6 +54,8 @@ def test_right_candidate_is_mapped_by_proof_and_found_right(name: str) -> None:
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_candidate_is_divergent_from_where_it_is_wrong(name: str) -> None:
     entry_point, expected = WRONG[name]
+    if name == "relu_default" and not hasattr(torch, "compiler"):
+        pytest.skip("torch before 2.1 runs an nn.TransformerEncoderLayer as one kernel, whoever watches its modules")
     report = _check(name, entry_point)
     assert report.verdict == "divergent", report
     assert report.origin is not None

@@ -6,6 +6,7 @@ what it was made of. Of every other call it is noted which tensor it takes, and 
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -93,6 +94,9 @@ class Notes(TorchFunctionMode):
         elif name in _ATTENDING:
             self.noted.append(Use("attend"))
         self._place()
+        if not _indexing_is_told():
+            for value in _flat((args, kwargs)):
+                self._recognise(value)
         given = [value for value in _flat((args, kwargs)) if id(value) in self._known]
         result = function(*args, **kwargs)
         if name == "multi_head_attention_forward":
@@ -104,6 +108,25 @@ class Notes(TorchFunctionMode):
             owners = [self._products[id(value)] for value in _flat(args) if id(value) in self._products]
             self._has_made(result, owners[:1])
         return result
+
+    def _recognise(self, value: torch.Tensor) -> None:
+        """Knows a view that was made by indexing, which torch 2.0 tells nobody of, by the tensor that it is part of."""
+        base = value._base  # noqa: SLF001
+        if base is None or id(value) in self._known:
+            return
+        if id(base) in self._products:
+            self._has_made(value, [self._products[id(base)]])
+        view = self._of(base)
+        if view is not None:
+            items: list[int] = []
+            left = int(value.storage_offset() - base.storage_offset())
+            for stride in base.stride()[: base.ndim - value.ndim]:
+                items.append(left // stride)
+                left %= stride
+            inner = value.shape == base.shape[len(items) :] and value.stride() == base.stride()[len(items) :]
+            axes = tuple(range(value.ndim)) if inner else None
+            shape, item = (view.shape[len(items) :], tuple(items)) if inner else (view.shape, ())
+            self._know(value, (View(view.name, shape, item, axes),))
 
     def _place(self) -> None:
         self.places += [len(self._order)] * (len(self.noted) - len(self.places))
@@ -265,6 +288,25 @@ class Notes(TorchFunctionMode):
         self._note_all("bias", [in_bias])
         self.noted.append(Use("attend"))
         self._note_linear(None, options.get("out_proj_weight"), options.get("out_proj_bias"))
+
+
+class _Told(TorchFunctionMode):
+    """Counts the calls that it is told of."""
+
+    calls: int = 0
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += 1
+        return function(*args, **(kwargs or {}))
+
+
+@functools.cache
+def _indexing_is_told() -> bool:
+    """Returns whether this torch tells a mode of `tensor[0]`, which it does since 2.1."""
+    tensor, mode = torch.ones(1), _Told()
+    with mode:
+        tensor[0]
+    return mode.calls > 0
 
 
 def _item(name: str, args: Any, whole: torch.Tensor, position: int, pieces: int) -> int | None:

@@ -16,6 +16,7 @@ import pickle
 import re
 import types
 import warnings
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,6 +134,13 @@ def _unpickled(path: Path) -> object:
         head = file.read(4)
     if head and not head.startswith((b"PK\x03\x04", b"\x80")):  # a zip file or, before torch 1.6, a pickle
         raise ParityError(f"{path} is no weights file: it is neither safetensors nor what torch.save writes")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                raise ParityError(
+                    f"{path} is a TorchScript archive, which is code and weights in one; write the weights alone with "
+                    "torch.save(torch.jit.load(path).state_dict(), another_path)"
+                )
     options: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
     if head.startswith(b"PK") and "mmap" in inspect.signature(torch.load).parameters:  # since torch 2.1
         options["mmap"] = True
@@ -147,13 +155,6 @@ def _unpickled(path: Path) -> object:
             raise ParityError(
                 f"{path} holds more than tensors{what}, or is no weights file; nothing in it was executed. "
                 "Write it anew with torch.save(model.state_dict(), path)"
-            ) from error
-        except RuntimeError as error:
-            if "TorchScript" not in str(error):
-                raise
-            raise ParityError(
-                f"{path} is a TorchScript archive, which is code and weights in one; write the weights alone with "
-                "torch.save(torch.jit.load(path).state_dict(), another_path)"
             ) from error
     return content
 
@@ -228,9 +229,9 @@ def fitted(checkpoint: Checkpoint, model: nn.Module, owner: str, hint: Callable[
     """
     state = _without_prefix(checkpoint, model)
     _require_numbers(state, model, checkpoint.source)
+    dtypes = {f"{t.dtype}".removeprefix("torch.") for t in state.values() if t.is_floating_point()} - {"float32"}
     state = _as_loaded(state, model)
     _require_fit(state, model, f"the weights {checkpoint.source} don't fit the {owner}", hint)
-    dtypes = {f"{t.dtype}".removeprefix("torch.") for t in state.values() if t.is_floating_point()} - {"float32"}
     if dtypes:
         _note(checkpoint, f"{checkpoint.source} has weights in {' and '.join(sorted(dtypes))}, converted to float32")
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}

@@ -13,13 +13,15 @@ from parity.explanation.causes.variants import after, given, skipped
 from parity.models import cut, split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import torch
 
     from parity.models import Box
 
     Tensor = torch.Tensor
+
+_PARTS = "query", "key", "value"
 
 _ABSENT = (
     (r"conv_proj\.bias", "patch-bias", "no bias of the patch projection", "bias=True"),
@@ -41,16 +43,8 @@ _ABSENT = (
 
 def absences(names: Iterable[str], config: Mapping[str, Any]) -> list[Change]:
     """Returns the changes for tensors of the reference, or slices of them, that the candidate has no counterpart of."""
-    left = dict.fromkeys(names)
-    whole = {
-        f"{module}.in_proj_{part}": [f"{module}.in_proj_{part}[{n * width}:{(n + 1) * width}]" for n in range(3)]
-        for width in [config["hidden_dim"]]
-        for part in ("weight", "bias")
-        for module in {name.partition(".in_proj_")[0] for name in left if ".in_proj_" in name}
-    }
-    for name, slices in whole.items():
-        if left.keys() >= set(slices):
-            left = {n: None for n in left if n not in slices} | {name: None}
+    width = config["hidden_dim"]
+    left = dict.fromkeys(_joined(names, width))
     changes = []
     for name in left:
         module, _, part = name.rpartition(".")
@@ -63,7 +57,7 @@ def absences(names: Iterable[str], config: Mapping[str, Any]) -> list[Change]:
         elif pair and re.search(r"(out_proj|pre_logits)$", module):
             kind = _entry("out-proj-missing", config) if "out_proj" in module else _NO_PRE_LOGITS
         else:
-            changes.append(Change(_absence(name), split(name)[0]))
+            changes += [Change(absence, split(name)[0]) for absence in _absence(name, width)]
             continue
         if part == "weight":
             changes.append(Change(kind, module))
@@ -79,15 +73,38 @@ def _entry(id: str, config: Mapping[str, Any]) -> Kind:  # noqa: A002
     return next(kind for kind in catalogue(config) if kind.id == id)
 
 
-def _absence(name: str) -> Kind:
-    _, id_, phrase, hint = next(row for row in _ABSENT if re.search(row[0], name))
+def _joined(names: Iterable[str], width: int) -> Iterator[str]:
+    """Yields the names, with slices of a packed projection, such as a head's, put together as far as they go."""
+    rows: dict[str, set[int]] = {}
+    for name in names:
+        tensor, box = split(name)
+        if ".in_proj_" in tensor and len(box) == 1:
+            rows.setdefault(tensor, set()).update(range(*box[0]))
+        else:
+            yield name
+    for tensor, missing in rows.items():
+        if len(missing) == len(_PARTS) * width:
+            yield tensor
+            continue
+        # where a run of rows begins or ends, and where one part ends and the next begins
+        starts = [row for row in sorted(missing) if row - 1 not in missing or row % width == 0]
+        stops = [row + 1 for row in sorted(missing) if row + 1 not in missing or (row + 1) % width == 0]
+        yield from (f"{tensor}[{start}:{stop}]" for start, stop in zip(starts, stops, strict=True))
+
+
+def _absence(name: str, width: int) -> Iterator[Kind]:
+    """Yields the entry for a tensor that a ViT can be without; there is none for the kernel of the patch projection."""
+    row = next((row for row in _ABSENT if re.search(row[0], name)), None)
+    if row is None:
+        return
+    _, id_, phrase, hint = row
     box = split(name)[1]
     tensor = after(functools.partial(_zeroed, box=box)) if box else given(None)
     if ".in_proj_" in name and box:
         start, stop = box[0]
-        part = ("query", "key", "value")[start // (stop - start)] if start % (stop - start) == 0 else "some rows"
-        phrase = f"no {'bias' if 'bias' in name else 'projection'} of the {part}"
-    return Kind(id_, {"tensor": tensor}, phrase, "one", hint)
+        some = "some rows of " * (stop - start < width)
+        phrase = f"no {'bias' if 'bias' in name else 'projection'} of {some}the {_PARTS[start // width]}"
+    yield Kind(id_, {"tensor": tensor}, phrase, "one", hint)
 
 
 def _zeroed(tensor: Tensor, *, box: Box) -> Tensor:

@@ -109,8 +109,11 @@ def test_of_several_the_usual_one_is_taken_and_another_can_be_asked_for(
     _assert_same(taken.state_dict(model), state)
     assert taken.notes == [f"{file} holds 2 state dicts; 'model' is taken, and {file}#model_ema takes another"]
     _assert_same(resolve_weights(f"{file}#model_ema", "vit_b_16").state_dict(model), other)
-    with pytest.raises(ParityError, match=r"has no state dict under 'ema', but it has 'model_ema', 'model'"):
+    with pytest.raises(ParityError, match=r"has no state dict under 'ema', but has 'model_ema', 'model'"):
         resolve_weights(f"{file}#ema", "vit_b_16")
+    torch.save(state, file)
+    with pytest.raises(ParityError, match=r"has no state dict under 'model', but is one itself"):
+        resolve_weights(f"{file}#model", "vit_b_16")
 
 
 def test_file_whose_name_has_a_hash_is_that_file(model: nn.Module, state: State, tmp_path: Path) -> None:
@@ -193,9 +196,12 @@ def test_tensor_that_is_no_weight_is_refused_by_name(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"epoch": 3, "args": None}, r"holds no state dict .*, but 'epoch' \(int\), 'args' \(NoneType\); write one"),
-        ([torch.zeros(2)], r"holds no state dict .*, but a list; write one"),
-        ({}, r"holds no state dict .*, but nothing; write one"),
+        (
+            {"epoch": 3, "args": None},
+            r"holds no state dict .*, but has 'epoch' \(int\), 'args' \(NoneType\)",
+        ),
+        ([torch.zeros(2)], r"holds no state dict .*, but is a list; write one"),
+        ({}, r"holds no state dict .*, but has nothing; write one"),
         ({"head.weight": torch.zeros(2), 5: torch.zeros(2)}, r"holds a tensor under 5, which is no name of a tensor"),
     ],
 )

@@ -198,12 +198,14 @@ def _state_dicts(content: object, key: str = "", level: int = 0) -> Iterator[tup
 
 def _held(content: object, found: Mapping[str, State]) -> str:
     """Says what a file holds: its state dicts, or what else is in it."""
+    if "" in found:
+        return "is one itself"
     if found:
-        return f"it has {listed([repr(name) for name in found])}"
+        return f"has {listed([repr(name) for name in found])}"
     if isinstance(content, dict):
         kinds = [f"{name!r} ({type(value).__name__})" for name, value in content.items()]
-        return listed(kinds) if kinds else "nothing"
-    return f"a {type(content).__name__}"
+        return f"has {listed(kinds) if kinds else 'nothing'}"
+    return f"is a {type(content).__name__}"
 
 
 def _require_names(state: Mapping[Any, torch.Tensor], path: Path) -> None:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
@@ -86,4 +86,13 @@ def torchvision_vit() -> nn.Module:
     from torchvision.models import vit_b_16
 
     model: nn.Module = vit_b_16()
+    return model
+
+
+def timm_swin(img_size: int, num_classes: int) -> nn.Module:
+    """No plain ViT: attention in windows, and patches that are merged from stage to stage."""
+    from timm.models.swin_transformer import SwinTransformer
+
+    sizes: dict[str, Any] = {"patch_size": 2, "window_size": 4, "embed_dim": 32, "depths": (2, 2), "num_heads": (2, 4)}
+    model: nn.Module = SwinTransformer(img_size=img_size, num_classes=num_classes, **sizes)
     return model

@@ -92,6 +92,8 @@ class Search:
             while outcome.dirty:
                 better = self._explained(start, outcome, usual)
                 if better is None:
+                    if outcome.dirty in self._follower.given:
+                        return  # the candidate's own tensor doesn't fit there, so nobody gets past it
                     self.unexplained.append(self._unexplained(outcome))
                     self._follower.given.add(outcome.dirty)
                     better = self._follower.follow(start, outcome.changes)

@@ -61,9 +61,12 @@ class Trials:
         self._effective: list[Proposal] = []
         self.best: Outcome | None = None
 
-    def _run(self, changes: Iterable[Change], until: Point | None = None, ignored: str | None = None) -> Outcome:
+    def _require_time(self) -> None:
         if time.process_time() > self._until:
             raise TooLateError
+
+    def _run(self, changes: Iterable[Change], until: Point | None = None, ignored: str | None = None) -> Outcome:
+        self._require_time()
         made = (*self._base.changes, *changes)
         return self._follower.follow(self._start, made, until=until, ignored=ignored)
 
@@ -139,6 +142,7 @@ class Trials:
                         yield tuple(Change(kind.kind, place, kind.value) for place in places)
             for is_solved in (False, True):
                 for kind_ in self._kinds:
+                    self._require_time()  # there may be many that fit nowhere
                     if kind_.has_value != is_solved or (kind_.key in found and not is_solved):
                         continue
                     for places in self._places(kind_, keys):

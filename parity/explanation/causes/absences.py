@@ -11,6 +11,7 @@ from parity.explanation.causes.catalogue import catalogue
 from parity.explanation.causes.places import NORM
 from parity.explanation.causes.variants import after, given, skipped
 from parity.models import cut, split
+from parity.tracing import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from parity.models import Box
 
     Tensor = torch.Tensor
-
-_PARTS = "query", "key", "value"
 
 _ABSENT = (
     (r"conv_proj\.bias", "patch-bias", "no bias of the patch projection", "bias=True"),
@@ -83,7 +82,7 @@ def _joined(names: Iterable[str], width: int) -> Iterator[str]:
         else:
             yield name
     for tensor, missing in rows.items():
-        if len(missing) == len(_PARTS) * width:
+        if len(missing) == len(PARTS) * width:
             yield tensor
             continue
         # where a run of rows begins or ends, and where one part ends and the next begins
@@ -103,7 +102,7 @@ def _absence(name: str, width: int) -> Iterator[Kind]:
     if ".in_proj_" in name and box:
         start, stop = box[0]
         some = "some rows of " * (stop - start < width)
-        phrase = f"no {'bias' if 'bias' in name else 'projection'} of {some}the {_PARTS[start // width]}"
+        phrase = f"no {'bias' if 'bias' in name else 'projection'} of {some}the {PARTS[start // width]}"
     yield Kind(id_, {"tensor": tensor}, phrase, "one", hint)
 
 

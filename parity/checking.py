@@ -17,22 +17,23 @@ from parity.diagnosis import DTYPES, casts, compare_shapes, decide, find_doubts,
 from parity.errors import MappingError, ParityError, listed
 from parity.explanation import explain
 from parity.mapping import fitting_batch, in_place, infer_mapping, set_up
-from parity.models import build_without_values, cut, make_inputs, split, unregistered, unverifiable
+from parity.models import brought_by, build_without_values, cut, make_inputs, split, unregistered, unverifiable
 from parity.progress import Progress
 from parity.report import Report, environment, peak_memory, top5
 from parity.tracing import MODES, ambient_kept
 from parity.training import Classroom, look_beyond, modes_of, require_known
+from parity.transfer import OwnWeights, compare_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from torch import nn
 
-    from parity.diagnosis import Check
+    from parity.diagnosis import Check, Verdict
     from parity.explanation import Explanation
     from parity.findings import Cause
     from parity.mapping import Setup
-    from parity.models import Inputs, WeightMap
+    from parity.models import Brought, Inputs, WeightMap
     from parity.tracing import Subject
 
 
@@ -44,6 +45,7 @@ def check(
     overrides: Mapping[str, Any] | None = None,
     candidate_args: Mapping[str, Any] | None = None,
     weights: str | None = None,
+    candidate_weights: str | None = None,
     mapping: str | Path | None = None,
     input: str = "random",  # noqa: A002  (the option's name)
     batch: int = 3,
@@ -57,7 +59,9 @@ def check(
 ) -> Report:
     """Compares `candidate` with `reference`, layer by layer, and gives a verdict.
 
-    Both models run in float64 (same function?) and in `dtype` (same bits?), in every mode. Whatever belongs to the
+    Both models run in float64 (same function?) and in `dtype` (same bits?), in every mode, and hold the reference's
+    weights. Where the candidate brings weights of its own and the reference has some that mean something, they are
+    compared as well (same weights?), and both models are run as they are. Whatever belongs to the
     caller is put back afterwards: a module's own tensors and modes, torch's random state and flags.
 
     Args:
@@ -67,6 +71,7 @@ def check(
         candidate_args: arguments for the candidate's constructor that the configuration cannot tell.
         weights: `synthetic`, `official`, a member of torchvision's weights enum or a path; by default `synthetic` for a
             name, and its own weights for a module.
+        candidate_weights: path of weights in the candidate's own names, which are compared with the reference's.
         mapping: path of a written weight map.
         input: `random`, or the path of a picture or of a folder of pictures.
         batch: images in the batch.
@@ -88,8 +93,9 @@ def check(
         with told.step("build"):
             setup = set_up(candidate, reference, overrides or {}, candidate_args, weights, seed)
             module = build_without_values(setup.candidate)
+            brought = _brought(setup, module, candidate_weights)
         shown = make_inputs(input, setup.weights, setup.image_size, batch, seed)
-        case = _Case(setup, module, shown, options, told, is_named=isinstance(reference, str))
+        case = _Case(setup, module, brought, shown, options, told, is_named=isinstance(reference, str))
         try:
             return _compare(case)
         except ParityError:
@@ -164,6 +170,7 @@ class _Case:
     Attributes:
         setup: what reference, candidate and weights agree on.
         module: the candidate, without values.
+        brought: the weights that the candidate brings, if any.
         shown: the images.
         options: what is to be compared, and how.
         progress: told what is being done.
@@ -173,6 +180,7 @@ class _Case:
 
     setup: Setup
     module: nn.Module
+    brought: Brought | None
     shown: Inputs
     options: _Options
     progress: Progress
@@ -230,8 +238,11 @@ def _compare(case: _Case) -> Report:
         places = origins(checks, subject.alignment)
         explanation = explain(subject, setup.config, checks, time.process_time() - began, progress)
         beyond = look_beyond(options.phases, subject, case.classroom, checks, doubts, progress)
+        weights = _compared(case, subject)
     about["notes"] += setup.weights.notes
     verdict, reasons = beyond.combined(*decide(checks, places, doubts, subject.alignment))
+    if weights and weights.verdict == "different" and not doubts.unusable:
+        verdict, reasons = _with_other_weights(verdict, reasons, weights)
     return Report(
         verdict,
         [*reasons, *(explanation.sentences(setup.name) if explanation else ())],
@@ -240,11 +251,46 @@ def _compare(case: _Case) -> Report:
         checks=[*checks, *beyond.checks],
         layers=layers(checks, subject.alignment),
         origins=[*places, *beyond.places],
-        causes=[*_causes(explanation, checks, subject), *beyond.causes],
+        causes=[*_causes(explanation, checks, subject), *beyond.causes, *(weights.causes if weights else ())],
         explanation=explanation,
+        weights=weights,
         top5=top5(checks, case.shown.pictures, setup.weights.categories),
         peak_memory=peak_memory(),
     )
+
+
+def _brought(setup: Setup, module: nn.Module, file: str | None) -> Brought | None:
+    """Returns the weights that the candidate brings, as far as that question is asked."""
+    if setup.is_synthetic:
+        if file is not None:
+            raise ParityError(
+                f"--candidate-weights {file}: the reference has synthetic weights, which nobody's are; give it "
+                "those that the candidate's should be with --weights official or --weights PATH"
+            )
+        return brought_by(setup.candidate, module, None) if setup.candidate.is_built else None
+    return brought_by(setup.candidate, module, file)
+
+
+def _compared(case: _Case, subject: Subject) -> OwnWeights | None:
+    """Compares the weights that the candidate brings with the reference's, where these mean something."""
+    if case.brought is None:
+        return None
+    if case.setup.is_synthetic:
+        how = "give the reference the weights that they should be, as a module, --weights official or --weights PATH"
+        aside = f"the candidate's own weights were set aside; to have them compared, {how}"
+        return OwnWeights("set aside", case.brought.source, notes=(aside,))
+    return compare_weights(subject, case.brought, case.progress)
+
+
+def _with_other_weights(verdict: Verdict, reasons: list[str], weights: OwnWeights) -> tuple[Verdict, list[str]]:
+    """Returns the verdict about a candidate whose weights are not the reference's, and its reasons."""
+    causes = [cause.statement for cause in weights.causes]
+    said = [weights.summary(), *causes, *weights.notes]
+    if verdict in ("identical", "equivalent"):
+        return "divergent", [f"the same function, with other weights: {said[0]}", *said[1:], *reasons]
+    if verdict == "inconclusive":
+        return "divergent", [f"other weights: {said[0]}", *said[1:], *reasons]
+    return verdict, [*reasons, f"and other weights: {said[0]}", *said[1:]]
 
 
 def _causes(explanation: Explanation | None, checks: list[Check], subject: Subject) -> list[Cause]:

@@ -60,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     # fmt: off
     _add_models(check)
     add("--weights", default="synthetic", metavar="WEIGHTS", help=f"synthetic (default), {_WEIGHTS}")
+    add("--candidate-weights", metavar="PATH[#KEY]",
+        help="the candidate's own weights, in its own names: are they the reference's?")
     add("--input", default="random", metavar="INPUT", help="random (default), or a picture or folder of pictures")
     add("--batch", type=int, default=3, metavar="N", help="images in the batch (default: 3)")
     add("--seed", type=int, default=0, metavar="N", help="of weights, random images and dropout (default: 0)")
@@ -143,6 +145,7 @@ def _check(options: argparse.Namespace) -> int:
         report = check(
             **models,
             weights=options.weights,
+            candidate_weights=options.candidate_weights,
             input=options.input,
             batch=options.batch,
             seed=options.seed,

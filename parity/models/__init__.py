@@ -1,10 +1,11 @@
 """What is compared: in come names, files and callables, out go models, weights, images and maps between their tensors.
 
 Read `state` (tensors in and out of a model), `entries`, `written_map`, `weight_map`, `bijection` and `expansion` (what
-a weight map is), `reference`, `importing`, `binding` and `candidate`, `checkpoint` and `weights`, `inputs`.
+a weight map is), `reference`, `importing`, `binding` and `candidate`, `checkpoint`, `brought` and `weights`, `inputs`.
 """
 
 from parity.models.bijection import require_bijection, require_separate
+from parity.models.brought import Brought, brought_by
 from parity.models.candidate import Candidate, build_without_values, resolve_candidate
 from parity.models.checkpoint import fitted, read
 from parity.models.entries import IDENTITY, Box, Entry, cut, inverted, rearranged, split
@@ -48,6 +49,7 @@ __all__ = [
     "PARAMETER",
     "RATES",
     "Box",
+    "Brought",
     "Candidate",
     "Entry",
     "Inputs",
@@ -55,6 +57,7 @@ __all__ = [
     "WeightMap",
     "Weights",
     "assigned",
+    "brought_by",
     "build_reference",
     "build_reference_with_values",
     "build_without_values",

@@ -27,6 +27,7 @@ class Candidate:
         defaults: its constructor's arguments that were left alone.
         settings: the reference's settings that reached it.
         notes: what there is to say about what was built, a sentence each.
+        is_built: it was handed over as a module, with the weights that it has.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Candidate:
     settings: frozenset[str]
     _build: Callable[[], nn.Module]
     notes: list[str] = field(default_factory=list, compare=False)
+    is_built: bool = False
 
     def build(self) -> nn.Module:
         """Builds the module, on the device and in the dtype that are torch's defaults at the moment.
@@ -96,7 +98,7 @@ def resolve_candidate(
                 "--candidate-arg needs a class or function as candidate, not a module that is built already"
             )
         module = candidate
-        return Candidate(type(module).__name__, {}, (), frozenset(), lambda: module)
+        return Candidate(type(module).__name__, {}, (), frozenset(), lambda: module, is_built=True)
     if isinstance(candidate, str):
         name, function = candidate, imported(candidate)
     else:

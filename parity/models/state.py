@@ -86,10 +86,23 @@ def without_values(model: nn.Module) -> contextlib.AbstractContextManager[None]:
 
 
 class _NothingDrawn(TorchFunctionMode):
-    """Leaves tensors without values alone that somebody fills with random numbers, which takes long for nothing."""
+    """Leaves tensors without values alone that somebody fills with random numbers, which takes long for nothing.
+
+    Attributes:
+        copied: how often somebody has copied several values into a tensor that can have none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copied = 0
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if function is torch.Tensor.copy_:
+            target, source = (*args, *kwargs.values())[:2]
+            self.copied += (
+                target.is_meta and isinstance(source, torch.Tensor) and source.numel() > 1 and not source.is_meta
+            )
         if getattr(function, "__name__", "") in _DRAWING:
             tensor = args[0] if args else kwargs.get("tensor")
             if isinstance(tensor, torch.Tensor) and tensor.is_meta:
@@ -103,10 +116,15 @@ _DRAWING = {
 
 
 @contextlib.contextmanager
-def without_initial_values() -> Iterator[None]:
-    """Lets what is built while the context lasts have names and shapes, and no values."""
-    with torch.device("meta"), _NothingDrawn():
-        yield
+def without_initial_values() -> Iterator[Callable[[], bool]]:
+    """Lets what is built while the context lasts have names and shapes, and no values.
+
+    Yields:
+        Tells whether somebody has copied values to where none can be, as one does who loads weights.
+    """
+    mode = _NothingDrawn()
+    with torch.device("meta"), mode:
+        yield lambda: mode.copied > 0
 
 
 def sharing_copy(module: nn.Module) -> nn.Module:

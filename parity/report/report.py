@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from parity.diagnosis import Check, Layer, Place, Verdict
     from parity.explanation import Explanation
     from parity.findings import Cause
+    from parity.transfer import OwnWeights
 
 SCHEMA = 1
 _COLOURS = {"identical": "green", "equivalent": "green", "divergent": "red", "inconclusive": "yellow",
@@ -63,6 +64,7 @@ class Report:
         origins: every place with an error of its own, in order of execution.
         causes: what explains the differences, as far as that is known.
         explanation: how far the causes in the forward pass explain it; None where they were not looked for.
+        weights: what is known of the weights that the candidate brings; None where it brings none.
         top5: of every picture shown, by both models.
         timings: seconds by step.
         peak_memory: of the whole process so far, in bytes; None where the platform doesn't tell.
@@ -84,6 +86,7 @@ class Report:
     origins: list[Place] = field(default_factory=list)
     causes: list[Cause] = field(default_factory=list)
     explanation: Explanation | None = None
+    weights: OwnWeights | None = None
     top5: list[Top] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     peak_memory: int | None = None
@@ -128,6 +131,7 @@ class Report:
             "origins": [asdict(place) for place in self.origins],
             "causes": [asdict(cause) for cause in self.causes],
             "explanation": _explanation_row(self.explanation) if self.explanation else None,
+            "weights": self.weights.to_dict() if self.weights else None,
             "top5": [asdict(top) for top in self.top5],
             "timings": self.timings,
             "peak_memory": self.peak_memory,
@@ -228,6 +232,8 @@ def _heading(report: Report) -> Text:
     ]
     if report.mapping:
         lines += [f"map        {line}" if n == 0 else f"           {line}" for n, line in enumerate(_map_lines(report))]
+    if report.weights and report.weights.verdict != "different":
+        lines += [f"its own    {sentence}" for sentence in report.weights.sentences()]
     lines += [f"note       {note}" for note in report.notes]
     return Text("\n".join(lines))
 

@@ -6,5 +6,6 @@ and `conditions`; `beyond` leads through them.
 
 from parity.training.beyond import look_beyond, modes_of, require_known
 from parity.training.learning import Classroom
+from parity.training.resizing import RULES
 
-__all__ = ["Classroom", "look_beyond", "modes_of", "require_known"]
+__all__ = ["RULES", "Classroom", "look_beyond", "modes_of", "require_known"]

@@ -1,0 +1,200 @@
+"""Other values for the old ones: factors, shifts, roundings, values that were cut, interpolated or never loaded."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from parity.training import RULES
+from parity.transfer.finding import Found
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# A formula that was computed in float32, once or twice rounded: 1.2e-7 a time, of a value's size or of what it is the
+# difference of.
+_ROUNDING = 5e-7
+
+_HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_EIGHTHS = ("float8_e4m3fn", "float8_e5m2")
+
+# Values of a step of this many, from minus to plus: symmetric schemes divide the largest value by one of them.
+_STEPS = {"int8": (127.0, 128.0, 127.5), "int4": (7.0, 8.0, 7.5)}
+
+# sides of a grid of positions that tables are resized to and from
+_SIDES = (7, 8, 12, 14, 16, 18, 20, 24, 28, 32, 37)
+
+_FEW_COLUMNS = 4
+
+
+def altered(expected: torch.Tensor, found: torch.Tensor, constants: Mapping[str, float]) -> Found | None:
+    """Tells by which formula `found` was made of `expected`, if it was by one of those that are known.
+
+    Args:
+        expected: the tensor that should be there, of the shape of `found`, in float32 as that.
+        found: the one that is there.
+        constants: factors that mean something, by what they are called.
+    """
+    e, f = expected.double(), found.double()
+    tried = _scaled(e, f, constants), _shifted(e, f), _clipped(e, f), _by_slice(e, f, constants), _in_steps(e, f)
+    return next(itertools.chain(*tried, _resampled(e, f)), None)
+
+
+def halves(expected: torch.Tensor, found: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields `expected` as narrower dtypes hold it, where they could hold all of `found` as it is."""
+    for name, dtype in _dtypes():
+        if torch.equal(found.to(dtype).float(), found):
+            yield name, expected.to(dtype).float()
+
+
+def _dtypes() -> Iterator[tuple[str, torch.dtype]]:
+    yield from _HALVES.items()
+    for name in _EIGHTHS:
+        if hasattr(torch, name):  # since torch 2.1
+            yield name, getattr(torch, name)
+
+
+def rounded(expected: torch.Tensor, found: torch.Tensor) -> Found | None:
+    """Tells which narrower dtype `expected` went through, if that is all that has happened to it."""
+    for name, made in halves(expected, found):
+        if torch.equal(made, found):
+            return Found("weights-rounded", f"rounded to {name}", "save them in float32")
+    return None
+
+
+def _agree(made: torch.Tensor, found: torch.Tensor, size: torch.Tensor) -> bool:
+    return bool(((made - found).abs() <= _ROUNDING * size).all())
+
+
+def _scaled(e: torch.Tensor, f: torch.Tensor, constants: Mapping[str, float]) -> Iterator[Found]:
+    factor = float((e * f).sum() / (e * e).sum()) if bool(e.any()) else math.nan
+    made = e * factor
+    if bool(f.any()) and _agree(made, f, made.abs()):
+        yield Found("weights-factor", f"times {in_words(factor, constants)}", "take the factor out")
+
+
+def in_words(number: float, constants: Mapping[str, float]) -> str:
+    """Returns a number with what it is called, where it is one of those that mean something."""
+    text = f"{number:.7g}"
+    for name, constant in constants.items():
+        if abs(number - constant) <= _ROUNDING * abs(constant):
+            return f"{text} ({name})" if text != name else text
+    return text
+
+
+def _shifted(e: torch.Tensor, f: torch.Tensor) -> Iterator[Found]:
+    shift = float(_shifts(e.view(1, -1), f.view(1, -1)))
+    if shift and _agree(e + shift, f, e.abs() + abs(shift)):
+        number = f"{shift:+.6g}"
+        what = " (a scale kept as its difference from 1)" if abs(abs(shift) - 1) < _ROUNDING else ""
+        yield Found("weights-offset", f"{number} added{what}", "take the number off")
+
+
+def _shifts(e: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
+    """Returns what was added to each row (rows, n), as it shows where the sum was rounded least."""
+    least = e.abs().argmin(1, keepdim=True)
+    return (f - e).gather(1, least)
+
+
+def _clipped(e: torch.Tensor, f: torch.Tensor) -> Iterator[Found]:
+    low, high = float(f.min()), float(f.max())
+    inside = (e > low) & (e < high)
+    if bool(inside.any()) and torch.equal(e.clamp(low, high), f):
+        yield Found("weights-clipped", f"clipped to {low:.6g} ... {high:.6g}", "don't clip them")
+
+
+def _by_slice(e: torch.Tensor, f: torch.Tensor, constants: Mapping[str, float]) -> Iterator[Found]:
+    """A factor or a shift for each row, column or channel."""
+    for axis in range(e.ndim):
+        length = e.shape[axis]
+        if e.ndim < 2 or length < 2 or e.numel() < 4 * length:
+            continue
+        others = [n for n in range(e.ndim) if n != axis]
+        name = (
+            ("row", "column")[axis] if e.ndim == 2 else ("feature", "channel")[axis] if e.ndim == 4 and axis < 2 else ""
+        )
+        where = name or f"index of axis {axis}"
+        factors = (e * f).sum(others, keepdim=True) / (e * e).sum(others, keepdim=True).clamp_min(1e-300)
+        made = e * factors
+        if bool(factors.all()) and _agree(made, f, made.abs()):
+            shown = ", ".join(in_words(float(x), constants) for x in factors.flatten()[:3]) + " ..." * (length > 3)
+            yield Found("weights-factor", f"a factor for each {where}", "take the factors out", shown)
+        shifts = _shifts(*(x.movedim(axis, 0).flatten(1) for x in (e, f)))
+        shifts = shifts.view([-1 if n == axis else 1 for n in range(e.ndim)])
+        if _agree(e + shifts, f, e.abs() + shifts.abs()):
+            shown = ", ".join(f"{float(x):+.4g}" for x in shifts.flatten()[:3]) + " ..." * (length > 3)
+            yield Found("weights-offset", f"a number added for each {where}", "take them off", shown)
+
+
+def _in_steps(e: torch.Tensor, f: torch.Tensor) -> Iterator[Found]:
+    """Rounded to whole multiples of a step: the weights of a quantised model, made floating-point numbers again."""
+    scopes = [("", list(range(e.ndim))), *((" row by row", [*range(1, e.ndim)]) for _ in range(e.ndim > 1)),
+              *((" column by column", [0]) for _ in range(e.ndim == 2))]  # fmt: skip
+    for (name, divisors), (scope, axes) in itertools.product(_STEPS.items(), scopes):
+        largest, low, high = e.abs().amax(axes, keepdim=True), e.amin(axes, keepdim=True), e.amax(axes, keepdim=True)
+        steps = [(largest / n, torch.zeros_like(low)) for n in divisors]
+        levels = 2 * divisors[1] - 1
+        width = (high - low) / levels
+        steps.append((width, torch.round(low / width.clamp_min(1e-300)) * width))
+        for size, start in steps:
+            step = size.clamp_min(1e-300)
+            made = ((e - start) / step).round() * step + start
+            # a value half-way between two steps may go to either
+            close = (made - f).abs() <= 1e-4 * step
+            halfway = (f - e).abs() <= 0.51 * step
+            multiple = ((f - start) / step - ((f - start) / step).round()).abs() <= 1e-2
+            if bool((halfway & multiple).all()) and float(close.double().mean()) > 0.9:
+                yield Found("weights-rounded", f"rounded to {name}{scope}", "save them in float32")
+                return
+
+
+def _resampled(e: torch.Tensor, f: torch.Tensor) -> Iterator[Found]:
+    """A table of positions (1, 1 + G * G, D) that went through another grid, or came from one by another rule."""
+    if e.ndim != 3 or len(e) != 1:
+        return
+    side = math.isqrt(max(e.shape[1] - 1, 0))
+    if side < 2 or side * side != e.shape[1] - 1:
+        return
+    few = slice(0, _FEW_COLUMNS)
+    hint = "positions of the size of the model's own grid are taken as they are"
+    for rule, back, other in itertools.product(
+        RULES, RULES, sorted({*_SIDES, side // 2, 2 * side, side + 1, side - 1})
+    ):
+        if 2 <= other <= 64 and other != side and (rule is back or rule.mode == back.mode):
+            made = back.apply(rule.apply(e[..., few], other), side)
+            if _close(made[:, 1:], f[..., few][:, 1:]):
+                whole = back.apply(rule.apply(e, other), side)
+                if _close(whole[:, 1:], f[:, 1:]):
+                    phrase = f"positions resampled to {other} x {other} and back ({rule.mode})"
+                    yield Found("weights-resampled", phrase, hint)
+                    return
+    for other in sorted({*_SIDES, side // 2}):
+        if 2 <= other < side:
+            yield from _resampled_from(other, side, e, f)
+
+
+def _resampled_from(other: int, side: int, e: torch.Tensor, f: torch.Tensor) -> Iterator[Found]:
+    """Both tables were made of one of another size, by different rules: the one that both can be made of is found."""
+    eye = torch.eye(other * other, dtype=torch.float64)[None]
+    made_by = {}
+    for rule in RULES:
+        table = torch.cat([eye.new_zeros(1, 1, other * other), eye], dim=1)
+        made_by[rule] = rule.apply(table, side)[0, 1:]  # (G * G, g * g): linear in the old table
+    for expected_rule, matrix in made_by.items():
+        old = torch.linalg.lstsq(matrix, e[0, 1:, :_FEW_COLUMNS]).solution
+        if not _close(matrix @ old, e[0, 1:, :_FEW_COLUMNS]):
+            continue
+        for rule, another in made_by.items():
+            if rule != expected_rule and _close(another @ old, f[0, 1:, :_FEW_COLUMNS]):
+                phrase = (
+                    f"positions of {other} x {other} resized by another rule: {rule}; the expected: {expected_rule}"
+                )
+                yield Found("weights-resampled", phrase, f"resize with {expected_rule}")
+                return
+
+
+def _close(made: torch.Tensor, found: torch.Tensor) -> bool:
+    return bool((made - found).norm() <= 1e-5 * found.norm())

@@ -241,8 +241,8 @@ def _compare(case: _Case) -> Report:
         weights = _compared(case, subject)
     about["notes"] += setup.weights.notes
     verdict, reasons = beyond.combined(*decide(checks, places, doubts, subject.alignment))
-    if weights and weights.verdict == "different" and not doubts.unusable:
-        verdict, reasons = _with_other_weights(verdict, reasons, weights)
+    if weights and not doubts.unusable:
+        verdict, reasons = _with_own_weights(verdict, reasons, weights)
     return Report(
         verdict,
         [*reasons, *(explanation.sentences(setup.name) if explanation else ())],
@@ -282,8 +282,13 @@ def _compared(case: _Case, subject: Subject) -> OwnWeights | None:
     return compare_weights(subject, case.brought, case.progress)
 
 
-def _with_other_weights(verdict: Verdict, reasons: list[str], weights: OwnWeights) -> tuple[Verdict, list[str]]:
-    """Returns the verdict about a candidate whose weights are not the reference's, and its reasons."""
+def _with_own_weights(verdict: Verdict, reasons: list[str], weights: OwnWeights) -> tuple[Verdict, list[str]]:
+    """Returns the verdict about a candidate that brings these weights, and its reasons."""
+    if weights.verdict == "set aside":
+        return verdict, reasons
+    if weights.verdict == "same":
+        is_other = bool(weights.tensors) and verdict == "identical"
+        return ("equivalent" if is_other else verdict), [*reasons, *weights.sentences()]
     causes = [cause.statement for cause in weights.causes]
     said = [weights.summary(), *causes, *weights.notes]
     if verdict in ("identical", "equivalent"):

@@ -39,8 +39,16 @@ def altered(expected: torch.Tensor, found: torch.Tensor, constants: Mapping[str,
         constants: factors that mean something, by what they are called.
     """
     e, f = expected.double(), found.double()
-    tried = _scaled(e, f, constants), _shifted(e, f), _clipped(e, f), _by_slice(e, f, constants), _in_steps(e, f)
-    return next(itertools.chain(*tried, _resampled(e, f)), None)
+    tried = _scaled(e, f, constants), _shifted(e, f), _clipped(e, f), _in_steps(e, f), _resampled(e, f)
+    return next(itertools.chain(*tried), None)
+
+
+def altered_by_slice(expected: torch.Tensor, found: torch.Tensor, constants: Mapping[str, float]) -> Found | None:
+    """Tells whether every row, column or channel of `found` was made of that of `expected` with a number of its own.
+
+    The arguments are those of `altered`.
+    """
+    return next(_by_slice(expected.double(), found.double(), constants), None)
 
 
 def halves(expected: torch.Tensor, found: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
@@ -141,14 +149,24 @@ def _in_steps(e: torch.Tensor, f: torch.Tensor) -> Iterator[Found]:
         steps.append((width, torch.round(low / width.clamp_min(1e-300)) * width))
         for size, start in steps:
             step = size.clamp_min(1e-300)
+            if not _are_multiples(f, start, step):
+                continue
             made = ((e - start) / step).round() * step + start
             # a value half-way between two steps may go to either
             close = (made - f).abs() <= 1e-4 * step
             halfway = (f - e).abs() <= 0.51 * step
-            multiple = ((f - start) / step - ((f - start) / step).round()).abs() <= 1e-2
-            if bool((halfway & multiple).all()) and float(close.double().mean()) > 0.9:
+            if bool(halfway.all()) and float(close.double().mean()) > 0.9:
                 yield Found("weights-rounded", f"rounded to {name}{scope}", "save them in float32")
                 return
+
+
+def _are_multiples(f: torch.Tensor, start: torch.Tensor, step: torch.Tensor) -> bool:
+    """Whether all values are whole steps away from the start; a few are looked at first."""
+    for few in ((slice(0, 2),) * f.ndim, (slice(None),) * f.ndim):
+        steps = ((f - start)[few] if start.numel() > 1 else f[few] - start) / step.expand_as(f)[few]
+        if not bool(((steps - steps.round()).abs() <= 1e-2).all()):
+            return False
+    return True
 
 
 def _resampled(e: torch.Tensor, f: torch.Tensor) -> Iterator[Found]:
@@ -157,6 +175,8 @@ def _resampled(e: torch.Tensor, f: torch.Tensor) -> Iterator[Found]:
         return
     side = math.isqrt(max(e.shape[1] - 1, 0))
     if side < 2 or side * side != e.shape[1] - 1:
+        return
+    if _close(e[:, 1:], f[:, 1:]):
         return
     few = slice(0, _FEW_COLUMNS)
     hint = "positions of the size of the model's own grid are taken as they are"

@@ -103,7 +103,7 @@ class OwnWeights:
             logits = "their logits are the same bits" if self.as_is.identical else f"their logits {size}"
         as_they_are = f"as both models are, in float64, {logits}"
         if not self.tensors:
-            return f"the candidate's weights are the reference's, in all {self.count} tensors; {as_they_are}"
+            return f"the weights are the same, the candidate's own in all {self.count} tensors; {as_they_are}"
         names = [tensor.candidate for tensor in self.tensors]
         which = _named(names)
         verb = "differs" if len({*names}) == 1 else "differ"
@@ -143,7 +143,7 @@ def compare_weights(subject: Subject, brought: Brought, progress: Progress) -> O
             Cause(group.id, group.statement, group.names, _size(residual), _size(effect), group.hint)
             for group, effect in zip(groups, effects, strict=True)
         )
-        if _are_undone(as_is, effects):
+        if as_is and as_is.relative <= _UNDONE_BOUND and _is_undone(runs, as_is, own, right):
             undone = "they make up for each other: the weights are arranged otherwise, and do the same"
             return OwnWeights("same", brought.source, len(names), as_is, tensors, (), (undone, *_said(causes)))
         inert = [cause for cause in causes if cause.without is not None and cause.without <= SAME_FUNCTION_BOUND]
@@ -155,11 +155,24 @@ def _said(causes: Iterable[Cause]) -> list[str]:
     return [cause.statement for cause in causes]
 
 
-def _are_undone(as_is: Measurement | None, effects: Sequence[Measurement | None]) -> bool:
-    """Whether both models agree as they are although each of the differences alone would show."""
-    if as_is is None or as_is.relative > _UNDONE_BOUND or len(effects) < 2:
-        return False
-    return all(effect and effect.relative > _SHOWS * max(as_is.relative, SAME_FUNCTION_BOUND) for effect in effects)
+def _is_undone(runs: _Runs, as_is: Measurement, own: State, right: State) -> bool:
+    """Whether the differences make up for each other: both models agree, and each difference alone would show.
+
+    A tensor that holds such a pair by itself shows where only its first third is mended.
+    """
+
+    def shows(names: Sequence[str]) -> bool:
+        others = {name: tensor for name, tensor in right.items() if name not in names}
+        third = {name: _partly(own[name], right[name]) for name in names}
+        errors = (runs.error(others), runs.error({**right, **third}))
+        return any(error and error.relative > _SHOWS * max(as_is.relative, SAME_FUNCTION_BOUND) for error in errors)
+
+    return all(shows(names) for names in _by_pattern(right).values())
+
+
+def _partly(own: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    third = max(len(own) // 3, 1)
+    return torch.cat([right[:third], own[third:].to(right)])
 
 
 class _Runs:
@@ -232,12 +245,17 @@ _MOST_NAMES = 4
 
 def _named(names: Iterable[str]) -> str:
     """Lists tensors, those of all blocks together."""
-    patterns: dict[str, list[str]] = defaultdict(list)
-    for name in dict.fromkeys(names):
-        patterns[re.sub(r"\d+", "{i}", name, count=1)].append(name)
     shown = []
-    for pattern, alike in patterns.items():
+    for pattern, alike in _by_pattern(names).items():
         shown += alike if len(alike) < 3 else [f"{pattern} ({len(alike)} blocks)"]
     most = shown[:_MOST_NAMES]
     rest = len(shown) - len(most)
     return f"{', '.join(most)} and {rest} more" if rest else ", ".join(most)
+
+
+def _by_pattern(names: Iterable[str]) -> dict[str, list[str]]:
+    """Groups names that differ only in their first number, which is the block's."""
+    patterns: dict[str, list[str]] = defaultdict(list)
+    for name in dict.fromkeys(names):
+        patterns[re.sub(r"\d+", "{i}", name, count=1)].append(name)
+    return patterns

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from parity.models import cut, inverted, rearranged, split
-from parity.transfer.altering import altered, halves, rounded
+from parity.transfer.altering import altered, altered_by_slice, halves, rounded
 from parity.transfer.finding import Found
-from parity.transfer.rearranging import axis_name
+from parity.transfer.rearranging import axis_name, in_no_known_order
 from parity.transfer.rearranging import rearranged as in_another_order
 from parity.transfer.unrelated import constant, unrelated
 
@@ -35,11 +35,13 @@ class Pair:
         reference: what the expected one is called in the reference.
         expected: its values.
         found: those of the candidate, of the same shape.
+        where: which part of a tensor of the candidate it is, if it is no whole one.
     """
 
     reference: str
     expected: torch.Tensor
     found: torch.Tensor
+    where: str = ""
 
 
 class Namer:
@@ -87,17 +89,16 @@ class Namer:
         exact = [self._of_pair(name, part) for part in parts]
         if len(pairs) > 1 or (exact and all(exact)):
             found = [f or self._of_rest(name, part) for f, part in zip(exact, parts, strict=True)]
-            return [
-                dataclasses.replace(f, phrase=f"the part of {part.reference}: {f.phrase}")
-                for f, part in zip(found, parts, strict=True)
-            ]
-        return [self._of_rest(name, pairs[0])]
+            return [_located(part.where, f) for f, part in zip(found, parts, strict=True)]
+        by_slice = next((f for p in views if (f := altered_by_slice(p.expected, p.found, self._constants))), None)
+        return [by_slice or self._of_rest(name, pairs[0])]
 
     def _pair(self, entry: Entry) -> Pair:
         """Returns the values of an entry in the reference's layout."""
         (source, box), (target, place) = split(entry.reference), split(entry.candidate)
         moved = rearranged(cut(self._own[target], place), inverted(entry.layout))
-        return Pair(entry.reference, cut(self._reference[source], box), moved)
+        where = entry.candidate.removeprefix(target).strip("[]")
+        return Pair(entry.reference, cut(self._reference[source], box), moved, f"rows {where}" if where else "")
 
     def _fused(self, name: str) -> Iterator[Pair]:
         """Yields the whole tensor of the reference of which the candidate keeps this part apart."""
@@ -120,7 +121,8 @@ class Namer:
             if order := in_another_order(base, found, self._heads):
                 also = f", and rounded to {narrow}" if narrow else ""
                 return dataclasses.replace(order, phrase=order.phrase + also)
-        return altered(expected, found, self._constants) or self._of_slices(name, pair, level)
+        known = altered(expected, found, self._constants) or self._of_slices(name, pair, level)
+        return known or in_no_known_order(expected, found)
 
     def _of_another(self, name: str, pair: Pair) -> Found | None:
         """Tells whose place the tensor's values belong in, if they are another one's of the reference."""
@@ -135,7 +137,8 @@ class Namer:
                     values = self._expected[other]
                 else:
                     continue
-                if torch.equal(values, pair.found):
+                first = (slice(0, 2),) * values.ndim
+                if torch.equal(values[first], pair.found[first]) and torch.equal(values, pair.found):
                     hint, detail = "load each tensor under its own name", f"what belongs in {entry.candidate}"
                     return Found("weights-of-another-tensor", "another tensor's values", hint, detail)
         return None
@@ -163,13 +166,14 @@ class Namer:
             if not 0 < len(off) <= 2 * length // 3:
                 continue
             first, last = int(off[0]), int(off[-1]) + 1
-            part = Pair(pair.reference, *(t.narrow(axis, first, last - first) for t in (expected, found)))
+            slices = [tensor.narrow(axis, first, last - first) for tensor in (expected, found)]
+            part = Pair(pair.reference, slices[0], slices[1])
             what = axis_name(axis, tuple(expected.shape))
             where = f"{what} {first}:{last}" if last - first > 1 else f"{what.removesuffix('s')} {first}"
             if part.found.numel() < 4:
                 continue
             if inner := self._of_pair(name, part, level + 1):
-                return dataclasses.replace(inner, phrase=f"{where}: {inner.phrase}")
+                return _located(where, inner)
         return None
 
     def _of_rest(self, name: str, pair: Pair) -> Found:
@@ -177,6 +181,10 @@ class Namer:
         weight = self._own.get(f"{owner}.weight")
         fan_in = weight[0].numel() if key == "bias" and weight is not None and weight.ndim > 1 else None
         return unrelated(pair.expected, pair.found, fan_in)
+
+
+def _located(where: str, found: Found) -> Found:
+    return dataclasses.replace(found, phrase=f"{where}: {found.phrase}") if where else found
 
 
 def _constants(heads: Sequence[int], width: int | None) -> dict[str, float]:
@@ -195,7 +203,7 @@ def _thirds(pair: Pair) -> list[Pair]:
     if length % 3 or length < 3:
         return []
     bounds = [(n * length // 3, (n + 1) * length // 3) for n in range(3)]
-    return [Pair(f"{pair.reference}[{a}:{b}]", pair.expected[a:b], pair.found[a:b]) for a, b in bounds]
+    return [Pair(pair.reference, pair.expected[a:b], pair.found[a:b], f"rows {a}:{b}") for a, b in bounds]
 
 
 def seen_together(findings: Mapping[str, list[Found]]) -> dict[str, list[Found]]:
@@ -209,7 +217,7 @@ def seen_together(findings: Mapping[str, list[Found]]) -> dict[str, list[Found]]
 
     def seen(name: str, found: Found) -> Found:
         if found.id == "weights-zero" and found.phrase == "all zeros" and name.rpartition(".")[0] in untouched:
-            return dataclasses.replace(found, id="weights-initial", phrase="all zeros, an initial value")
+            return dataclasses.replace(found, id="weights-initial", phrase="initial values", detail="all zeros")
         if found.id == "weights-zero" and found.phrase == "row 0: all zeros" and is_folded:
             return dataclasses.replace(found, id="weights-class-position-folded")
         return found

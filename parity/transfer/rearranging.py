@@ -25,7 +25,7 @@ _PROBED = 64  # values that are looked at first
 
 
 def rearranged(expected: torch.Tensor, found: torch.Tensor, heads: Sequence[int]) -> Found | None:
-    """Tells in which other order `found` holds the values of `expected`, if it does.
+    """Tells in which order, of those that have a name, `found` holds the values of `expected`, if it does.
 
     Args:
         expected: the tensor that should be there, of the shape of `found`.
@@ -39,7 +39,7 @@ def rearranged(expected: torch.Tensor, found: torch.Tensor, heads: Sequence[int]
         made = change.turn(expected)
         if torch.equal(made.flatten()[:: max(found.numel() // _PROBED, 1)], probed) and torch.equal(made, found):
             return Found(change.id, change.phrase, change.hint)
-    return _in_no_known_order(expected, found)
+    return None
 
 
 def _may_be_permuted(expected: torch.Tensor, found: torch.Tensor) -> bool:
@@ -199,11 +199,14 @@ def _roll(by: int, axis: int) -> Turn:
     return lambda tensor: tensor.roll(by, axis)
 
 
-def _in_no_known_order(expected: torch.Tensor, found: torch.Tensor) -> Found | None:
-    if not torch.equal(expected.flatten().sort().values, found.flatten().sort().values):
+def in_no_known_order(expected: torch.Tensor, found: torch.Tensor) -> Found | None:
+    """Tells whether `found` holds the values of `expected` in some other order, and along which axis."""
+    if not _may_be_permuted(expected, found) or not torch.equal(
+        expected.flatten().sort().values, found.flatten().sort().values
+    ):
         return None
-    for axis in range(expected.ndim if expected.ndim > 1 else 0):
-        order = _matching(expected.movedim(axis, 0).flatten(1), found.movedim(axis, 0).flatten(1))
+    for axis, length in enumerate(expected.shape):
+        order = _matching(*(tensor.movedim(axis, 0).reshape(length, -1) for tensor in (expected, found)))
         if order is not None:
             name = axis_name(axis, tuple(expected.shape))
             moved = [n for n, old in enumerate(order.tolist()) if n != old]

@@ -26,7 +26,7 @@ def constant(found: torch.Tensor) -> Found | None:
     if value == 0:
         return Found("weights-zero", "all zeros", UNTRAINED_HINT)
     if value == 1:
-        return Found("weights-initial", "all ones, an initial value", UNTRAINED_HINT)
+        return Found("weights-initial", "initial values", UNTRAINED_HINT, "all ones")
     return Found("weights-other", f"all {value:.6g}", "load the tensor that belongs there")
 
 
@@ -46,14 +46,14 @@ def unrelated(expected: torch.Tensor, found: torch.Tensor, fan_in: int | None) -
         count = "one value differs" if off == 1 else f"{off} values differ"
         return Found("weights-other", count, "load the tensor as it is", f"{values} at {place}")
     difference, size = float((f - e).norm()), float(e.norm())
-    alike = float((e * f).sum() / (e.norm() * f.norm())) if size and bool(f.any()) else 0.0
-    if alike > _SAME_DIRECTION and difference < size:
-        return Found(
-            "weights-trained", "changed a little, without structure, as by training", "load the same checkpoint"
-        )
+    # the scales of a norm all lie about 1: only what they are beside their mean tells
+    is_alike = _correlation(e, f) > _SAME_DIRECTION or (not float((e - e.mean()).norm()) and difference < size / 2)
+    if is_alike and difference < size:
+        phrase, by = "changed a little, without structure, as by training", f"by {difference / size:.2g} of its size"
+        return Found("weights-trained", phrase, "load the same checkpoint", by)
     like = next(_like_initial(f, fan_in), None)
     if like and abs(_correlation(e, f)) < 6 / math.sqrt(f.numel()):
-        return Found("weights-initial", "values as they are drawn initially", UNTRAINED_HINT, like)
+        return Found("weights-initial", "initial values", UNTRAINED_HINT, like)
     return Found("weights-other", "unrelated to what is expected", "load the tensor that belongs there")
 
 

@@ -27,7 +27,8 @@ _STEPS = {"int8": (127.0, 128.0, 127.5), "int4": (7.0, 8.0, 7.5)}
 # sides of a grid of positions that tables are resized to and from
 _SIDES = (7, 8, 12, 14, 16, 18, 20, 24, 28, 32, 37)
 
-_FEW_COLUMNS = 4
+# rows and columns that are looked at first, so that what doesn't fit costs next to nothing
+_FEW = 4
 
 
 def altered(expected: torch.Tensor, found: torch.Tensor, constants: Mapping[str, float]) -> Found | None:
@@ -54,7 +55,7 @@ def altered_by_slice(expected: torch.Tensor, found: torch.Tensor, constants: Map
 def halves(expected: torch.Tensor, found: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
     """Yields `expected` as narrower dtypes hold it, where they could hold all of `found` as it is."""
     for name, dtype in _dtypes():
-        if torch.equal(found.to(dtype).float(), found):
+        if all(torch.equal(few.to(dtype).float(), few) for few in (found[:_FEW], found)):
             yield name, expected.to(dtype).float()
 
 
@@ -78,9 +79,12 @@ def _agree(made: torch.Tensor, found: torch.Tensor, size: torch.Tensor) -> bool:
 
 
 def _scaled(e: torch.Tensor, f: torch.Tensor, constants: Mapping[str, float]) -> Iterator[Found]:
-    factor = float((e * f).sum() / (e * e).sum()) if bool(e.any()) else math.nan
-    made = e * factor
-    if bool(f.any()) and _agree(made, f, made.abs()):
+    for few in (slice(0, _FEW), slice(None)):
+        factor = float((e[few] * f[few]).sum() / (e[few] * e[few]).sum()) if bool(e[few].any()) else math.nan
+        made = e[few] * factor
+        if not _agree(made, f[few], made.abs()):
+            return
+    if factor:
         yield Found("weights-factor", f"times {in_words(factor, constants)}", "take the factor out")
 
 
@@ -94,8 +98,11 @@ def in_words(number: float, constants: Mapping[str, float]) -> str:
 
 
 def _shifted(e: torch.Tensor, f: torch.Tensor) -> Iterator[Found]:
-    shift = float(_shifts(e.view(1, -1), f.view(1, -1)))
-    if shift and _agree(e + shift, f, e.abs() + abs(shift)):
+    for few in (slice(0, _FEW), slice(None)):
+        shift = float(_shifts(e[few].reshape(1, -1), f[few].reshape(1, -1)))
+        if not _agree(e[few] + shift, f[few], e[few].abs() + abs(shift)):
+            return
+    if shift:
         number = f"{shift:+.6g}"
         what = " (a scale kept as its difference from 1)" if abs(abs(shift) - 1) < _ROUNDING else ""
         yield Found("weights-offset", f"{number} added{what}", "take the number off")
@@ -120,51 +127,54 @@ def _by_slice(e: torch.Tensor, f: torch.Tensor, constants: Mapping[str, float]) 
         length = e.shape[axis]
         if e.ndim < 2 or length < 2 or e.numel() < 4 * length:
             continue
-        others = [n for n in range(e.ndim) if n != axis]
         name = (
             ("row", "column")[axis] if e.ndim == 2 else ("feature", "channel")[axis] if e.ndim == 4 and axis < 2 else ""
         )
         where = name or f"index of axis {axis}"
-        factors = (e * f).sum(others, keepdim=True) / (e * e).sum(others, keepdim=True).clamp_min(1e-300)
-        made = e * factors
-        if bool(factors.all()) and _agree(made, f, made.abs()):
-            shown = ", ".join(in_words(float(x), constants) for x in factors.flatten()[:3]) + " ..." * (length > 3)
+        along = [x.movedim(axis, 0).reshape(length, -1) for x in (e, f)]
+        for few in (slice(0, _FEW), slice(None)):
+            x, y = (side[few] for side in along)
+            factors = (x * y).sum(1, keepdim=True) / (x * x).sum(1, keepdim=True).clamp_min(1e-300)
+            shifts = _shifts(x, y)
+            are_factors = bool(factors.all()) and _agree(x * factors, y, (x * factors).abs())
+            are_shifts = _agree(x + shifts, y, x.abs() + shifts.abs())
+            if not (are_factors or are_shifts):
+                break
+        if are_factors:
+            shown = ", ".join(in_words(float(n), constants) for n in factors[:3]) + " ..." * (length > 3)
             yield Found("weights-factor", f"a factor for each {where}", "take the factors out", shown)
-        shifts = _shifts(*(x.movedim(axis, 0).flatten(1) for x in (e, f)))
-        shifts = shifts.view([-1 if n == axis else 1 for n in range(e.ndim)])
-        if _agree(e + shifts, f, e.abs() + shifts.abs()):
-            shown = ", ".join(f"{float(x):+.4g}" for x in shifts.flatten()[:3]) + " ..." * (length > 3)
+        elif are_shifts:
+            shown = ", ".join(f"{float(n):+.4g}" for n in shifts[:3]) + " ..." * (length > 3)
             yield Found("weights-offset", f"a number added for each {where}", "take them off", shown)
 
 
 def _in_steps(e: torch.Tensor, f: torch.Tensor) -> Iterator[Found]:
     """Rounded to whole multiples of a step: the weights of a quantised model, made floating-point numbers again."""
-    scopes = [("", list(range(e.ndim))), *((" row by row", [*range(1, e.ndim)]) for _ in range(e.ndim > 1)),
-              *((" column by column", [0]) for _ in range(e.ndim == 2))]  # fmt: skip
-    for (name, divisors), (scope, axes) in itertools.product(_STEPS.items(), scopes):
-        largest, low, high = e.abs().amax(axes, keepdim=True), e.amin(axes, keepdim=True), e.amax(axes, keepdim=True)
-        steps = [(largest / n, torch.zeros_like(low)) for n in divisors]
-        levels = 2 * divisors[1] - 1
-        width = (high - low) / levels
-        steps.append((width, torch.round(low / width.clamp_min(1e-300)) * width))
-        for size, start in steps:
-            step = size.clamp_min(1e-300)
-            if not _are_multiples(f, start, step):
-                continue
-            made = ((e - start) / step).round() * step + start
-            # a value half-way between two steps may go to either
-            close = (made - f).abs() <= 1e-4 * step
-            halfway = (f - e).abs() <= 0.51 * step
-            if bool(halfway.all()) and float(close.double().mean()) > 0.9:
-                yield Found("weights-rounded", f"rounded to {name}{scope}", "save them in float32")
-                return
+    scopes = {"": range(e.ndim), " row by row": range(1, e.ndim)} | (
+        {" column by column": range(1)} if e.ndim > 1 else {}
+    )
+    for scope, axes in scopes.items():
+        if not axes:
+            continue
+        high, low = e.amax(tuple(axes), keepdim=True), e.amin(tuple(axes), keepdim=True)
+        largest = torch.maximum(high, -low)
+        for name, divisors in _STEPS.items():
+            width = (high - low) / (2 * divisors[1] - 1)
+            symmetric = [(largest / n, torch.zeros_like(low)) for n in divisors]
+            for step, start in [*symmetric, (width, (low / width.clamp_min(1e-300)).round() * width)]:
+                if _are_rounded(e, f, start, step.clamp_min(1e-300)):
+                    yield Found("weights-rounded", f"rounded to {name}{scope}", "save them in float32")
+                    return
 
 
-def _are_multiples(f: torch.Tensor, start: torch.Tensor, step: torch.Tensor) -> bool:
-    """Whether all values are whole steps away from the start; a few are looked at first."""
-    for few in ((slice(0, 2),) * f.ndim, (slice(None),) * f.ndim):
-        steps = ((f - start)[few] if start.numel() > 1 else f[few] - start) / step.expand_as(f)[few]
-        if not bool(((steps - steps.round()).abs() <= 1e-2).all()):
+def _are_rounded(e: torch.Tensor, f: torch.Tensor, start: torch.Tensor, step: torch.Tensor) -> bool:
+    """Whether `f` is `e` rounded to whole steps away from the start; a few values are looked at first."""
+    start, step = start.expand_as(f), step.expand_as(f)
+    for few in ((slice(0, _FEW),) * f.ndim, (slice(None),) * f.ndim):
+        steps = (f[few] - start[few]) / step[few]
+        # a value half-way between two steps may go to either
+        halfway = (f[few] - e[few]).abs() <= 0.51 * step[few]
+        if not bool((((steps - steps.round()).abs() <= 1e-2) & halfway).all()):
             return False
     return True
 
@@ -178,7 +188,7 @@ def _resampled(e: torch.Tensor, f: torch.Tensor) -> Iterator[Found]:
         return
     if _close(e[:, 1:], f[:, 1:]):
         return
-    few = slice(0, _FEW_COLUMNS)
+    few = slice(0, _FEW)
     hint = "positions of the size of the model's own grid are taken as they are"
     for rule, back, other in itertools.product(
         RULES, RULES, sorted({*_SIDES, side // 2, 2 * side, side + 1, side - 1})
@@ -204,11 +214,11 @@ def _resampled_from(other: int, side: int, e: torch.Tensor, f: torch.Tensor) -> 
         table = torch.cat([eye.new_zeros(1, 1, other * other), eye], dim=1)
         made_by[rule] = rule.apply(table, side)[0, 1:]  # (G * G, g * g): linear in the old table
     for expected_rule, matrix in made_by.items():
-        old = torch.linalg.lstsq(matrix, e[0, 1:, :_FEW_COLUMNS]).solution
-        if not _close(matrix @ old, e[0, 1:, :_FEW_COLUMNS]):
+        old = torch.linalg.lstsq(matrix, e[0, 1:, :_FEW]).solution
+        if not _close(matrix @ old, e[0, 1:, :_FEW]):
             continue
         for rule, another in made_by.items():
-            if rule != expected_rule and _close(another @ old, f[0, 1:, :_FEW_COLUMNS]):
+            if rule != expected_rule and _close(another @ old, f[0, 1:, :_FEW]):
                 phrase = (
                     f"positions of {other} x {other} resized by another rule: {rule}; the expected: {expected_rule}"
                 )

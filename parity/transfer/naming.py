@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from parity.models import cut, inverted, rearranged, split
+from parity.models import IDENTITY, cut, inverted, rearranged, split
 from parity.transfer.altering import altered, altered_by_slice, halves, rounded
 from parity.transfer.finding import Found
 from parity.transfer.rearranging import axis_name, in_no_known_order
@@ -71,7 +71,7 @@ class Namer:
         for entry in mapping.entries:
             self._entries[split(entry.candidate)[0]].append(entry)
             self._of_reference[split(entry.reference)[0]].append(entry)
-        self._constants = _constants(heads, width)
+        self._width, self._constants = width, _constants(heads, width)
 
     def reference_of(self, name: str) -> str:
         """Returns what a tensor of the candidate is called in the reference."""
@@ -81,11 +81,15 @@ class Namer:
         """Returns what is wrong with a tensor of the candidate; several findings where its parts differ."""
         whole = Pair(self.reference_of(name), self._expected[name], self._own[name])
         pairs = [self._pair(entry) for entry in self._entries[name]]
-        views = [*pairs, *self._fused(name), whole] if len(pairs) == 1 else [whole]
+        views = [*pairs, *self._fused(name)] if len(pairs) == 1 else [whole]
+        if len(pairs) == 1 and self._entries[name][0].layout != IDENTITY:
+            views.append(whole)
         alone = next((f for pair in views if (f := self._of_pair(name, pair))), None)
         if alone:
             return [alone]
-        parts = [p for p in (pairs if len(pairs) > 1 else _thirds(pairs[0])) if not torch.equal(p.expected, p.found)]
+        parts = [
+            p for p in (pairs if len(pairs) > 1 else self._thirds(pairs[0])) if not torch.equal(p.expected, p.found)
+        ]
         exact = [self._of_pair(name, part) for part in parts]
         if len(pairs) > 1 or (exact and all(exact)):
             found = [f or self._of_rest(name, part) for f, part in zip(exact, parts, strict=True)]
@@ -176,6 +180,14 @@ class Namer:
                 return _located(where, inner)
         return None
 
+    def _thirds(self, pair: Pair) -> list[Pair]:
+        """Returns query, key and value of a projection that holds all three."""
+        width = self._width or len(pair.expected) // 3
+        if len(pair.expected) != 3 * width:
+            return []
+        bounds = [(n * width, (n + 1) * width) for n in range(3)]
+        return [Pair(pair.reference, pair.expected[a:b], pair.found[a:b], f"rows {a}:{b}") for a, b in bounds]
+
     def _of_rest(self, name: str, pair: Pair) -> Found:
         owner, _, key = name.rpartition(".")
         weight = self._own.get(f"{owner}.weight")
@@ -195,15 +207,6 @@ def _constants(heads: Sequence[int], width: int | None) -> dict[str, float]:
         named = {f"1/sqrt({head})": head**-0.5, f"sqrt({head})": math.sqrt(head), f"1/{head}": 1 / head}
         found |= {f"{name}, the attention's scale": value for name, value in named.items()}
     return found
-
-
-def _thirds(pair: Pair) -> list[Pair]:
-    """Returns query, key and value of a projection that holds all three."""
-    length = len(pair.expected)
-    if length % 3 or length < 3:
-        return []
-    bounds = [(n * length // 3, (n + 1) * length // 3) for n in range(3)]
-    return [Pair(pair.reference, pair.expected[a:b], pair.found[a:b], f"rows {a}:{b}") for a, b in bounds]
 
 
 def seen_together(findings: Mapping[str, list[Found]]) -> dict[str, list[Found]]:

@@ -1,6 +1,6 @@
 """Proves that a hand-written model is numerically the same model as a reference, layer by layer.
 
-`check` compares, `assert_parity` raises, `infer_mapping` finds the weight map. Torch is imported when one of them is
+`check` compares, `assert_parity` raises, `infer_mapping` finds the weight map, `diff` compares two checkpoints. Torch is imported when one of them is
 first used, so that the command line's help and pytest's start stay quick.
 """
 
@@ -13,6 +13,7 @@ from parity.errors import MappingError, ParityError
 
 if TYPE_CHECKING:
     from parity.checking import assert_parity, check
+    from parity.diffing import diff
     from parity.mapping import build_pair, infer_mapping
     from parity.models import WeightMap
     from parity.report import Report
@@ -25,6 +26,7 @@ __all__ = [
     "assert_parity",
     "build_pair",
     "check",
+    "diff",
     "infer_mapping",
 ]
 
@@ -34,6 +36,7 @@ _HOMES = {
     "assert_parity": ("parity.checking", "assert_parity"),
     "build_pair": ("parity.mapping", "build_pair"),
     "check": ("parity.checking", "check"),
+    "diff": ("parity.diffing", "diff"),
     "infer_mapping": ("parity.mapping", "infer_mapping"),
     "strategies": ("parity.strategies", ""),  # a module, and not in __all__, since it needs hypothesis
 }

@@ -1,4 +1,4 @@
-"""The command line: `parity check`, `map` and `convert`. Results go to stdout, progress and errors to stderr."""
+"""The command line: `parity check`, `map`, `convert`, `diff`. Results go to stdout, progress and errors to stderr."""
 
 # ruff: noqa: T201  (printing is what a command line is for)
 
@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import json
 import os
 import sys
 import tempfile
@@ -19,7 +20,12 @@ from parity.errors import ParityError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from torch import nn
+
+    from parity.mapping import Setup
+    from parity.models import WeightMap
     from parity.report import Report
+    from parity.transfer import OwnWeights
 
 USAGE_ERROR = 2
 
@@ -60,8 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     # fmt: off
     _add_models(check)
     add("--weights", default="synthetic", metavar="WEIGHTS", help=f"synthetic (default), {_WEIGHTS}")
-    add("--candidate-weights", metavar="PATH[#KEY]",
-        help="the candidate's own weights, in its own names: are they the reference's?")
+    _add_own_weights(check)
     add("--input", default="random", metavar="INPUT", help="random (default), or a picture or folder of pictures")
     add("--batch", type=int, default=3, metavar="N", help="images in the batch (default: 3)")
     add("--seed", type=int, default=0, metavar="N", help="of weights, random images and dropout (default: 0)")
@@ -86,6 +91,10 @@ def _parser() -> argparse.ArgumentParser:
     show_map.set_defaults(run=_map, quiet=False)
     _add_models(show_map)
     show_map.add_argument("-o", "--output", metavar="FILE", help="write the map to this file, for --mapping")
+    show_map.add_argument("--weights", default="synthetic", metavar="WEIGHTS", help=f"of the reference: {_WEIGHTS}")
+    _add_own_weights(show_map)
+    show_map.add_argument("--check-weights", action="store_true",
+                          help="compare the candidate's own weights with the reference's under this map")  # fmt: skip
     convert = commands.add_parser(
         "convert",
         help="move real weights into the candidate's own state dict, or back",
@@ -100,7 +109,25 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("-o", "--output", required=True, metavar="OUT.safetensors", help="the file to write")
     convert.add_argument("--reverse", action="store_true", help="from the candidate's names to torchvision's")
     convert.add_argument("--force", action="store_true", help="convert although the map is not proved")
-    for command in (check, show_map, convert):
+    diff = commands.add_parser(
+        "diff",
+        help="compare two checkpoints of one architecture, tensor by tensor",
+        description="Compares two checkpoints of one architecture: which tensors differ, how, and what it does to the "
+        "logits. A and B are files (PATH or PATH#KEY), or package.module:callable or file.py:callable that returns a "
+        "model with its weights. Exit status: 0 the same weights, 1 others, 2 wrong usage or input.",
+    )
+    diff.set_defaults(run=_diff, quiet=False)
+    add = diff.add_argument
+    # fmt: off
+    add("first", metavar="A", help="the one that is taken as right")
+    add("second", metavar="B", help="the other")
+    add("--model", metavar="CANDIDATE", help="what builds the model, where the files' names are not torchvision's")
+    add("--model-arg", action="append", default=[], metavar="KEY=VALUE", help="an argument for it; may be repeated")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+        help="what the files of a torchvision ViT don't show, such as num_heads=4; may be repeated")
+    add("--json", metavar="PATH", help="write the answer as JSON; - for stdout, and nothing else there")
+    # fmt: on
+    for command in (check, show_map, convert, diff):
         command.add_argument("--traceback", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -121,6 +148,11 @@ def _add_models(command: argparse.ArgumentParser) -> None:
         help="an argument for the candidate that cannot be guessed (KEY.FIELD=VALUE in a config); may be repeated")
     add("--mapping", metavar="FILE", help="a written weight map (TOML)")
     # fmt: on
+
+
+def _add_own_weights(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--candidate-weights", metavar="PATH[#KEY]",
+                         help="the candidate's own weights, in its own names: are they the reference's?")  # fmt: skip
 
 
 def _models(options: argparse.Namespace) -> dict[str, Any]:
@@ -173,14 +205,57 @@ def _map(options: argparse.Namespace) -> int:
         progress("finding the weight map", 0, 0)
         from parity.mapping import find_map_of  # noqa: PLC0415  (torch takes seconds to import)
 
-        _, _, found = find_map_of(**models)
+        setup, module, found = find_map_of(**models, weights=options.weights)
+        own = _own_weights(options, setup, module, found) if options.check_weights else None
     for line in (f"{len(found.entries)} entries ({found.origin})", *found.remarks()):
         print(line, file=sys.stderr)
     if options.output:
         _write(Path(options.output), found.to_toml().rstrip("\n"))
     else:
         _print(found.to_toml())
+    if own is not None:
+        for line in _told(own):
+            print(line, file=sys.stderr)
+        if own.verdict == "different":
+            return 1
     return 0 if found.is_complete else 3
+
+
+def _own_weights(options: argparse.Namespace, setup: Setup, module: nn.Module, found: WeightMap) -> OwnWeights:
+    """Compares the candidate's own weights with the reference's, tensor by tensor; nothing is run."""
+    from parity.models import brought_by  # noqa: PLC0415  (torch takes seconds to import)
+    from parity.transfer import compare_states  # noqa: PLC0415
+
+    if setup.is_synthetic:
+        raise ParityError("--check-weights: say whose weights they should be with --weights official or --weights PATH")
+    brought = brought_by(setup.candidate, module, options.candidate_weights)
+    if brought is None:
+        raise ParityError("--check-weights: the candidate brings no weights; give them with --candidate-weights PATH")
+    return compare_states(found, setup.weights.state_dict(setup.reference), brought.state, brought.source)
+
+
+def _told(own: OwnWeights) -> list[str]:
+    """Returns what is known of own weights, a line each."""
+    return [own.summary(), *(f"{cause.statement}; {cause.hint}" for cause in own.causes), *own.notes]
+
+
+def _diff(options: argparse.Namespace) -> int:
+    if options.json not in (None, "-"):
+        _require_folder(Path(options.json))
+    overrides = _key_values(options.overrides, "--set")
+    arguments = _key_values(options.model_arg, "--model-arg")
+    with _progress(quiet=False) as progress, contextlib.redirect_stdout(sys.stderr):
+        progress("importing torch", 0, 0)
+        from parity.diffing import diff  # noqa: PLC0415  (torch takes seconds to import)
+
+        found = diff(options.first, options.second, model=options.model, overrides=overrides, model_args=arguments,
+                     progress=progress)  # fmt: skip
+    content = json.dumps(found.to_dict(), indent=1)
+    if options.json != "-":
+        _print("".join(f"{line}\n" for line in found.lines()))
+    if options.json:
+        _print(f"{content}\n") if options.json == "-" else _write(Path(options.json), content)
+    return 0 if found.is_same else 1
 
 
 def _convert(options: argparse.Namespace) -> int:

@@ -41,17 +41,20 @@ def _original() -> VisionTransformer:
 ORIGINAL = _original()
 
 
-def _port(change: Callable[[State], object] = lambda _: None, spec: str = FUSED) -> nn.Module:
+def port(change: Callable[[State], object] = lambda _: None, spec: str = FUSED) -> nn.Module:
     """A port with the original's weights, after something was done to them."""
     model = resolve_candidate(spec, CONFIG).build().eval()
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    state = {k: t.clone() for k, t in parity.infer_mapping(ORIGINAL, model, images=images).apply(_state()).items()}
+    state = {
+        k: t.clone() for k, t in parity.infer_mapping(ORIGINAL, model, images=images).apply(original_state()).items()
+    }
     change(state)
     model.load_state_dict(state, strict=False)
     return model
 
 
-def _state() -> State:
+def original_state() -> State:
+    """Returns the original's tensors by torchvision's names."""
     return {name: tensor.detach() for name, tensor in ORIGINAL.state_dict().items()}
 
 
@@ -141,12 +144,12 @@ FAULTS: dict[str, tuple[Callable[[State], object], str, str, str]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_wrong_tensors_and_what_is_wrong_are_named(fault: str) -> None:
     change, part, cause, words = FAULTS[fault]
-    port = _port(change)
-    report = check(port, ORIGINAL, modes=["eval"], dtype="float64")
+    candidate = port(change)
+    report = check(candidate, ORIGINAL, modes=["eval"], dtype="float64")
     assert report.verdict == "divergent"
     assert report.reasons[0].startswith("the same function, with other weights: ")
     assert report.weights is not None
-    expected = [n for n in port.state_dict() if part in n and not (fault == "norms" and n.endswith("bias"))]
+    expected = [n for n in candidate.state_dict() if part in n and not (fault == "norms" and n.endswith("bias"))]
     assert sorted({tensor.candidate for tensor in report.weights.tensors}) == sorted(expected)
     assert {tensor.cause for tensor in report.weights.tensors} == {cause}
     assert [c.id for c in report.causes] == [cause]
@@ -157,14 +160,11 @@ def test_wrong_tensors_and_what_is_wrong_are_named(fault: str) -> None:
 
 
 def test_right_weights_are_the_same() -> None:
-    report = check(_port(), ORIGINAL, modes=["eval"])
+    report = check(port(), ORIGINAL, modes=["eval"])
     assert report.exit_status == 0
     assert report.weights is not None
     assert report.weights.verdict == "same"
-    assert any(
-        reason.startswith("the weights are the same, the candidate's own in all 44 tensors")
-        for reason in report.reasons
-    )
+    assert any(reason.startswith("the weights are the same in all 44 tensors; as") for reason in report.reasons)
     row = report.to_dict()["weights"]
     assert row["tensors"] == []
     assert row["as_is"]["relative"] < 1e-14
@@ -188,7 +188,7 @@ def _scaled_against_each_other(state: State) -> None:
 
 @pytest.mark.parametrize("change", [_hidden_units, _folded, _scaled_against_each_other])
 def test_differences_that_make_up_for_each_other_are_no_other_weights(change: Callable[[State], None]) -> None:
-    report = check(_port(change), ORIGINAL, modes=["eval"])
+    report = check(port(change), ORIGINAL, modes=["eval"])
     assert report.verdict == "equivalent"
     assert report.weights is not None
     assert report.weights.verdict == "same"
@@ -198,24 +198,24 @@ def test_differences_that_make_up_for_each_other_are_no_other_weights(change: Ca
 
 def test_weights_that_do_the_same_otherwise_are_not_identical() -> None:
     """The class' own original, one of whose layers has its hidden units in another order."""
-    original = _port()
-    assert check(_port(), original, modes=["eval"]).verdict == "identical"
-    assert check(_port(_hidden_units), original, modes=["eval"]).verdict == "equivalent"
+    original = port()
+    assert check(port(), original, modes=["eval"]).verdict == "identical"
+    assert check(port(_hidden_units), original, modes=["eval"]).verdict == "equivalent"
 
 
 def test_bias_that_no_output_depends_on_is_another_weight_all_the_same() -> None:
     report = check(
-        _port(_on("0.attn.qkv.bias", lambda t: torch.cat([t[:48], t[48:96] * 0, t[96:]]))), ORIGINAL, modes=["eval"]
+        port(_on("0.attn.qkv.bias", lambda t: torch.cat([t[:48], t[48:96] * 0, t[96:]]))), ORIGINAL, modes=["eval"]
     )
     assert report.verdict == "divergent"
     assert "no output shows that blocks.0.attn.qkv.bias differ" in " ".join(report.reasons)
 
 
 def test_other_function_with_other_weights_is_told_both() -> None:
-    port = _port(_on("head", lambda t: t.flip(0)))
-    assert isinstance(port.norm, nn.LayerNorm)
-    port.norm.eps = 1e-5
-    report = check(port, ORIGINAL, modes=["eval"])
+    candidate = port(_on("head", lambda t: t.flip(0)))
+    assert isinstance(candidate.norm, nn.LayerNorm)
+    candidate.norm.eps = 1e-5
+    report = check(candidate, ORIGINAL, modes=["eval"])
     assert report.verdict == "divergent"
     assert {cause.id for cause in report.causes} == {"layer-norm-eps", "weights-reversed"}
     assert any(reason.startswith("and other weights: head.") for reason in report.reasons)
@@ -228,7 +228,7 @@ def test_class_brings_no_weights() -> None:
 
 
 def test_weights_of_a_module_are_set_aside_beside_synthetic_ones() -> None:
-    report = check(_port(), "vit_b_16", overrides=SIZES, modes=["eval"])
+    report = check(port(), "vit_b_16", overrides=SIZES, modes=["eval"])
     assert report.exit_status == 0
     assert "its own    the candidate's own weights were set aside; to have them compared, give" in str(report)
     assert report.to_dict()["weights"]["verdict"] == "set aside"
@@ -237,7 +237,7 @@ def test_weights_of_a_module_are_set_aside_beside_synthetic_ones() -> None:
 @pytest.mark.parametrize("options", [{}, {"assign": True}], ids=["copied", "assigned"])
 def test_constructor_that_loads_weights_brings_them(tmp_path: Path, options: dict[str, bool]) -> None:
     file = tmp_path / "own.pth"
-    torch.save(_port(_on("head", lambda t: t.flip(0))).state_dict(), file)
+    torch.save(port(_on("head", lambda t: t.flip(0))).state_dict(), file)
 
     def build() -> nn.Module:
         model = resolve_candidate(FUSED, CONFIG).build()
@@ -253,9 +253,9 @@ def test_constructor_that_loads_weights_brings_them(tmp_path: Path, options: dic
 
 def test_file_in_the_candidates_own_names(tmp_path: Path, run: Callable[..., tuple[int, str, str]]) -> None:
     theirs, right, wrong = (tmp_path / name for name in ("theirs.pth", "right.pth", "wrong.pth"))
-    torch.save(_state(), theirs)
-    torch.save({"model": _port().state_dict()}, right)
-    torch.save(_port(_on("head", lambda t: t.flip(0))).state_dict(), wrong)
+    torch.save(original_state(), theirs)
+    torch.save({"model": port().state_dict()}, right)
+    torch.save(port(_on("head", lambda t: t.flip(0))).state_dict(), wrong)
     command = ["check", FUSED, *(f"--set={key}={value}" for key, value in SIZES.items()), "--modes=eval"]
     status, output, errors = run(*command, f"--weights={theirs}", f"--candidate-weights={right}#model")
     assert (status, "the weights are the same" in output) == (0, True), errors
@@ -271,3 +271,17 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     torch.save({"head.weight": torch.zeros(3, 3)}, file)
     with pytest.raises(ParityError, match="don't fit the candidate"):
         check(FUSED, ORIGINAL, candidate_weights=str(file))
+
+
+def test_map_has_the_weights_checked(tmp_path: Path, run: Callable[..., tuple[int, str, str]]) -> None:
+    theirs, own = tmp_path / "theirs.pth", tmp_path / "own.pth"
+    torch.save(original_state(), theirs)
+    torch.save(port(_on("head", lambda t: t.flip(0))).state_dict(), own)
+    command = ["map", FUSED, *(f"--set={key}={value}" for key, value in SIZES.items()), "--check-weights"]
+    status, output, errors = run(*command, f"--weights={theirs}", f"--candidate-weights={own}")
+    assert (status, '"head.weight"' in output) == (1, True)
+    assert "head.weight, head.bias: rows back to front; flip its rows" in errors
+    status, _, errors = run(*command, f"--weights={theirs}")
+    assert (status, "brings no weights" in errors) == (2, True)
+    status, _, errors = run(*command, f"--candidate-weights={own}")
+    assert (status, "say whose weights they should be" in errors) == (2, True)

@@ -7,7 +7,7 @@ a weight map is), `reference`, `importing`, `binding` and `candidate`, `checkpoi
 from parity.models.bijection import require_bijection, require_separate
 from parity.models.brought import Brought, brought_by
 from parity.models.candidate import Candidate, build_without_values, resolve_candidate
-from parity.models.checkpoint import fitted, read
+from parity.models.checkpoint import Checkpoint, fitted, is_path, read
 from parity.models.entries import IDENTITY, Box, Entry, cut, inverted, rearranged, split
 from parity.models.expansion import by_name, expand
 from parity.models.inputs import Inputs, make_inputs
@@ -18,6 +18,7 @@ from parity.models.reference import (
     build_reference_with_values,
     configuration,
     configuration_of,
+    configuration_of_state,
     unverifiable,
 )
 from parity.models.state import (
@@ -51,6 +52,7 @@ __all__ = [
     "Box",
     "Brought",
     "Candidate",
+    "Checkpoint",
     "Entry",
     "Inputs",
     "Shapes",
@@ -64,12 +66,14 @@ __all__ = [
     "by_name",
     "configuration",
     "configuration_of",
+    "configuration_of_state",
     "cut",
     "expand",
     "fingerprint",
     "fitted",
     "hold",
     "inverted",
+    "is_path",
     "lacks_values",
     "make_inputs",
     "own_weights",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import functools
+import math
+import re
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -19,6 +21,8 @@ from parity.models.state import without_initial_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import torch
 
     from parity.models.weight_map import WeightMap
 
@@ -85,6 +89,45 @@ def configuration_of(module: nn.Module) -> dict[str, Any]:
         "representation_size": module.representation_size,
         "dropout": module.dropout,
         "attention_dropout": module.attention_dropout,
+    }
+
+
+def configuration_of_state(state: Mapping[str, torch.Tensor], overrides: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Reads the configuration of torchvision's `VisionTransformer` off tensors of its names.
+
+    Args:
+        state: tensors by name, behind a prefix or not, in the names of today or of the published files.
+        overrides: settings that win, such as the number of heads, which no tensor shows.
+
+    Returns:
+        As `configuration`; None if these are no such names.
+
+    Raises:
+        ParityError: the width is none of torchvision's and no multiple of 64, so that nobody knows the number of heads.
+    """
+    position = next((name for name in state if name.endswith("encoder.pos_embedding")), None)
+    prefix = (position or "").removesuffix("encoder.pos_embedding")
+    kernel = state.get(f"{prefix}conv_proj.weight")
+    blocks = {match[1] for name in state if (match := re.match(re.escape(prefix) + r"encoder\.layers\.(\w+)\.", name))}
+    widened = [state[name] for name in state if re.search(r"encoder_layer_0\.mlp\.(0|linear_1)\.weight$", name)]
+    head = state.get(f"{prefix}heads.head.weight")
+    if position is None or kernel is None or head is None or not widened:
+        return None
+    hidden_dim, patch_size = kernel.shape[0], kernel.shape[-1]
+    heads = {config["hidden_dim"]: config["num_heads"] for config in map(_published, reference_names())}
+    num_heads = overrides.get("num_heads", heads.get(hidden_dim, hidden_dim // 64 if hidden_dim % 64 == 0 else None))
+    if num_heads is None:
+        raise ParityError(f"no tensor shows how many heads a model of width {hidden_dim} has; say --set num_heads=N")
+    return {
+        "image_size": math.isqrt(state[position].shape[1] - 1) * patch_size,
+        "patch_size": patch_size,
+        "num_layers": len(blocks),
+        "num_heads": num_heads,
+        "hidden_dim": hidden_dim,
+        "mlp_dim": len(widened[0]),
+        "num_classes": len(head),
+        "representation_size": head.shape[1] if f"{prefix}heads.pre_logits.weight" in state else None,
+        **overrides,
     }
 
 

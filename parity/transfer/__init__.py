@@ -1,9 +1,10 @@
 """Same weights?: in come a candidate's own tensors and the reference's, out goes which differ, how, and what it does.
 
 Read `finding` (what is known of a tensor), `rearranging`, `altering` and `unrelated` (what turns the expected one into
-it), `naming`, `comparing`.
+it), `naming`, `answer`, `comparing`.
 """
 
-from parity.transfer.comparing import OwnWeights, compare_weights
+from parity.transfer.answer import OwnWeights
+from parity.transfer.comparing import compare_states, compare_weights
 
-__all__ = ["OwnWeights", "compare_weights"]
+__all__ = ["OwnWeights", "compare_states", "compare_weights"]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections import defaultdict
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,6 +13,7 @@ from parity.errors import ParityError
 from parity.findings import Cause
 from parity.models import assigned
 from parity.tracing import MODES, SAME_FUNCTION_BOUND, bare_run, compare
+from parity.transfer.answer import OwnWeights, Tensor, by_pattern, named
 from parity.transfer.naming import Namer, seen_together
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from parity.models import Brought
+    from parity.models import Brought, WeightMap
     from parity.progress import Progress
     from parity.tracing import Measurement, Subject
     from parity.transfer.finding import Found
@@ -36,82 +36,22 @@ _SHOWS = 1000.0
 _MOST_RUNS = 16  # groups of tensors whose own effect is measured
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """One of the candidate's tensors that is not what it should be; the JSON report's entry of the same keys.
+def compare_states(mapping: WeightMap, reference: State, own: State, source: str) -> OwnWeights:
+    """Compares two state dicts tensor by tensor, and names what is wrong; nothing is run.
 
-    Attributes:
-        candidate: its name.
-        reference: what it should be, by its name in the reference.
-        cause: the id of what is wrong with it, as in `Cause`.
-        statement: what is wrong with it.
-        relative: norm(c - r) / norm(r).
+    Args:
+        mapping: which tensor is which.
+        reference: the one whose tensors are taken as right.
+        own: the other.
+        source: where that one comes from.
     """
-
-    candidate: str
-    reference: str
-    cause: str
-    statement: str
-    relative: float
-
-
-@dataclass(frozen=True)
-class OwnWeights:
-    """What is known of the weights that a candidate brings.
-
-    Attributes:
-        verdict: `same`; `different`; or `set aside`, where they were not compared.
-        source: where they come from.
-        count: tensors that were compared.
-        as_is: how far the logits of both models are apart as they are, in float64; None where they could not be run.
-        tensors: those that differ.
-        causes: the same, grouped by what is wrong with them.
-        notes: what else there is to say, a sentence each.
-    """
-
-    verdict: Literal["same", "different", "set aside"]
-    source: str
-    count: int = 0
-    as_is: Measurement | None = None
-    tensors: tuple[Tensor, ...] = ()
-    causes: tuple[Cause, ...] = ()
-    notes: tuple[str, ...] = field(default=())
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the entry `weights` of the JSON report."""
-        keys = "relative", "max_abs", "identical"
-        return {
-            "verdict": self.verdict,
-            "source": self.source,
-            "compared": self.count,
-            "as_is": {key: getattr(self.as_is, key) for key in keys} if self.as_is else None,
-            "tensors": [vars(tensor) for tensor in self.tensors],
-            "notes": self.notes,
-        }
-
-    def sentences(self) -> list[str]:
-        """Returns what there is to say, the most important first."""
-        if self.verdict == "set aside":
-            return list(self.notes)
-        return [self.summary(), *self.notes]
-
-    def summary(self) -> str:
-        """Says in one sentence whether the weights are the same, and what that does to the logits."""
-        logits = "they could not be run"
-        if self.as_is:
-            size = self.as_is.problem or f"differ by {self.as_is.max_abs:.2g} (relative {self.as_is.relative:.2g})"
-            logits = "their logits are the same bits" if self.as_is.identical else f"their logits {size}"
-        as_they_are = f"as both models are, in float64, {logits}"
-        if not self.tensors:
-            return f"the weights are the same, the candidate's own in all {self.count} tensors; {as_they_are}"
-        names = [tensor.candidate for tensor in self.tensors]
-        which = _named(names)
-        verb = "differs" if len({*names}) == 1 else "differ"
-        return f"{which} {verb} ({len({*names})} of {self.count} tensors); {as_they_are}"
+    found = _Differences(mapping, reference, own, None)
+    causes = tuple(Cause(group.id, group.statement, group.names, None, None, group.hint) for group in found.groups)
+    return OwnWeights("different" if causes else "same", source, len(found.names), None, found.tensors, causes)
 
 
 def compare_weights(subject: Subject, brought: Brought, progress: Progress) -> OwnWeights:
-    """Compares the weights that the candidate brings with the reference's, tensor by tensor, and names what is wrong.
+    """Compares the weights that the candidate brings with the reference's, and runs both models as they are.
 
     Args:
         subject: who is compared; both models hold the reference's weights.
@@ -119,60 +59,76 @@ def compare_weights(subject: Subject, brought: Brought, progress: Progress) -> O
         progress: told what is being done.
     """
     with progress.step("own weights", "comparing the candidate's own weights"):
-        expected = subject.mapping.apply(subject.held.reference)
-        own = {name: tensor.float() for name, tensor in brought.state.items() if tensor.is_floating_point()}
-        names = [name for name in expected if name in own]
-        differing = [name for name in names if not torch.equal(own[name].to(expected[name].device), expected[name])]
+        found = _Differences(subject.mapping, subject.held.reference, brought.state, subject.models.reference)
         runs = _Runs(subject, brought.state)
         as_is = runs.error({})
-        if not differing:
-            return OwnWeights("same", brought.source, len(names), as_is)
-        namer = Namer(subject.mapping, subject.held.reference, expected, own, *_geometry(subject.models.reference))
-        found = seen_together({name: namer.name(name) for name in differing})
-        tensors = tuple(
-            Tensor(name, namer.reference_of(name), f.id, str(f), _relative(own[name], expected[name]))
-            for name in differing
+        if not found.tensors:
+            return OwnWeights("same", brought.source, len(found.names), as_is)
+        residual = runs.error(found.right)
+        causes = []
+        for n, group in enumerate(found.groups):
+            others = {name: tensor for name, tensor in found.right.items() if name not in group.names}
+            effect = runs.error(others) if n < _MOST_RUNS else None
+            causes.append(Cause(group.id, group.statement, group.names, _size(residual), _size(effect), group.hint))
+        if as_is and as_is.relative <= _UNDONE_BOUND and _is_undone(runs, as_is, found):
+            undone = "they make up for each other: the weights are arranged otherwise, and do the same"
+            notes = undone, *(cause.statement for cause in causes)
+            return OwnWeights("same", brought.source, len(found.names), as_is, found.tensors, notes=notes)
+        return OwnWeights(
+            "different", brought.source, len(found.names), as_is, found.tensors, tuple(causes), _inert(causes)
+        )
+
+
+def _inert(causes: Iterable[Cause]) -> tuple[str, ...]:
+    """Says which differences no output shows."""
+    inert = [cause for cause in causes if cause.without is not None and cause.without <= SAME_FUNCTION_BOUND]
+    return tuple(f"no output shows that {named(cause.where)} differ" for cause in inert)
+
+
+class _Differences:
+    """The tensors of a candidate that are not what they should be.
+
+    Attributes:
+        names: those of all tensors that were compared.
+        own: the candidate's, in float32.
+        right: what those that differ should be, by name.
+        tensors: what is wrong with each.
+        groups: the same, put together.
+    """
+
+    def __init__(self, mapping: WeightMap, reference: State, own: State, model: nn.Module | None) -> None:
+        expected = mapping.apply(reference)
+        self.own = {k: t.to(expected[k]) for k, t in own.items() if k in expected and t.is_floating_point()}
+        self.names = list(self.own)
+        self.right = {name: expected[name] for name in self.own if not torch.equal(self.own[name], expected[name])}
+        namer = Namer(mapping, reference, expected, self.own, *_geometry(model))
+        found = seen_together({name: namer.name(name) for name in self.right})
+        self.tensors = tuple(
+            Tensor(name, namer.reference_of(name), f.id, str(f), _relative(self.own[name], self.right[name]))
+            for name in self.right
             for f in found[name]
         )
-        right = {name: expected[name] for name in differing}
-        groups = _grouped(tensors, found, len(names))
-        residual = runs.error(right)
-        effects = [runs.error({k: v for k, v in right.items() if k not in group.names}) if n < _MOST_RUNS else None
-                   for n, group in enumerate(groups)]  # fmt: skip
-        causes = tuple(
-            Cause(group.id, group.statement, group.names, _size(residual), _size(effect), group.hint)
-            for group, effect in zip(groups, effects, strict=True)
-        )
-        if as_is and as_is.relative <= _UNDONE_BOUND and _is_undone(runs, as_is, own, right):
-            undone = "they make up for each other: the weights are arranged otherwise, and do the same"
-            return OwnWeights("same", brought.source, len(names), as_is, tensors, (), (undone, *_said(causes)))
-        inert = [cause for cause in causes if cause.without is not None and cause.without <= SAME_FUNCTION_BOUND]
-        notes = [f"no output shows that {_named(cause.where)} differ" for cause in inert]
-        return OwnWeights("different", brought.source, len(names), as_is, tensors, causes, tuple(notes))
+        self.groups = _grouped(self.tensors, found, len(self.names))
 
 
-def _said(causes: Iterable[Cause]) -> list[str]:
-    return [cause.statement for cause in causes]
-
-
-def _is_undone(runs: _Runs, as_is: Measurement, own: State, right: State) -> bool:
+def _is_undone(runs: _Runs, as_is: Measurement, found: _Differences) -> bool:
     """Whether the differences make up for each other: both models agree, and each difference alone would show.
 
     A tensor that holds such a pair by itself shows where only its first third is mended.
     """
 
     def shows(names: Sequence[str]) -> bool:
-        others = {name: tensor for name, tensor in right.items() if name not in names}
-        third = {name: _partly(own[name], right[name]) for name in names}
-        errors = (runs.error(others), runs.error({**right, **third}))
+        others = {name: tensor for name, tensor in found.right.items() if name not in names}
+        third = {name: _partly(found.own[name], found.right[name]) for name in names}
+        errors = (runs.error(others), runs.error({**found.right, **third}))
         return any(error and error.relative > _SHOWS * max(as_is.relative, SAME_FUNCTION_BOUND) for error in errors)
 
-    return all(shows(names) for names in _by_pattern(right).values())
+    return all(shows(names) for names in by_pattern(found.right).values())
 
 
 def _partly(own: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     third = max(len(own) // 3, 1)
-    return torch.cat([right[:third], own[third:].to(right)])
+    return torch.cat([right[:third], own[third:]])
 
 
 class _Runs:
@@ -204,11 +160,12 @@ def _relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     return compare(expected, found, ulp=False).relative
 
 
-def _geometry(reference: nn.Module) -> tuple[tuple[int, ...], int | None]:
+def _geometry(reference: nn.Module | None) -> tuple[tuple[int, ...], int | None]:
     """Returns the numbers of heads to reckon with, and the width of a token, as the reference's modules tell them."""
+    modules = list(reference.modules()) if reference else []
     attributes = "num_heads", "num_attention_heads", "n_heads", "heads", "nhead"
-    told = {n for m in reference.modules() for key in attributes if isinstance(n := getattr(m, key, None), int)}
-    norms = [m.normalized_shape[-1] for m in reference.modules() if isinstance(m, torch.nn.LayerNorm)]
+    told = {n for m in modules for key in attributes if isinstance(n := getattr(m, key, None), int)}
+    norms = [m.normalized_shape[-1] for m in modules if isinstance(m, torch.nn.LayerNorm)]
     width = max(norms, key=norms.count) if norms else None
     return tuple(sorted(told)) or (2, 3, 4, 6, 8, 12, 16), width
 
@@ -235,27 +192,6 @@ def _grouped(tensors: Sequence[Tensor], found: Mapping[str, list[Found]], count:
         names = tuple(dict.fromkeys(tensor.candidate for tensor, _ in pairs))
         worst, shown = max(pairs, key=lambda pair: pair[0].relative)
         detail = shown.detail if len(names) == 1 or not shown.detail else f"{worst.candidate}: {shown.detail}"
-        which = f"all {count} tensors" if len(names) == count > 1 else _named(names)
+        which = f"all {count} tensors" if len(names) == count > 1 else named(names)
         groups.append(_Group(id, f"{which}: {phrase}{f' ({detail})' if detail else ''}", names, shown.hint))
     return groups
-
-
-_MOST_NAMES = 4
-
-
-def _named(names: Iterable[str]) -> str:
-    """Lists tensors, those of all blocks together."""
-    shown = []
-    for pattern, alike in _by_pattern(names).items():
-        shown += alike if len(alike) < 3 else [f"{pattern} ({len(alike)} blocks)"]
-    most = shown[:_MOST_NAMES]
-    rest = len(shown) - len(most)
-    return f"{', '.join(most)} and {rest} more" if rest else ", ".join(most)
-
-
-def _by_pattern(names: Iterable[str]) -> dict[str, list[str]]:
-    """Groups names that differ only in their first number, which is the block's."""
-    patterns: dict[str, list[str]] = defaultdict(list)
-    for name in dict.fromkeys(names):
-        patterns[re.sub(r"\d+", "{i}", name, count=1)].append(name)
-    return patterns

@@ -1,7 +1,7 @@
 """Proves that a hand-written model is numerically the same model as a reference, layer by layer.
 
-`check` compares, `assert_parity` raises, `infer_mapping` finds the weight map, `diff` compares two checkpoints. Torch is
-imported when one of them is first used, so that the command line's help and pytest's start stay quick.
+`check` compares, `assert_parity` raises, `infer_mapping` finds the weight map, `diff` compares two checkpoints. Torch
+is imported when one of them is first used, so that the command line's help and pytest's start stay quick.
 """
 
 from __future__ import annotations

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
 import re
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,10 +13,11 @@ from examples import train_digits
 from parity.cli import main
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import torch
+    from torchvision.models import WeightsEnum
 
 # a ViT of a few thousand parameters, as `--set` options
 SMALL_OPTIONS = [
@@ -54,3 +57,47 @@ def trained_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits")
     assert train_digits.main(["--steps", "500", "--output", str(folder)]) == 0
     return folder
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    cut_off = False
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        """Sends the file, or only its beginning, although the header has promised all of it."""
+        content = source.read()
+        outputfile.write(content[: len(content) // 2] if self.cut_off else content)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty torch.hub cache."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "hub" / "checkpoints"
+
+
+@pytest.fixture
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """Serves a file of the given name for the URL of a weights entry of torchvision's, and returns that name."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    servers = []
+
+    def start(entry: WeightsEnum, name: str, content: bytes | Path, *, cut_off: bool = False) -> str:
+        if isinstance(content, bytes):
+            (folder / name).write_bytes(content)
+        else:
+            content.rename(folder / name)
+        handler = type("Handler", (_Handler,), {"cut_off": cut_off})
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), lambda *args: handler(*args, directory=str(folder)))
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(entry.value, "url", f"http://127.0.0.1:{server.server_port}/{name}")
+        return name
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

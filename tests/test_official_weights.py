@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
-import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -23,54 +21,10 @@ from parity.suite.conftest import SMALL, small
 from tests.conftest import as_published
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 ENTRY = ViT_B_32_Weights.IMAGENET1K_V1
-
-
-class _Handler(http.server.SimpleHTTPRequestHandler):
-    cut_off = False
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def copyfile(self, source: Any, outputfile: Any) -> None:
-        """Sends the file, or only its beginning, although the header has promised all of it."""
-        content = source.read()
-        outputfile.write(content[: len(content) // 2] if self.cut_off else content)
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty torch.hub cache."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "hub" / "checkpoints"
-
-
-@pytest.fixture
-def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
-    """Serves a file of the given name for the entry's URL and returns that name."""
-    folder = tmp_path / "server"
-    folder.mkdir()
-    servers = []
-
-    def start(name: str, content: bytes | Path, *, cut_off: bool = False) -> str:
-        if isinstance(content, bytes):
-            (folder / name).write_bytes(content)
-        else:
-            content.rename(folder / name)
-        handler = type("Handler", (_Handler,), {"cut_off": cut_off})
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), lambda *args: handler(*args, directory=str(folder)))
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(ENTRY.value, "url", f"http://127.0.0.1:{server.server_port}/{name}")
-        return name
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 def _name(content: bytes) -> str:
@@ -128,7 +82,7 @@ def test_download_goes_straight_into_the_scratch_model(
     serve: Callable[..., str], cache: Path, published: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = published.read_bytes()
-    name = serve(_name(content), content)
+    name = serve(ENTRY, _name(content), content)
     model, transforms, categories = vit.load("vit_b_32", weights="IMAGENET1K_V1")
     output = capsys.readouterr()
     assert output.out == ""
@@ -189,7 +143,7 @@ def test_filled_cache_needs_no_server(
 
 
 def test_wrong_hash_is_refused_and_leaves_nothing(serve: Callable[..., str], cache: Path) -> None:
-    serve("vit_b_32-0123abcd.pth", b"something else")
+    serve(ENTRY, "vit_b_32-0123abcd.pth", b"something else")
     with pytest.raises(ParityError, match=r"was refused, invalid hash value .*try again, or put the file into"):
         official(ENTRY)
     assert list(cache.iterdir()) == []
@@ -197,7 +151,7 @@ def test_wrong_hash_is_refused_and_leaves_nothing(serve: Callable[..., str], cac
 
 def test_cut_off_download_is_refused_and_leaves_nothing(serve: Callable[..., str], cache: Path) -> None:
     content = bytes(range(256)) * 4096
-    serve(_name(content), content, cut_off=True)
+    serve(ENTRY, _name(content), content, cut_off=True)
     with pytest.raises(ParityError, match=r"download .*(invalid hash value|IncompleteRead|retrieval incomplete)"):
         official(ENTRY)
     assert list(cache.iterdir()) == []
@@ -206,7 +160,7 @@ def test_cut_off_download_is_refused_and_leaves_nothing(serve: Callable[..., str
 def test_missing_file_on_the_server_is_one_sentence(
     serve: Callable[..., str], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    serve("vit_b_32-0123abcd.pth", b"")
+    serve(ENTRY, "vit_b_32-0123abcd.pth", b"")
     monkeypatch.setattr(ENTRY.value, "url", ENTRY.url.replace("0123abcd", "4567abcd"))
     with pytest.raises(ParityError, match=r"cannot download http.*4567abcd.pth: .*--weights synthetic"):
         official(ENTRY)

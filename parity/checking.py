@@ -286,6 +286,9 @@ def _with_own_weights(verdict: Verdict, reasons: list[str], weights: OwnWeights)
     """Returns the verdict about a candidate that brings these weights, and its reasons."""
     if weights.verdict == "set aside":
         return verdict, reasons
+    if verdict == "divergent" and weights.tensors and weights.agrees_as_is:
+        agree = "with the weights that they have both models agree: the candidate's make up for what its function does"
+        return verdict, [f"{agree} otherwise; {weights.summary()}", *reasons]
     if weights.verdict == "same":
         is_other = bool(weights.tensors) and verdict == "identical"
         return ("equivalent" if is_other else verdict), [*reasons, *weights.sentences()]

@@ -285,3 +285,14 @@ def test_map_has_the_weights_checked(tmp_path: Path, run: Callable[..., tuple[in
     assert (status, "brings no weights" in errors) == (2, True)
     status, _, errors = run(*command, f"--candidate-weights={own}")
     assert (status, "say whose weights they should be" in errors) == (2, True)
+
+
+def test_weights_that_make_up_for_the_function_are_said_first() -> None:
+    """A port without the attention's scale, whose query weights hold it: right as it is, and another function."""
+    candidate = port(_on("attn.qkv", lambda t: torch.cat([t[:48] * 12**-0.5, t[48:]])))
+    for number in range(3):
+        vars(candidate.get_submodule(f"blocks.{number}.attn"))["scale"] = 1.0
+    report = check(candidate, ORIGINAL, modes=["eval"])
+    assert report.verdict == "divergent"
+    assert report.reasons[0].startswith("with the weights that they have both models agree")
+    assert "attention-scale" in {cause.id for cause in report.causes}

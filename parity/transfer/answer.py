@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from parity.findings import Cause
     from parity.tracing import Measurement
 
+# Changes that undo each other, computed in float32, leave some 1e-7 of the logits behind.
+ROUNDING_BOUND = 1e-6
+
 _MOST_NAMES = 4
 
 
@@ -56,6 +59,11 @@ class OwnWeights:
     tensors: tuple[Tensor, ...] = ()
     causes: tuple[Cause, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def agrees_as_is(self) -> bool:
+        """Whether both models, with the weights that they have, differ by no more than rounding in float32."""
+        return self.as_is is not None and self.as_is.relative <= ROUNDING_BOUND
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the entry `weights` of the JSON report."""

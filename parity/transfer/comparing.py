@@ -13,7 +13,7 @@ from parity.errors import ParityError
 from parity.findings import Cause
 from parity.models import assigned
 from parity.tracing import MODES, SAME_FUNCTION_BOUND, bare_run, compare
-from parity.transfer.answer import OwnWeights, Tensor, by_pattern, named
+from parity.transfer.answer import ROUNDING_BOUND, OwnWeights, Tensor, by_pattern, named
 from parity.transfer.naming import Namer, seen_together
 
 if TYPE_CHECKING:
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 
     State = Mapping[str, torch.Tensor]
 
-# Changes that undo each other leave rounding of float32 behind, some 1e-7 of the logits. Each of them alone must show
-# this many times more, or nothing is known of its being undone.
-_UNDONE_BOUND = 1e-6
+# Of differences that undo each other each alone must show this many times more than all of them together, or nothing is
+# known of its being undone.
 _SHOWS = 1000.0
 
 _MOST_RUNS = 16  # groups of tensors whose own effect is measured
@@ -70,7 +69,7 @@ def compare_weights(subject: Subject, brought: Brought, progress: Progress) -> O
             others = {name: tensor for name, tensor in found.right.items() if name not in group.names}
             effect = runs.error(others) if n < _MOST_RUNS else None
             causes.append(Cause(group.id, group.statement, group.names, _size(residual), _size(effect), group.hint))
-        if as_is and as_is.relative <= _UNDONE_BOUND and _is_undone(runs, as_is, found):
+        if as_is and as_is.relative <= ROUNDING_BOUND and _is_undone(runs, as_is, found):
             undone = "they make up for each other: the weights are arranged otherwise, and do the same"
             notes = undone, *(cause.statement for cause in causes)
             return OwnWeights("same", brought.source, len(found.names), as_is, found.tensors, notes=notes)

@@ -22,7 +22,7 @@ from parity.progress import Progress
 from parity.report import Report, environment, peak_memory, top5
 from parity.tracing import MODES, ambient_kept
 from parity.training import Classroom, look_beyond, modes_of, require_known
-from parity.transfer import OwnWeights, compare_weights
+from parity.transfer import OwnWeights, compare_as_they_are, compare_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -225,7 +225,10 @@ def _compare(case: _Case) -> Report:
         mapping = infer_mapping(setup.reference, module, options.mapping, images=images, build=setup.candidate.build)
     except MappingError as error:
         left_over = error.unmapped_reference, error.unmapped_candidate
-        return Report("inconclusive", [f"no weight map: {error}", *about["notes"]], **about, left_over=left_over)
+        weights = _as_they_are(case)
+        logits = [weights.logits()] if weights else []
+        reasons = [f"no weight map: {error}", *logits, *about["notes"]]
+        return Report("inconclusive", reasons, **about, left_over=left_over, weights=weights)
     about |= {"mapping": mapping, "parameters": _mapped(mapping, setup.reference)}
     if options.device == "meta":
         verdict, reasons, rows = compare_shapes(setup.reference, module, mapping, images)
@@ -269,6 +272,17 @@ def _brought(setup: Setup, module: nn.Module, file: str | None) -> Brought | Non
             )
         return brought_by(setup.candidate, module, None) if setup.candidate.is_built else None
     return brought_by(setup.candidate, module, file)
+
+
+def _as_they_are(case: _Case) -> OwnWeights | None:
+    """Runs both models with their own weights, where that is all that can be done."""
+    setup = case.setup
+    if case.brought is None or setup.is_synthetic:
+        return None
+    state = setup.weights.state_dict(setup.reference)
+    return compare_as_they_are(
+        setup.reference, state, case.module, case.brought.state, case.shown.images, case.options.seed
+    )
 
 
 def _compared(case: _Case, subject: Subject) -> OwnWeights | None:

@@ -296,3 +296,24 @@ def test_weights_that_make_up_for_the_function_are_said_first() -> None:
     assert report.verdict == "divergent"
     assert report.reasons[0].startswith("with the weights that they have both models agree")
     assert "attention-scale" in {cause.id for cause in report.causes}
+
+
+class _Exported(nn.Module):
+    """A port whose weights are no tensors that anybody could map."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._models = [model]
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            logits: torch.Tensor = self._models[0].to(images.dtype)(images)
+        return logits
+
+
+def test_models_without_a_map_are_run_as_they_are() -> None:
+    report = check(_Exported(port()), ORIGINAL, modes=["eval"])
+    assert report.verdict == "inconclusive"
+    assert any("as both models are, in float64, their logits differ by" in reason for reason in report.reasons)
+    assert report.to_dict()["weights"]["as_is"]["relative"] < 1e-12

@@ -232,7 +232,7 @@ def _heading(report: Report) -> Text:
     ]
     if report.mapping:
         lines += [f"map        {line}" if n == 0 else f"           {line}" for n, line in enumerate(_map_lines(report))]
-    if report.weights and report.weights.verdict == "set aside":
+    if report.weights and report.weights.verdict == "set aside" and report.mapping:
         lines += [f"its own    {sentence}" for sentence in report.weights.sentences()]
     lines += [f"note       {note}" for note in report.notes]
     return Text("\n".join(lines))

@@ -5,6 +5,6 @@ it), `naming`, `answer`, `comparing`.
 """
 
 from parity.transfer.answer import OwnWeights
-from parity.transfer.comparing import compare_states, compare_weights
+from parity.transfer.comparing import compare_as_they_are, compare_states, compare_weights
 
-__all__ = ["OwnWeights", "compare_states", "compare_weights"]
+__all__ = ["OwnWeights", "compare_as_they_are", "compare_states", "compare_weights"]

@@ -83,13 +83,15 @@ class OwnWeights:
             return list(self.notes)
         return [self.summary(), *self.notes]
 
+    def logits(self) -> str:
+        """Says how far the logits of both models are apart as they are."""
+        assert self.as_is is not None
+        size = self.as_is.problem or f"differ by {self.as_is.max_abs:.2g} (relative {self.as_is.relative:.2g})"
+        return f"as both models are, in float64, their logits {'are the same bits' if self.as_is.identical else size}"
+
     def summary(self) -> str:
         """Says in one sentence whether the weights are the same, and what that does to the logits."""
-        as_they_are = ""
-        if self.as_is:
-            size = self.as_is.problem or f"differ by {self.as_is.max_abs:.2g} (relative {self.as_is.relative:.2g})"
-            logits = "are the same bits" if self.as_is.identical else size
-            as_they_are = f"; as both models are, in float64, their logits {logits}"
+        as_they_are = f"; {self.logits()}" if self.as_is else ""
         if not self.tensors:
             return f"the weights are the same in all {self.count} tensors{as_they_are}"
         names = {tensor.candidate: None for tensor in self.tensors}

@@ -1,5 +1,7 @@
 """The kill matrix: what the harness says of every planted bug, beside what the usual checks would have said.
 
+A section of its own has the faults of weight conversion.
+
 python -m tests.corpus.matrix [--output docs/kill-matrix.md] [--json docs/kill-matrix.json]
 """
 
@@ -23,10 +25,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from parity import check
+from parity.models.weights import uniform
 from tests.corpus.bugs import BUGS
 from tests.corpus.cases import SIZES, Case, cases
+from tests.corpus.conversions import FAULTS, Conversion, conversions
 from tests.corpus.equivalents import variants
 from tests.corpus.hosts import HOSTS
+from tests.corpus.ports import PORTS
+from tests.corpus.right_conversions import right_conversions, unwrapped
 from tests.corpus.running import built, logits, plain, reference_logits
 
 if TYPE_CHECKING:
@@ -35,6 +41,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from parity.report.report import Report
+    from tests.corpus.bugs import Bug
+    from tests.corpus.conversions import Fault
     from tests.corpus.hosts import Host
 
 _IMAGES = 32  # that the usual checks look at
@@ -57,6 +65,7 @@ _COMPARISONS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], bool]] = {
 }
 USUAL = ("parameters", "shape", *_COMPARISONS)
 HARNESS = ("killed", "place right", "cause right")
+CONVERTING = ("killed", "tensors right", "causes right")
 
 # the published one
 MATRIX = Path(__file__).parents[2] / "docs" / "kill-matrix.json"
@@ -64,13 +73,13 @@ MATRIX = Path(__file__).parents[2] / "docs" / "kill-matrix.json"
 
 @dataclass(frozen=True)
 class Row:
-    """What is said of one planted bug.
+    """What is said of one planted bug, or of one fault of conversion.
 
     Attributes:
         case: its id.
-        bug: the bug's.
+        bug: the bug's or the fault's.
         verdict: the harness's.
-        origin: where it begins, as the harness says.
+        origin: where it begins, as the harness says; a conversion begins nowhere.
         causes: ids of the causes that the harness names.
         says: by the name of a check, whether it catches the bug, or is right.
     """
@@ -132,6 +141,52 @@ def is_explained(case: Case, causes: Sequence[Any]) -> bool:
     return is_complete and (not case.bug.says or any(case.bug.says in cause.statement for cause in causes))
 
 
+def converted(conversion: Conversion) -> Row:
+    """Converts weights and returns what the harness and the usual checks say of the port that has them."""
+    model, reference = conversion.converted(), conversion.original
+    report = check(model, reference, mapping=conversion.port.mapping, modes=["eval"])
+    return Row(
+        conversion.id,
+        conversion.fault.id,
+        report.verdict,
+        None,
+        sorted({cause.id for cause in report.causes}),
+        weights_say(conversion, report) | _compared_as_they_are(reference, model),
+    )
+
+
+def weights_say(conversion: Conversion, report: Report) -> dict[str, bool]:
+    """Returns what the harness has got right of a faulty conversion."""
+    weights = report.to_dict()["weights"]
+    found = {tensor["candidate"]: tensor["cause"] for tensor in weights["tensors"]} if weights else {}
+    return {
+        "killed": report.verdict == "divergent" and "with other weights" in report.reasons[0],
+        "tensors right": found.keys() == conversion.expected.keys(),
+        "causes right": all(found.get(name) in causes for name, causes in conversion.expected.items()),
+    }
+
+
+def _compared_as_they_are(reference: nn.Module, model: nn.Module) -> dict[str, bool]:
+    """Returns which comparisons of the logits catch a model with weights of its own, in eval mode and float32."""
+    images = uniform("corpus", (_IMAGES, 3, SIZES["image_size"], SIZES["image_size"]))
+    with torch.no_grad():
+        expected, found = reference(images), unwrapped(model).float().eval()(images)
+    return {name: differs(expected, found) for name, differs in _COMPARISONS.items()}
+
+
+def false_alarms_of_weights(advance: Callable[[], None]) -> dict[str, int]:
+    """Counts how often the harness and the comparisons flag a right conversion."""
+    counts = dict.fromkeys(("killed", *_COMPARISONS), 0)
+    for conversion in right_conversions():
+        model = conversion.converted()
+        report = check(model, conversion.original, mapping=conversion.mapping, modes=["eval"])
+        counts["killed"] += report.verdict not in ("identical", "equivalent")
+        for name, is_flagged in _compared_as_they_are(conversion.original, model).items():
+            counts[name] += is_flagged
+        advance()
+    return counts
+
+
 def false_alarms(advance: Callable[[], None]) -> dict[str, int]:
     """Counts how often the harness and the usual checks flag another way to the same function."""
     counts = dict.fromkeys(("killed", *USUAL), 0)
@@ -146,9 +201,9 @@ def false_alarms(advance: Callable[[], None]) -> dict[str, int]:
     return counts
 
 
-def summed(rows: Iterable[Row]) -> dict[str, int]:
-    """Counts, for every check, the rows that it catches or gets right."""
-    counts = dict.fromkeys((*HARNESS, *USUAL), 0)
+def summed(rows: Iterable[Row], names: Iterable[str]) -> dict[str, int]:
+    """Counts, for each of the named checks, the rows that it catches or gets right."""
+    counts = dict.fromkeys(names, 0)
     for row in rows:
         for name, is_so in row.says.items():
             counts[name] += is_so
@@ -176,7 +231,7 @@ weights, {sizes}.
 
 def as_markdown(rows: Sequence[Row], alarms: Mapping[str, int]) -> str:
     """Draws the matrix: a summary, and a table of bugs for every category."""
-    counts = summed(rows)
+    counts = summed(rows, (*HARNESS, *USUAL))
     summary = _SUMMARY.format(
         killed=counts["killed"],
         cases=len(rows),
@@ -194,33 +249,80 @@ def as_markdown(rows: Sequence[Row], alarms: Mapping[str, int]) -> str:
         python=platform.python_version(),
         sizes=", ".join(f"{key} {value}" for key, value in SIZES.items()),
     )
-    lines = summary.splitlines()
+    return summary + _tables(rows, BUGS, (*HARNESS, *USUAL), "bug")
+
+
+_CONVERSIONS = """
+# Conversions of weights
+
+**{killed} of {cases} faulty conversions killed** ({faults} faults on the way to {ports} ports); the wrong tensors are
+right in {tensors}, what is wrong with each of them in {causes}. Of {ways} right conversions {flagged} are flagged.
+
+The usual comparisons of the logits catch, of {cases}: {usual}; of the {ways} right ones they flag: {alarms}.
+
+- *killed*: the verdict is `divergent`, because of other weights.
+- *tensors*, *causes*: just the wrong ones are listed, and for each a cause that is true of it is named.
+- the others: as above, with both models as they are; parameters and shapes are always the same.
+"""
+
+
+def conversions_as_markdown(rows: Sequence[Row], alarms: Mapping[str, int]) -> str:
+    """Draws the section of the conversions: a summary, and a table of faults for every category."""
+    names = (*CONVERTING, *_COMPARISONS)
+    counts = summed(rows, names)
+    summary = _CONVERSIONS.format(
+        killed=counts["killed"],
+        cases=len(rows),
+        faults=len({row.bug for row in rows}),
+        ports=len(PORTS),
+        tensors=counts["tensors right"],
+        causes=counts["causes right"],
+        ways=len(list(right_conversions())),
+        flagged=alarms["killed"],
+        usual=", ".join(f"{name} {counts[name]}" for name in _COMPARISONS),
+        alarms=", ".join(f"{name} {alarms[name]}" for name in _COMPARISONS),
+    )
+    return summary + _tables(rows, FAULTS, names, "fault")
+
+
+def _tables(rows: Sequence[Row], planted: Sequence[Bug | Fault], names: Sequence[str], kind: str) -> str:
+    """Draws a table for every category of what was planted."""
     of_bug = defaultdict(list)
     for row in rows:
         of_bug[row.bug].append(row)
-    header = ("bug", "cases", *(name.removesuffix(" right") for name in HARNESS), *USUAL)
-    for category in dict.fromkeys(bug.category for bug in BUGS):
-        shown = [bug.id for bug in BUGS if bug.category == category and bug.id in of_bug]
+    header = (kind, "cases", *(name.removesuffix(" right") for name in names))
+    lines: list[str] = []
+    for category in dict.fromkeys(bug.category for bug in planted):
+        shown = [bug.id for bug in planted if bug.category == category and bug.id in of_bug]
         if shown:
             title = f"## {category[0].upper()}{category[1:]}"
             lines += ["", title, "", _table_line(header), _table_line("---" for _ in header)]
-        lines += [_table_line((bug, len(of_bug[bug]), *summed(of_bug[bug]).values())) for bug in shown]
-    return "\n".join(lines) + "\n"
+        lines += [_table_line((bug, len(of_bug[bug]), *summed(of_bug[bug], names).values())) for bug in shown]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _table_line(cells: Iterable[object]) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def as_json(rows: Sequence[Row], alarms: Mapping[str, int]) -> str:
+def as_json(
+    rows: Sequence[Row], alarms: Mapping[str, int], converted_rows: Sequence[Row], their_alarms: Mapping[str, int]
+) -> str:
     """Returns the matrix as JSON: the sums, and every case."""
     content = {
         "torch": torch.__version__,
         "cases": len(rows),
-        "caught": summed(rows),
+        "caught": summed(rows, (*HARNESS, *USUAL)),
         "equivalents": len(list(variants())),
         "false_alarms": alarms,
         "rows": [asdict(row) for row in rows],
+        "conversions": {
+            "cases": len(converted_rows),
+            "caught": summed(converted_rows, (*CONVERTING, *_COMPARISONS)),
+            "right": len(list(right_conversions())),
+            "false_alarms": their_alarms,
+            "rows": [asdict(row) for row in converted_rows],
+        },
     }
     return json.dumps(content, indent=1) + "\n"
 
@@ -240,7 +342,7 @@ def _written(path: Path) -> Iterator[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Judges all cases and writes the matrix; without options, to stdout. Returns 1 if any case is not killed."""
+    """Judges all cases and conversions and writes the matrix, by default to stdout; returns 1 if any is not killed."""
     parser = argparse.ArgumentParser(prog="python -m tests.corpus.matrix", description=__doc__.partition("\n")[0])
     parser.add_argument("--output", type=Path, help="Markdown file to write")
     parser.add_argument("--json", type=Path, help="JSON file to write")
@@ -248,12 +350,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # faster for models this small
     chosen = [case for case in cases() if options.only in case.id]
-    if not chosen:
+    to_convert = [conversion for conversion in conversions() if options.only in conversion.id]
+    if not chosen and not to_convert:
         parser.error(f"--only {options.only}: no case's id contains this")
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=len(chosen) + len(list(variants())))
-        rows = []
+        task = progress.add_task("", total=len([*chosen, *variants(), *to_convert, *right_conversions()]))
+        rows, converted_rows = [], []
         for case in chosen:
             progress.update(task, description=case.id)
             with tempfile.TemporaryDirectory() as folder:
@@ -261,13 +364,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress.advance(task)
         progress.update(task, description="other ways to the same function")
         alarms = false_alarms(lambda: progress.advance(task))
-    for path, content in ((options.output, as_markdown(rows, alarms)), (options.json, as_json(rows, alarms))):
+        for conversion in to_convert:
+            progress.update(task, description=conversion.id)
+            converted_rows.append(converted(conversion))
+            progress.advance(task)
+        progress.update(task, description="right conversions")
+        their_alarms = false_alarms_of_weights(lambda: progress.advance(task))
+    markdown = as_markdown(rows, alarms) + conversions_as_markdown(converted_rows, their_alarms)
+    as_data = as_json(rows, alarms, converted_rows, their_alarms)
+    for path, content in ((options.output, markdown), (options.json, as_data)):
         if path:
             with _written(path) as temporary:
                 temporary.write_text(content, encoding="utf-8")
     if not options.output and not options.json:
-        sys.stdout.write(as_markdown(rows, alarms))
-    return 0 if all(row.says["killed"] for row in rows) else 1
+        sys.stdout.write(markdown)
+    return 0 if all(row.says["killed"] for row in (*rows, *converted_rows)) else 1
 
 
 if __name__ == "__main__":

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.corpus.cases import SIZES, case_of
+from tests.corpus.conversions import conversions
 from tests.corpus.hosts import HOSTS, Host
-from tests.corpus.matrix import USUAL, is_explained, judged, main, summed, usual
+from tests.corpus.matrix import CONVERTING, HARNESS, USUAL, converted, is_explained, judged, main, summed, usual
+from tests.corpus.ports import PORTS
+from tests.corpus.right_conversions import right_conversions
 from tests.corpus.running import plain
 
 if TYPE_CHECKING:
@@ -56,6 +59,7 @@ def test_cause_is_right_if_all_are_named_and_no_others() -> None:
 
 def test_command_writes_both_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.corpus.matrix.variants", lambda: iter(()))
+    monkeypatch.setattr("tests.corpus.matrix.right_conversions", lambda: iter(()))
     table, data = tmp_path / "docs" / "matrix.md", tmp_path / "docs" / "matrix.json"
     assert main(["--only", "pool-mean-of", "--output", str(table), "--json", str(data)]) == 0
     content = json.loads(data.read_text())
@@ -67,4 +71,23 @@ def test_command_writes_both_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_sums_count_rows(tmp_path: Path) -> None:
     row = judged(case_of("pool-max"), tmp_path)
-    assert summed([row, row])["killed"] == 2
+    assert summed([row, row], (*HARNESS, *USUAL))["killed"] == 2
+
+
+def test_faint_fault_of_conversion_escapes_all_comparisons_but_the_closest_and_not_the_harness() -> None:
+    says = converted(next(conversion for conversion in conversions() if conversion.id == "noise-fused")).says
+    assert all(says[name] for name in CONVERTING)
+    assert not any(says[name] for name in ("cosine > .99", "top-1"))
+
+
+def test_command_has_a_section_of_conversions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.corpus.matrix.variants", lambda: iter(()))
+    plain = [conversion for conversion in right_conversions() if conversion.way.id == "plain"]
+    monkeypatch.setattr("tests.corpus.matrix.right_conversions", lambda: iter(plain))
+    table, data = tmp_path / "matrix.md", tmp_path / "matrix.json"
+    assert main(["--only", "classes-back-to-front", "--output", str(table), "--json", str(data)]) == 0
+    section = json.loads(data.read_text())["conversions"]
+    assert section["caught"]["causes right"] == section["cases"] == len(section["rows"]) == len(PORTS)
+    assert section["false_alarms"]["killed"] == 0
+    assert "**3 of 3 faulty conversions killed** (1 faults on the way to 3 ports)" in table.read_text()
+    assert "| classes-back-to-front | 3 | 3 | 3 | 3 |" in table.read_text()

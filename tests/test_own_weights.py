@@ -193,7 +193,7 @@ def test_differences_that_make_up_for_each_other_are_no_other_weights(change: Ca
     assert report.weights is not None
     assert report.weights.verdict == "same"
     assert report.weights.tensors
-    assert any("make up for each other" in reason for reason in report.reasons)
+    assert any("it makes up for what else differs: " in reason for reason in report.reasons)
 
 
 def test_weights_that_do_the_same_otherwise_are_not_identical() -> None:
@@ -203,12 +203,15 @@ def test_weights_that_do_the_same_otherwise_are_not_identical() -> None:
     assert check(port(_hidden_units), original, modes=["eval"]).verdict == "equivalent"
 
 
-def test_bias_that_no_output_depends_on_is_another_weight_all_the_same() -> None:
-    report = check(
-        port(_on("0.attn.qkv.bias", lambda t: torch.cat([t[:48], t[48:96] * 0, t[96:]]))), ORIGINAL, modes=["eval"]
-    )
-    assert report.verdict == "divergent"
-    assert "no output shows that blocks.0.attn.qkv.bias differ" in " ".join(report.reasons)
+def test_bias_that_no_output_depends_on_is_said_and_passed() -> None:
+    """A key's bias adds the same to all of a query's scores."""
+    candidate = port(_on("0.attn.qkv.bias", lambda t: torch.cat([t[:48], t[48:96] * 0, t[96:]])))
+    report = check(candidate, ORIGINAL, modes=["eval"])
+    assert report.verdict == "equivalent"
+    said = "no output depends on it: blocks.0.attn.qkv.bias: rows 48:96: all zeros"
+    assert any(reason.startswith(said) for reason in report.reasons)
+    assert report.weights is not None
+    assert [tensor.candidate for tensor in report.weights.tensors] == ["blocks.0.attn.qkv.bias"]
 
 
 def test_other_function_with_other_weights_is_told_both() -> None:

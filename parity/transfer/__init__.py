@@ -1,7 +1,7 @@
 """Same weights?: in come a candidate's own tensors and the reference's, out goes which differ, how, and what it does.
 
-Read `finding` (what is known of a tensor), `rearranging`, `altering` and `unrelated` (what turns the expected one into
-it), `naming`, `answer`, `comparing`.
+Read `finding` (what is known of a tensor), `rearranging`, `altering`, `resampling` and `unrelated` (what turns the
+expected one into it), `naming`, `answer`, `comparing`.
 """
 
 from parity.transfer.answer import OwnWeights

@@ -1,4 +1,4 @@
-"""Other values for the old ones: factors, shifts, roundings, values that were cut, interpolated or never loaded."""
+"""Other values for the old ones, by a formula: factors, shifts, roundings, values that were clipped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from parity.training import RULES
 from parity.transfer.finding import Found
 
 if TYPE_CHECKING:
@@ -24,9 +23,6 @@ _EIGHTHS = ("float8_e4m3fn", "float8_e5m2")
 # Values of a step of this many, from minus to plus: symmetric schemes divide the largest value by one of them.
 _STEPS = {"int8": (127.0, 128.0, 127.5), "int4": (7.0, 8.0, 7.5)}
 
-# sides of a grid of positions that tables are resized to and from
-_SIDES = (7, 8, 12, 14, 16, 18, 20, 24, 28, 32, 37)
-
 # rows and columns that are looked at first, so that what doesn't fit costs next to nothing
 _FEW = 4
 
@@ -40,7 +36,7 @@ def altered(expected: torch.Tensor, found: torch.Tensor, constants: Mapping[str,
         constants: factors that mean something, by what they are called.
     """
     e, f = expected.double(), found.double()
-    tried = _scaled(e, f, constants), _shifted(e, f), _clipped(e, f), _in_steps(e, f), _resampled(e, f)
+    tried = _scaled(e, f, constants), _shifted(e, f), _clipped(e, f), _in_steps(e, f)
     return next(itertools.chain(*tried), None)
 
 
@@ -57,6 +53,9 @@ def halves(expected: torch.Tensor, found: torch.Tensor) -> Iterator[tuple[str, t
     for name, dtype in _dtypes():
         if all(torch.equal(few.to(dtype).float(), few) for few in (found[:_FEW], found)):
             yield name, expected.to(dtype).float()
+            if dtype == torch.bfloat16:
+                upper = expected.contiguous().view(torch.int32) >> 16 << 16
+                yield f"{name} by cutting bits off", upper.view(torch.float32)
 
 
 def _dtypes() -> Iterator[tuple[str, torch.dtype]]:
@@ -177,54 +176,3 @@ def _are_rounded(e: torch.Tensor, f: torch.Tensor, start: torch.Tensor, step: to
         if not bool((((steps - steps.round()).abs() <= 1e-2) & halfway).all()):
             return False
     return True
-
-
-def _resampled(e: torch.Tensor, f: torch.Tensor) -> Iterator[Found]:
-    """A table of positions (1, 1 + G * G, D) that went through another grid, or came from one by another rule."""
-    if e.ndim != 3 or len(e) != 1:
-        return
-    side = math.isqrt(max(e.shape[1] - 1, 0))
-    if side < 2 or side * side != e.shape[1] - 1:
-        return
-    if _close(e[:, 1:], f[:, 1:]):
-        return
-    few = slice(0, _FEW)
-    hint = "positions of the size of the model's own grid are taken as they are"
-    for rule, back, other in itertools.product(
-        RULES, RULES, sorted({*_SIDES, side // 2, 2 * side, side + 1, side - 1})
-    ):
-        if 2 <= other <= 64 and other != side and (rule is back or rule.mode == back.mode):
-            made = back.apply(rule.apply(e[..., few], other), side)
-            if _close(made[:, 1:], f[..., few][:, 1:]):
-                whole = back.apply(rule.apply(e, other), side)
-                if _close(whole[:, 1:], f[:, 1:]):
-                    phrase = f"positions resampled to {other} x {other} and back ({rule.mode})"
-                    yield Found("weights-resampled", phrase, hint)
-                    return
-    for other in sorted({*_SIDES, side // 2}):
-        if 2 <= other < side:
-            yield from _resampled_from(other, side, e, f)
-
-
-def _resampled_from(other: int, side: int, e: torch.Tensor, f: torch.Tensor) -> Iterator[Found]:
-    """Both tables were made of one of another size, by different rules: the one that both can be made of is found."""
-    eye = torch.eye(other * other, dtype=torch.float64)[None]
-    made_by = {}
-    for rule in RULES:
-        table = torch.cat([eye.new_zeros(1, 1, other * other), eye], dim=1)
-        made_by[rule] = rule.apply(table, side)[0, 1:]  # (G * G, g * g): linear in the old table
-    for expected_rule, matrix in made_by.items():
-        old = torch.linalg.lstsq(matrix, e[0, 1:, :_FEW]).solution
-        if not _close(matrix @ old, e[0, 1:, :_FEW]):
-            continue
-        for rule, another in made_by.items():
-            if rule != expected_rule and _close(another @ old, f[0, 1:, :_FEW]):
-                phrase = (
-                    f"positions of {other} x {other} resized by another rule: {rule}; the expected: {expected_rule}"
-                )
-                yield Found("weights-resampled", phrase, f"resize with {expected_rule}")
-                return
-
-
-def _close(made: torch.Tensor, found: torch.Tensor) -> bool:
-    return bool((made - found).norm() <= 1e-5 * found.norm())

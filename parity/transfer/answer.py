@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from parity.transfer.finding import by_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -107,11 +107,3 @@ def named(names: Iterable[str]) -> str:
     most = shown[:_MOST_NAMES]
     rest = len(shown) - len(most)
     return f"{', '.join(most)} and {rest} more" if rest else ", ".join(most)
-
-
-def by_pattern(names: Iterable[str]) -> dict[str, list[str]]:
-    """Groups names that differ only in their first number, which is the block's."""
-    patterns: dict[str, list[str]] = defaultdict(list)
-    for name in dict.fromkeys(names):
-        patterns[re.sub(r"\d+", "{i}", name, count=1)].append(name)
-    return patterns

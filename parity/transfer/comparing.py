@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,11 +14,12 @@ from parity.errors import ParityError
 from parity.findings import Cause
 from parity.models import assigned
 from parity.tracing import MODES, SAME_FUNCTION_BOUND, bare_run, compare
-from parity.transfer.answer import ROUNDING_BOUND, OwnWeights, Tensor, by_pattern, named
+from parity.transfer.answer import OwnWeights, Tensor, named
+from parity.transfer.finding import by_pattern
 from parity.transfer.naming import Namer, seen_together
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from torch import nn
 
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 # Of differences that undo each other each alone must show this many times more than all of them together, or nothing is
 # known of its being undone.
 _SHOWS = 1000.0
+
+# A difference that shows in no output is made so many times larger; if it still shows nothing, nothing depends on it.
+_TIMES = 10.0
 
 _MOST_RUNS = 16  # groups of tensors whose own effect is measured
 
@@ -66,22 +71,15 @@ def compare_weights(subject: Subject, brought: Brought, progress: Progress) -> O
         residual = runs.error(found.right)
         causes = []
         for n, group in enumerate(found.groups):
-            others = {name: tensor for name, tensor in found.right.items() if name not in group.names}
-            effect = runs.error(others) if n < _MOST_RUNS else None
+            effect = runs.error(found.without(group.names)) if n < _MOST_RUNS else None
             causes.append(Cause(group.id, group.statement, group.names, _size(residual), _size(effect), group.hint))
-        if as_is and as_is.relative <= ROUNDING_BOUND and _is_undone(runs, as_is, found):
-            undone = "they make up for each other: the weights are arranged otherwise, and do the same"
-            notes = undone, *(cause.statement for cause in causes)
-            return OwnWeights("same", brought.source, len(found.names), as_is, found.tensors, notes=notes)
-        return OwnWeights(
-            "different", brought.source, len(found.names), as_is, found.tensors, tuple(causes), _inert(causes)
-        )
-
-
-def _inert(causes: Iterable[Cause]) -> tuple[str, ...]:
-    """Says which differences no output shows."""
-    inert = [cause for cause in causes if cause.without is not None and cause.without <= SAME_FUNCTION_BOUND]
-    return tuple(f"no output shows that {named(cause.where)} differ" for cause in inert)
+        answer = OwnWeights("different", brought.source, len(found.names), as_is, found.tensors, tuple(causes))
+        silent = [cause for cause in causes if cause.without is not None and cause.without <= SAME_FUNCTION_BOUND]
+        if answer.agrees_as_is and (why := _why_it_is_the_same(runs, found, as_is)):
+            notes = (f"{why}: {cause.statement}" for cause in causes)
+            return dataclasses.replace(answer, verdict="same", causes=(), notes=tuple(notes))
+        notes = (f"no output shows that {named(cause.where)} differ" for cause in silent)
+        return dataclasses.replace(answer, notes=tuple(notes))
 
 
 class _Differences:
@@ -109,20 +107,32 @@ class _Differences:
         )
         self.groups = _grouped(self.tensors, found, len(self.names))
 
+    def without(self, names: Collection[str], times: float = 1.0) -> dict[str, torch.Tensor]:
+        """Returns what makes every tensor right but `names`, which are off `times` as far as they are."""
+        off = {name: self.right[name] + times * (self.own[name] - self.right[name]) for name in names}
+        return {**self.right, **(off if times != 1.0 else {name: self.own[name] for name in names})}
 
-def _is_undone(runs: _Runs, as_is: Measurement, found: _Differences) -> bool:
-    """Whether the differences make up for each other: both models agree, and each difference alone would show.
 
-    A tensor that holds such a pair by itself shows where only its first third is mended.
+def _why_it_is_the_same(runs: _Runs, found: _Differences, as_is: Measurement | None) -> str | None:
+    """Says why both models agree as they are although some tensors differ; None if nobody knows.
+
+    Either nothing depends on what differs: made larger, it still shows nothing. Or the differences make up for each
+    other: each alone would show; a tensor that holds such a pair by itself shows where only its first third is mended.
     """
+    least = _SHOWS * max(_size(as_is) or 0.0, SAME_FUNCTION_BOUND)
+    undone = False
+    for alike in by_pattern(found.right).values():
+        alone = runs.error(found.without(alike))
+        third = {name: _partly(found.own[name], found.right[name]) for name in alike}
+        if any(e and e.relative > least for e in (alone, runs.error({**found.right, **third}))):
+            undone = True
+        elif not (alone and alone.same_function and _is_same(runs.error(found.without(alike, times=_TIMES)))):
+            return None
+    return "it makes up for what else differs" if undone else "no output depends on it"
 
-    def shows(names: Sequence[str]) -> bool:
-        others = {name: tensor for name, tensor in found.right.items() if name not in names}
-        third = {name: _partly(found.own[name], found.right[name]) for name in names}
-        errors = (runs.error(others), runs.error({**found.right, **third}))
-        return any(error and error.relative > _SHOWS * max(as_is.relative, SAME_FUNCTION_BOUND) for error in errors)
 
-    return all(shows(names) for names in by_pattern(found.right).values())
+def _is_same(measurement: Measurement | None) -> bool:
+    return measurement is not None and measurement.same_function
 
 
 def _partly(own: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

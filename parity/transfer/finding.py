@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import torch
 
     Turn = Callable[[torch.Tensor], torch.Tensor]
@@ -50,3 +54,16 @@ class Change:
 
 
 Changes = Iterator[Change]
+
+
+def by_pattern(names: Iterable[str]) -> dict[str, list[str]]:
+    """Groups names that differ only in their first number, which is the block's."""
+    patterns: dict[str, list[str]] = defaultdict(list)
+    for name in dict.fromkeys(names):
+        patterns[pattern_of(name)].append(name)
+    return patterns
+
+
+def pattern_of(name: str) -> str:
+    """Returns what a tensor and its counterparts in the other blocks have in common."""
+    return re.sub(r"\d+", "{i}", name, count=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections import defaultdict
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ import torch
 
 from parity.models import IDENTITY, cut, inverted, rearranged, split
 from parity.transfer.altering import altered, altered_by_slice, halves, rounded
-from parity.transfer.finding import Found
+from parity.transfer.finding import Found, by_pattern, pattern_of
 from parity.transfer.rearranging import axis_name, in_no_known_order
 from parity.transfer.rearranging import rearranged as in_another_order
-from parity.transfer.unrelated import constant, unrelated
+from parity.transfer.resampling import resampled
+from parity.transfer.unrelated import FEW_UNRELATED, UNTRAINED_HINT, constant, unrelated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -87,15 +89,18 @@ class Namer:
         alone = next((f for pair in views if (f := self._of_pair(name, pair))), None)
         if alone:
             return [alone]
-        parts = [
-            p for p in (pairs if len(pairs) > 1 else self._thirds(pairs[0])) if not torch.equal(p.expected, p.found)
-        ]
-        exact = [self._of_pair(name, part) for part in parts]
+        parts = pairs if len(pairs) > 1 else self._thirds(pairs[0])
+        differing = [part for part in parts if not torch.equal(part.expected, part.found)]
+        exact = [self._of_pair(name, part) or _of_another_part(part, parts) for part in differing]
         if len(pairs) > 1 or (exact and all(exact)):
-            found = [f or self._of_rest(name, part) for f, part in zip(exact, parts, strict=True)]
-            return [_located(part.where, f) for f, part in zip(found, parts, strict=True)]
-        by_slice = next((f for p in views if (f := altered_by_slice(p.expected, p.found, self._constants))), None)
-        return [by_slice or self._of_rest(name, pairs[0])]
+            found = [f or self._of_rest(name, part) for f, part in zip(exact, differing, strict=True)]
+            return [_located(part.where, f) for f, part in zip(found, differing, strict=True)]
+        ends = itertools.chain(
+            (in_no_known_order(pair.expected, pair.found) for pair in views),
+            (self._of_values(name, pair) for pair in pairs),
+            (self._by_slice(name, pair) for pair in views),
+        )
+        return [next((found for found in ends if found), None) or self._of_rest(name, pairs[0])]
 
     def _pair(self, entry: Entry) -> Pair:
         """Returns the values of an entry in the reference's layout."""
@@ -125,8 +130,11 @@ class Namer:
             if order := in_another_order(base, found, self._heads):
                 also = f", and rounded to {narrow}" if narrow else ""
                 return dataclasses.replace(order, phrase=order.phrase + also)
-        known = altered(expected, found, self._constants) or self._of_slices(name, pair, level)
-        return known or in_no_known_order(expected, found)
+        return (
+            altered(expected, found, self._constants)
+            or resampled(expected, found)
+            or self._of_slices(name, pair, level)
+        )
 
     def _of_another(self, name: str, pair: Pair) -> Found | None:
         """Tells whose place the tensor's values belong in, if they are another one's of the reference."""
@@ -148,15 +156,20 @@ class Namer:
         return None
 
     def _folded(self, pair: Pair) -> Found | None:
-        """Tells of a class token to which the class token's position has been added, or from which it was taken."""
+        """Tells of a class token to which the class token's position was added, or that it was exchanged for."""
         if pair.expected.ndim != 3 or pair.expected.shape[:2] != (1, 1):
             return None
-        for table in self._reference.values():
-            if table.ndim == 3 and len(table) == 1 and table.shape[1] > 1 and table.shape[2] == pair.expected.shape[2]:
-                made = pair.expected.double() + table[:, :1].double()
-                if torch.allclose(made, pair.found.double(), rtol=1e-6, atol=1e-7):
-                    hint = "add the position in one place only: in the table's row or in the token"
-                    return Found("weights-class-position-folded", "the class token's position added to it", hint)
+        for name, table in self._reference.items():
+            shape = tuple(table.shape)
+            if len(shape) != 3 or shape[1] < 2 or shape[2] != pair.expected.shape[2] or name in pair.reference:
+                continue
+            first = table[:1, :1]
+            if torch.equal(first, pair.found):
+                hint = "load each tensor under its own name"
+                return Found("weights-of-another-tensor", "another tensor's values", hint, f"the first row of {name}")
+            if torch.allclose((pair.expected + first).double(), pair.found.double(), rtol=1e-6, atol=1e-7):
+                hint = "add the position in one place only: in the table's row or in the token"
+                return Found("weights-class-position-folded", "the class token's position added to it", hint)
         return None
 
     def _of_slices(self, name: str, pair: Pair, level: int) -> Found | None:
@@ -188,11 +201,40 @@ class Namer:
         bounds = [(n * width, (n + 1) * width) for n in range(3)]
         return [Pair(pair.reference, pair.expected[a:b], pair.found[a:b], f"rows {a}:{b}") for a, b in bounds]
 
+    def _of_values(self, name: str, pair: Pair) -> Found | None:
+        """Tells whether all values are those of tensors of the same name in other blocks."""
+        alike = [self._expected[other] for other in by_pattern(self._expected)[pattern_of(name)]]
+        if len(alike) > 1 and bool(torch.isin(pair.found, torch.cat([t.flatten() for t in alike])).all()):
+            return Found("weights-rearranged", "values of the same tensors of all blocks, mixed", "keep blocks apart")
+        return None
+
+    def _by_slice(self, name: str, pair: Pair) -> Found | None:
+        """Tells of numbers that differ from row to row; a bias has those of its layer's weight."""
+        owner, _, key = name.rpartition(".")
+        weight = f"{owner}.weight"
+        if key == "bias" and weight in self._expected and self._own[weight].ndim == 2:
+            sides = [
+                torch.cat([state[weight], state[name][:, None]], 1) if len(state[name]) == len(state[weight]) else None
+                for state in (self._expected, self._own)
+            ]
+            if sides[0] is not None and sides[1] is not None:
+                return altered_by_slice(sides[0], sides[1], self._constants)
+        return altered_by_slice(pair.expected, pair.found, self._constants)
+
     def _of_rest(self, name: str, pair: Pair) -> Found:
         owner, _, key = name.rpartition(".")
         weight = self._own.get(f"{owner}.weight")
         fan_in = weight[0].numel() if key == "bias" and weight is not None and weight.ndim > 1 else None
         return unrelated(pair.expected, pair.found, fan_in)
+
+
+def _of_another_part(part: Pair, parts: Sequence[Pair]) -> Found | None:
+    """Tells whether a part of a tensor holds what belongs in another part of it."""
+    for other in parts:
+        if other.where != part.where and torch.equal(other.expected, part.found):
+            hint = "put query, key and value each in its own rows"
+            return Found("weights-of-another-tensor", f"what belongs in {other.where}", hint)
+    return None
 
 
 def _located(where: str, found: Found) -> Found:
@@ -219,8 +261,9 @@ def seen_together(findings: Mapping[str, list[Found]]) -> dict[str, list[Found]]
     is_folded = any(f.id == "weights-class-position-folded" for found in findings.values() for f in found)
 
     def seen(name: str, found: Found) -> Found:
-        if found.id == "weights-zero" and found.phrase == "all zeros" and name.rpartition(".")[0] in untouched:
-            return dataclasses.replace(found, id="weights-initial", phrase="initial values", detail="all zeros")
+        if name.rpartition(".")[0] in untouched and found.phrase in ("all zeros", FEW_UNRELATED):
+            detail = found.detail if found.phrase == FEW_UNRELATED else found.phrase
+            return Found("weights-initial", "initial values", UNTRAINED_HINT, detail)
         if found.id == "weights-zero" and found.phrase == "row 0: all zeros" and is_folded:
             return dataclasses.replace(found, id="weights-class-position-folded")
         return found

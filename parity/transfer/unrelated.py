@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     import torch
 
 # A tensor that was trained further points in the direction it had; two that have nothing to do with each other don't.
-_SAME_DIRECTION = 0.5
+_SAME_DIRECTION = 0.7
+
+UNRELATED = "unrelated to what is expected"
+FEW_UNRELATED = f"{UNRELATED}, as far as so few values tell"
+
+_LITTLE = 0.3  # of its size
+
+# Of so few values nobody can tell what distribution they are from.
+_FEW = 64
 
 UNTRAINED_HINT = "it was never loaded: the key must be the one that the file has, and strict=True says which don't fit"
 
@@ -47,14 +55,15 @@ def unrelated(expected: torch.Tensor, found: torch.Tensor, fan_in: int | None) -
         return Found("weights-other", count, "load the tensor as it is", f"{values} at {place}")
     difference, size = float((f - e).norm()), float(e.norm())
     # the scales of a norm all lie about 1: only what they are beside their mean tells
-    is_alike = _correlation(e, f) > _SAME_DIRECTION or (not float((e - e.mean()).norm()) and difference < size / 2)
-    if is_alike and difference < size:
+    is_alike = _correlation(e, f) > _SAME_DIRECTION or not float((e - e.mean()).norm())
+    if is_alike and difference < _LITTLE * size:
         phrase, by = "changed a little, without structure, as by training", f"by {difference / size:.2g} of its size"
         return Found("weights-trained", phrase, "load the same checkpoint", by)
     like = next(_like_initial(f, fan_in), None)
-    if like and abs(_correlation(e, f)) < 6 / math.sqrt(f.numel()):
+    if like and f.numel() > _FEW and abs(_correlation(e, f)) < 3 / math.sqrt(f.numel()):
         return Found("weights-initial", "initial values", UNTRAINED_HINT, like)
-    return Found("weights-other", "unrelated to what is expected", "load the tensor that belongs there")
+    phrase = UNRELATED if f.numel() > _FEW else FEW_UNRELATED
+    return Found("weights-other", phrase, "load the tensor that belongs there", like or "")
 
 
 def _correlation(e: torch.Tensor, f: torch.Tensor) -> float:

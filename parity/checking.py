@@ -16,7 +16,7 @@ import torch
 from parity.diagnosis import DTYPES, casts, compare_shapes, decide, find_doubts, layers, origins, run_checks
 from parity.errors import MappingError, ParityError, listed
 from parity.explanation import explain
-from parity.mapping import fitting_batch, in_place, infer_mapping, set_up
+from parity.mapping import fitting_batch, in_place, infer_mapping, require_same_images, set_up
 from parity.models import brought_by, build_without_values, cut, make_inputs, split, unregistered, unverifiable
 from parity.progress import Progress
 from parity.report import Report, environment, peak_memory, top5
@@ -44,6 +44,7 @@ def check(
     *,
     overrides: Mapping[str, Any] | None = None,
     candidate_args: Mapping[str, Any] | None = None,
+    reference_args: Mapping[str, Any] | None = None,
     weights: str | None = None,
     candidate_weights: str | None = None,
     mapping: str | Path | None = None,
@@ -66,11 +67,14 @@ def check(
 
     Args:
         candidate: a module, a class or function that returns one, `package.module:callable` or `file.py:callable`.
-        reference: the name of a torchvision ViT, or a module.
-        overrides: settings of the reference to change, such as `{"image_size": 384}`.
+        reference: the name of a torchvision ViT, `timm:NAME`, `transformers:CLASS`, `package.module:callable`,
+            `file.py:callable`, or a module.
+        overrides: settings of a torchvision ViT to change, such as `{"image_size": 384}`.
         candidate_args: arguments for the candidate's constructor that the configuration cannot tell.
-        weights: `synthetic`, `official`, a member of torchvision's weights enum or a path; by default `synthetic` for a
-            name, and its own weights for a module.
+        reference_args: arguments for a reference that is not torchvision's; of `transformers:CLASS` the values of its
+            configuration.
+        weights: `synthetic`, `own` for those that the reference has when it is built, `official`, a member of
+            torchvision's weights enum or a path; by default `synthetic`, and `own` for a module.
         candidate_weights: path of weights in the candidate's own names, which are compared with the reference's.
         mapping: path of a written weight map.
         input: `random`, or the path of a picture or of a folder of pictures.
@@ -91,16 +95,17 @@ def check(
     told = Progress(progress)
     with told.step("total"):
         with told.step("build"):
-            setup = set_up(candidate, reference, overrides or {}, candidate_args, weights, seed)
+            setup = set_up(candidate, reference, overrides or {}, candidate_args, weights, seed, reference_args)
             module = build_without_values(setup.candidate)
             brought = _brought(setup, module, candidate_weights)
-        shown = make_inputs(input, setup.weights, setup.image_size, batch, seed)
-        case = _Case(setup, module, brought, shown, options, told, is_named=isinstance(reference, str))
+        shown = make_inputs(input, setup.weights, setup.image_shape, batch, seed)
+        case = _Case(setup, module, brought, shown, options, told)
         try:
             return _compare(case)
         except ParityError:
             only_batch = fitting_batch(module, shown.images)
             if only_batch is None:
+                require_same_images(module, setup.image_shape)
                 raise
         # the error is gone, and with it what it kept alive
         return _compare(case.with_batch_of(only_batch))
@@ -174,7 +179,6 @@ class _Case:
         shown: the images.
         options: what is to be compared, and how.
         progress: told what is being done.
-        is_named: the reference was given by name.
         notes: what is odd about the question itself, a sentence each.
     """
 
@@ -184,26 +188,32 @@ class _Case:
     shown: Inputs
     options: _Options
     progress: Progress
-    is_named: bool
     notes: tuple[str, ...] = ()
 
     def with_batch_of(self, size: int) -> _Case:
         """Returns the question about that many random images."""
-        shown = make_inputs("random", self.setup.weights, self.setup.image_size, size, self.options.seed)
+        shown = make_inputs("random", self.setup.weights, self.setup.image_shape, size, self.options.seed)
         note = f"the candidate takes batches of {size} only, so such a batch is compared"
         return dataclasses.replace(self, shown=shown, notes=(note,))
 
     @property
     def classroom(self) -> Classroom:
         """What both models learn from."""
-        config = self.setup.config if self.is_named else None
-        return Classroom(config, self.setup.candidate, self.options.steps, bool(self.shown.pictures))
+        setup = self.setup
+        config = setup.config if setup.builder and setup.config else None
+        build = setup.builder.build if setup.builder else None
+        return Classroom(config, build, setup.candidate, self.options.steps, bool(self.shown.pictures))
 
     def about(self) -> dict[str, Any]:
         """Returns what every report says, whatever comes of the check."""
         setup = self.setup
         return {
-            "reference": {"name": setup.name, "config": setup.config, "weights": setup.weights.source},
+            "reference": {
+                "name": setup.name,
+                "config": setup.settings,
+                "arguments": setup.builder.arguments if setup.builder else {},
+                "weights": setup.weights.source,
+            },
             "candidate": {
                 "name": setup.candidate.name,
                 "config": setup.candidate.arguments,

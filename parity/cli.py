@@ -132,7 +132,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_WEIGHTS = "official, a member of torchvision's weights enum, or a file: .pth, .safetensors, PATH#KEY"
+_WEIGHTS = (
+    "official, a member of torchvision's weights enum, own (those that another reference has when it is built), or a "
+    "file: .pth, .safetensors, PATH#KEY"
+)
 
 
 def _add_models(command: argparse.ArgumentParser) -> None:
@@ -141,9 +144,13 @@ def _add_models(command: argparse.ArgumentParser) -> None:
     # fmt: off
     add("candidate", nargs="?", default="vit:ViT", metavar="CANDIDATE",
         help="package.module:callable or path/to/file.py:callable that returns an nn.Module (default: vit:ViT)")
-    add("--reference", default="vit_b_16", metavar="NAME", help="a ViT of torchvision's (default: vit_b_16)")
+    add("--reference", default="vit_b_16", metavar="NAME",
+        help="a ViT of torchvision's (default: vit_b_16), timm:NAME, transformers:CLASS, package.module:callable or "
+        "path/to/file.py:callable")
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-        help="change the reference's configuration, such as image_size=384; may be repeated")
+        help="change the configuration of a torchvision reference, such as image_size=384; may be repeated")
+    add("--reference-arg", action="append", default=[], metavar="KEY=VALUE", dest="reference_args",
+        help="an argument for a reference that is not torchvision's, such as img_size=384; may be repeated")
     add("--candidate-arg", action="append", default=[], metavar="KEY=VALUE", dest="candidate_args",
         help="an argument for the candidate that cannot be guessed (KEY.FIELD=VALUE in a config); may be repeated")
     add("--mapping", metavar="FILE", help="a written weight map (TOML)")
@@ -161,6 +168,7 @@ def _models(options: argparse.Namespace) -> dict[str, Any]:
         "reference": options.reference,
         "overrides": _key_values(options.overrides, "--set"),
         "candidate_args": _key_values(options.candidate_args, "--candidate-arg"),
+        "reference_args": _key_values(options.reference_args, "--reference-arg"),
         "mapping": options.mapping,
     }
 

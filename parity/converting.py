@@ -48,6 +48,7 @@ def convert(
     force: bool = False,
     overrides: Mapping[str, Any] | None = None,
     candidate_args: Mapping[str, Any] | None = None,
+    reference_args: Mapping[str, Any] | None = None,
     mapping: str | Path | None = None,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Converted:
@@ -63,6 +64,7 @@ def convert(
         force: convert although the models are not the same function.
         overrides: as in `check`.
         candidate_args: as in `check`.
+        reference_args: as in `check`.
         mapping: as in `check`.
         progress: as in `check`.
 
@@ -70,12 +72,14 @@ def convert(
         ParityError: as in `check`; or the map is not proved, and `force` was not given.
         MappingError: the weights are not those of the map.
     """
-    setup = set_up(candidate, reference, overrides or {}, candidate_args, "synthetic" if reverse else weights, seed=0)
+    moved_weights = "synthetic" if reverse else weights
+    setup = set_up(candidate, reference, overrides or {}, candidate_args, moved_weights, 0, reference_args)
     report = check(
         candidate,
         reference,
         overrides={**setup.weights.config, **(overrides or {})},  # with the sizes that the weights bring
         candidate_args=candidate_args,
+        reference_args=reference_args,
         mapping=mapping,
         modes=["eval"],
         dtype="float64",

@@ -57,7 +57,7 @@ def test_weights_and_images_are_those_of_a_check_with_the_same_seed() -> None:
     images = find(strategies.inputs(config), lambda images: len(images) == 2, settings=quick)
     of_check = resolve_weights("synthetic", "vit_b_16", seed=0)
     assert _equal(weights, of_check.state_dict(build_reference(configuration("vit_b_16", config))))
-    assert torch.equal(images, make_inputs("random", of_check, image_size=3, batch=2, seed=0).images)
+    assert torch.equal(images, make_inputs("random", of_check, image_shape=(3, 3, 3), batch=2, seed=0).images)
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -75,9 +75,10 @@ def _faults_on_other_batches(models: Models) -> list[str]:
     A mistake may depend on the batch's size, and a model that remembers something answers an old question.
     """
     faults = []
-    size = models.images.shape[-1]
     for batch in sorted({1, 2, len(models.images)}):
-        images = uniform(f"{models.seed}/other batch {batch}", (batch, 3, size, size)).to(models.images.device)
+        images = uniform(f"{models.seed}/other batch {batch}", (batch, *models.images.shape[1:])).to(
+            models.images.device
+        )
         for dtype in (torch.float32, torch.float64):  # float64 only if the bits differ in float32
             mode, seed = MODES["eval"], models.seed
             expected = bare_run(models.reference, images, mode, dtype, seed, "reference")

@@ -6,11 +6,12 @@ and never the same.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from parity.diagnosis.verdict import Layer, layer_not_compared
 from parity.models import without_values
-from parity.tracing import IDENTICAL, MODES, Measurement, Run, align, call_order, of_shapes, steps
+from parity.tracing import IDENTICAL, MODES, Measurement, Run, align, call_order, in_float32, of_shapes, steps
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,11 @@ def compare_shapes(
         ParityError: one of the models cannot be run without values.
     """
     images = images.to("meta")
-    with MODES["eval"].active(reference, candidate), without_values(reference), without_values(candidate):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(MODES["eval"].active(reference, candidate))
+        for model in (reference, candidate):
+            stack.enter_context(without_values(model))
+            stack.enter_context(in_float32(model))
         orders = call_order(reference, images, "reference", inside=True), call_order(candidate, images, "candidate")
         alignment = align(reference, candidate, mapping, *orders)
         runs = (

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from parity.errors import MappingError, ParityError, listed
+from parity.mapping.images import image_shape
 from parity.mapping.matching import match
 from parity.mapping.uses import trace_uses
 from parity.mapping.ways import ATTENTION, POSITIONS
@@ -27,7 +28,6 @@ from parity.models import (
     WeightMap,
     assigned,
     by_name,
-    configuration_of,
     expand,
     lacks_values,
     read_map,
@@ -82,7 +82,7 @@ def infer_mapping(
         candidate: the model under test, on any device.
         path: a written map to use. Without it equal names are tried, then the maps that are shipped, then the map is
             inferred from what both models do with their tensors.
-        images: two images or more (B, C, H, W) that both take; by default random ones of the reference's size.
+        images: two images or more (B, C, H, W) that both take; by default random ones that the reference takes.
         build: builds the candidate anew, with values in its buffers, should it have none.
 
     Returns:
@@ -100,7 +100,7 @@ def infer_mapping(
         return by_name(reference, candidate)
     except MappingError as error:
         unnamed = error.with_traceback(None)  # a traceback keeps every caller's tensors alive
-    images = _default_images(reference) if images is None else images
+    images = _fitting_images(reference) if images is None else images
     try:
         try:
             return _infer(reference, candidate, images[:2], build)
@@ -114,8 +114,8 @@ def infer_mapping(
         raise
 
 
-def _default_images(reference: nn.Module) -> torch.Tensor:
-    return uniform("images to map by", (2, 3, *[configuration_of(reference).get("image_size", 224)] * 2))
+def _fitting_images(reference: nn.Module) -> torch.Tensor:
+    return uniform("images to map by", (2, *image_shape(reference)))
 
 
 def _infer(

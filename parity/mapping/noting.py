@@ -70,11 +70,12 @@ _ATTENDING = _words("softmax scaled_dot_product_attention exp exp_")  # a softma
 
 
 class Notes(TorchFunctionMode):
-    """Notes every use of the tensors of `model` while it is active."""
+    """Notes every use of the tensors of `model`, which is run on `batch` images, while it is active."""
 
-    def __init__(self, model: nn.Module, order: list[Point]) -> None:
+    def __init__(self, model: nn.Module, order: list[Point], batch: int) -> None:
         super().__init__()
         self._order = order
+        self._batch = batch
         self.noted: list[Use] = []
         self.places: list[int] = []  # how many enters and leaves of modules come before each use
         self.heads: int | None = None
@@ -93,6 +94,8 @@ class Notes(TorchFunctionMode):
             self._note_attention(*args, **kwargs)
         elif name in _ATTENDING:
             self.noted.append(Use("attend"))
+            shape = next((tuple(value.shape) for value in _flat((args, kwargs))), ())
+            self.heads = self.heads or _heads_of(shape, self._batch, is_query=name.startswith("scaled"))
         self._place()
         if not _indexing_is_told():
             for value in _flat((args, kwargs)):
@@ -307,6 +310,21 @@ def _indexing_is_told() -> bool:
     with mode:
         tensor[0]
     return mode.calls > 0
+
+
+def _heads_of(shape: tuple[int, ...], batch: int, *, is_query: bool) -> int | None:
+    """Returns the number of heads, if an attention's queries or scores have this shape and more than one of them."""
+    if is_query and len(shape) == 4:
+        return shape[1]
+    if len(shape) == 3:
+        return shape[0] // batch if shape[0] > batch else None
+    if len(shape) != 4:
+        return None
+    others = list(shape[:-1])  # samples, heads and queries, in any order; there are as many queries as keys
+    for length in (shape[-1], batch):
+        if length in others:
+            others.remove(length)
+    return others[0] if len(others) == 1 else None
 
 
 def _item(name: str, args: Any, whole: torch.Tensor, position: int, pieces: int) -> int | None:

@@ -3,42 +3,49 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from parity.errors import ParityError
+from parity.mapping.images import image_shape, require_same_images, settings_of
 from parity.mapping.inferring import infer_mapping
 from parity.models import (  # fmt: skip
     CHECKED_DROPOUT,
     RATES,
+    Candidate,
     assigned,
+    build_elsewhere,
     build_reference,
+    build_reference_with_values,
     build_without_values,
     configuration,
     configuration_of,
     fingerprint,
     hold,
+    is_elsewhere,
     lacks_values,
     own_weights,
     registration,
     resolve_candidate,
+    resolve_elsewhere,
     resolve_weights,
     sharing_copy,
     split,
     synthetic,
     uniform,
-    without_values,
 )
-from parity.tracing import MODES, Held, Models, Run, Subject, align, ambient_kept, call_order, in_mode
+from parity.tracing import MODES, Held, Models, Subject, align, ambient_kept, call_order, in_float32, in_mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from parity.models import Candidate, WeightMap, Weights
+    import torch
+
+    from parity.models import WeightMap, Weights
     from parity.progress import Progress
     from parity.tracing import Point
 
@@ -47,16 +54,27 @@ if TYPE_CHECKING:
 class Setup:
     """Reference, candidate and weights, agreed on one configuration.
 
-    `image_size` is height and width of the images that both models take, in pixels.
+    Attributes:
+        name: how the report names the reference.
+        config: torchvision's arguments of the reference; empty for another model.
+        settings: those, or what was read off another model.
+        reference: built, with or without values.
+        weights: of the reference.
+        candidate: what builds the candidate.
+        is_synthetic: whether the weights are synthetic.
+        image_shape: channels, height and width of the images that both models take, in pixels.
+        builder: builds the reference with its initial values; None for a module that was handed over.
     """
 
     name: str
     config: dict[str, Any]
+    settings: dict[str, Any]
     reference: nn.Module
     weights: Weights
     candidate: Candidate
     is_synthetic: bool
-    image_size: int
+    image_shape: tuple[int, int, int]
+    builder: Candidate | None = None
 
 
 def set_up(
@@ -66,65 +84,72 @@ def set_up(
     candidate_args: Mapping[str, Any] | None,
     weights: str | None,
     seed: int,
+    reference_args: Mapping[str, Any] | None = None,
 ) -> Setup:
     """Agrees reference, candidate and weights on one configuration and builds the reference, without values yet.
 
     The arguments are those of `checking.check`.
 
     Raises:
-        ParityError: an unknown name or setting, or a candidate that cannot be found or given its arguments.
+        ParityError: an unknown name or setting, or a model that cannot be found, given its arguments, or built.
     """
     if isinstance(reference, nn.Module):
         if overrides:
             raise ParityError(
                 "--set changes a reference that is given by name; this one is a module that is built already"
             )
-        if weights not in (None, "synthetic"):
+        if reference_args:
+            raise ParityError("--reference-arg builds a reference; this one is a module that is built already")
+        if weights not in (None, "own", "synthetic"):
             raise ParityError(
                 f"weights={weights!r} belong to a reference given by name; load them into the module instead"
             )
-        config = configuration_of(reference)
-        chosen = resolve_weights("synthetic", "", seed) if weights else own_weights(reference)
         if isinstance(candidate, nn.Module) and {*candidate.modules()} & {*reference.modules()}:
             candidate = sharing_copy(candidate)  # one module cannot be at two places of its run at a time
-        found = resolve_candidate(candidate, config, candidate_args)
-        name, module = type(reference).__name__, reference
-    else:
-        name = reference
-        config = configuration(name, overrides)
-        chosen = resolve_weights("synthetic" if weights is None else weights, name, seed)
-        config |= {key: value for key, value in chosen.config.items() if key not in overrides}
-        config |= {rate: p for rate, p in CHECKED_DROPOUT.items() if rate not in overrides}
-        found = resolve_candidate(candidate, config, candidate_args)
-        # a candidate that takes no dropout is compared without
-        config |= {rate: 0.0 for rate in RATES if rate not in {*overrides, *found.settings}}
-        module = build_reference(config)
-    size = config["image_size"] if config else _image_size(module)
-    return Setup(name, config, module, chosen, found, chosen.source.startswith("synthetic"), size)
+        return _around(type(reference).__name__, reference, candidate, candidate_args, weights or "own", seed)
+    if is_elsewhere(reference):
+        if overrides:
+            raise ParityError(
+                f"--set changes a model of torchvision's; give {reference} its arguments with --reference-arg"
+            )
+        builder = resolve_elsewhere(reference, reference_args)
+        module = build_elsewhere(builder, with_values=weights == "own")
+        setup = _around(reference, module, candidate, candidate_args, weights or "synthetic", seed)
+        return dataclasses.replace(setup, builder=builder)
+    if reference_args:
+        raise ParityError(
+            f"--reference-arg is for a reference that is not torchvision's; change {reference} with --set"
+        )
+    config = configuration(reference, overrides)
+    chosen = resolve_weights("synthetic" if weights is None else weights, reference, seed)
+    config |= {key: value for key, value in chosen.config.items() if key not in overrides}
+    config |= {rate: p for rate, p in CHECKED_DROPOUT.items() if rate not in overrides}
+    found = resolve_candidate(candidate, config, candidate_args)
+    # a candidate that takes no dropout is compared without
+    config |= {rate: 0.0 for rate in RATES if rate not in {*overrides, *found.settings}}
+    module = build_reference(config)
+    builder = Candidate(reference, config, (), frozenset(), lambda: build_reference_with_values(config))
+    return Setup(reference, config, config, module, chosen, found, _is_synthetic(chosen), image_shape(module), builder)
 
 
-def _image_size(module: nn.Module) -> int:
-    """Returns the first of some usual sizes, in pixels, that a reference of unknown configuration takes."""
-    usual = (224, 384, 256, 512, 518, 336, 448, 192, 160, 128, 112, 96, 80, 64, 56, 48, 40, 36, 32, 28, 24, 16)
-    for size in usual:
-        if takes(module, torch.empty(2, 3, size, size)):
-            return size
-    return usual[0]
+def _around(
+    name: str,
+    reference: nn.Module,
+    candidate: str | nn.Module | Callable[..., Any],
+    candidate_args: Mapping[str, Any] | None,
+    weights: str,
+    seed: int,
+) -> Setup:
+    """Agrees candidate and weights with a reference that is built already."""
+    chosen = own_weights(reference) if weights == "own" else resolve_weights(weights, name, seed)
+    config, shape = configuration_of(reference), image_shape(reference)
+    settings = config or settings_of(reference, shape)
+    found = resolve_candidate(candidate, settings, candidate_args)
+    return Setup(name, config, settings, reference, chosen, found, _is_synthetic(chosen), shape)
 
 
-def takes(module: nn.Module, images: torch.Tensor) -> bool:
-    """Returns whether `module` can be run on images of this shape; it is run without values, in next to no time."""
-    with contextlib.suppress(ParityError), MODES["eval"].active(module), without_values(module):
-        Run(module, images.to("meta"), set(), 0, "model").finish()
-        return True
-    return False
-
-
-def fitting_batch(module: nn.Module, images: torch.Tensor) -> int | None:
-    """Returns how many images `module` takes at once if its code fixes that, or None."""
-    if takes(module, images):
-        return None
-    return next((n for n in (1, 2, 4, 8, 16, 32, 64) if takes(module, images[:1].expand(n, -1, -1, -1))), None)
+def _is_synthetic(weights: Weights) -> bool:
+    return weights.source.startswith("synthetic")
 
 
 @contextlib.contextmanager
@@ -158,6 +183,7 @@ def in_place(
     with contextlib.ExitStack() as stack:
         with progress.step("weights", f"weights {setup.weights.source}"):
             state = {name: tensor.to(device) for name, tensor in setup.weights.state_dict(setup.reference).items()}
+            stack.enter_context(in_float32(setup.reference))
             stack.enter_context(assigned(setup.reference, state))
             # which most passes want, so that most have nothing to switch
             stack.enter_context(in_mode(setup.reference, train=False))
@@ -195,6 +221,7 @@ def _ready(
     If tensors are left without values, or it cannot be run, it is built anew on a real device.
     """
     with contextlib.ExitStack() as trial:
+        trial.enter_context(in_float32(module))
         trial.enter_context(assigned(module, state))
         if not lacks_values(module):
             with contextlib.suppress(ParityError), MODES["eval-grad"].active(module):
@@ -202,6 +229,7 @@ def _ready(
                 stack.push(trial.pop_all())
                 return module, order
     module = candidate.build()
+    stack.enter_context(in_float32(module))
     stack.enter_context(assigned(module, state))
     with MODES["eval-grad"].active(module):
         return module, call_order(module, images, "candidate")
@@ -214,7 +242,8 @@ def find_map_of(
     *,
     overrides: Mapping[str, Any] | None = None,
     candidate_args: Mapping[str, Any] | None = None,
-    weights: str = "synthetic",
+    reference_args: Mapping[str, Any] | None = None,
+    weights: str | None = None,
     mapping: str | Path | None = None,
     seed: int = 0,
 ) -> tuple[Setup, nn.Module, WeightMap]:
@@ -225,11 +254,16 @@ def find_map_of(
     Raises:
         ParityError: as in `check`, and MappingError where no weight map is found.
     """
-    setup = set_up(candidate, reference, overrides or {}, candidate_args, weights, seed)
+    setup = set_up(candidate, reference, overrides or {}, candidate_args, weights, seed, reference_args)
     module = build_without_values(setup.candidate)
     path = Path(mapping) if mapping else None
-    images = uniform("images to map by", (2, 3, setup.image_size, setup.image_size))
-    return setup, module, infer_mapping(setup.reference, module, path, images=images, build=setup.candidate.build)
+    images = uniform("images to map by", (2, *setup.image_shape))
+    try:
+        found = infer_mapping(setup.reference, module, path, images=images, build=setup.candidate.build)
+    except ParityError:
+        require_same_images(module, setup.image_shape)
+        raise
+    return setup, module, found
 
 
 @dataclass(frozen=True)

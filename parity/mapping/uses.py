@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from parity.mapping.noting import Notes
 from parity.mapping.operations import Operation, Projection
 from parity.models import state_shapes
-from parity.tracing import MODES, call_order
+from parity.tracing import MODES, call_order, in_float32
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ class Uses:
         free: tensors that are neither multiplied with nor added as a bias: tokens and embeddings.
         unused: names of tensors that no operation took.
         order: enters and leaves of its modules.
-        heads: number of heads, where an attention operation told it.
+        heads: number of heads, where an attention has several and told it.
     """
 
     operations: list[Operation]
@@ -56,8 +56,7 @@ def trace_uses(model: nn.Module, images: torch.Tensor, owner: str) -> Uses:
         ParityError: the model raised, or returned no tensor.
     """
     order: list[Point] = []
-    notes = Notes(model, order)
-    with MODES["eval-grad"].active(model), notes:
+    with in_float32(model), MODES["eval-grad"].active(model), Notes(model, order, len(images)) as notes:
         call_order(model, images, owner, order)
     gatherer = _Gatherer()
     numbered = list(zip(range(len(notes.noted)), notes.noted, notes.places, strict=True))

@@ -1,7 +1,8 @@
 """What is compared: in come names, files and callables, out go models, weights, images and maps between their tensors.
 
 Read `state` (tensors in and out of a model), `entries`, `written_map`, `weight_map`, `bijection` and `expansion` (what
-a weight map is), `reference`, `importing`, `binding` and `candidate`, `checkpoint`, `brought` and `weights`, `inputs`.
+a weight map is), `importing`, `binding`, `candidate` and `sizes`, `reference` and `libraries`, `checkpoint`, `brought` and
+`weights`, `inputs`.
 """
 
 from parity.models.bijection import require_bijection, require_separate
@@ -11,6 +12,7 @@ from parity.models.checkpoint import Checkpoint, fitted, is_path, read
 from parity.models.entries import IDENTITY, Box, Entry, cut, inverted, rearranged, split
 from parity.models.expansion import by_name, expand
 from parity.models.inputs import Inputs, make_inputs
+from parity.models.libraries import build_elsewhere, is_elsewhere, resolve_elsewhere
 from parity.models.reference import (
     CHECKED_DROPOUT,
     RATES,
@@ -21,6 +23,7 @@ from parity.models.reference import (
     configuration_of_state,
     unverifiable,
 )
+from parity.models.sizes import possible_images, said_patch, said_rate
 from parity.models.state import (
     BUFFER,
     FROZEN,
@@ -60,6 +63,7 @@ __all__ = [
     "Weights",
     "assigned",
     "brought_by",
+    "build_elsewhere",
     "build_reference",
     "build_reference_with_values",
     "build_without_values",
@@ -74,9 +78,11 @@ __all__ = [
     "hold",
     "inverted",
     "is_path",
+    "is_elsewhere",
     "lacks_values",
     "make_inputs",
     "own_weights",
+    "possible_images",
     "read",
     "read_map",
     "rearranged",
@@ -85,7 +91,10 @@ __all__ = [
     "require_bijection",
     "require_separate",
     "resolve_candidate",
+    "resolve_elsewhere",
     "resolve_weights",
+    "said_patch",
+    "said_rate",
     "sharing_copy",
     "slots",
     "split",

@@ -85,10 +85,17 @@ def bind(
     return bound, tuple(key for key in named if key not in bound), frozenset(settings)
 
 
+def names_of(setting: str) -> tuple[str, ...]:
+    """Returns what implementations call one of the reference's settings."""
+    return _ALIASES[setting]
+
+
 def _values(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the reference's settings, with those that it has no name for itself."""
-    derived = {"in_channels": 3, "mlp_ratio": config["mlp_dim"] / config["hidden_dim"]} if config else {}
-    return {**config, **derived}
+    """Returns the reference's settings, with those that torchvision has no name for: its models take colours."""
+    values = {"in_channels": 3, **config} if config else {}
+    if {"mlp_dim", "hidden_dim"} <= values.keys():
+        values["mlp_ratio"] = values["mlp_dim"] / values["hidden_dim"]
+    return values
 
 
 def _by_alias(names: Sequence[str], config: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:

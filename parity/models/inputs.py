@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from parity.models.weights import Weights
 
 _MOST_PICTURES = 64
+_COLOURS = {1: "L", 3: "RGB"}  # by number of channels
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A batch of images (B, 3, H, W) in float32; the first `len(pictures)` of them show `pictures`."""
+    """A batch of images (B, C, H, W) in float32; the first `len(pictures)` of them show `pictures`."""
 
     images: torch.Tensor
     pictures: tuple[str, ...] = ()
@@ -34,7 +35,9 @@ class Inputs:
         return f"{' and '.join(parts)}, {batch}"
 
 
-def make_inputs(spec: str, weights: Weights, image_size: int, batch: int = 3, seed: int = 0) -> Inputs:
+def make_inputs(
+    spec: str, weights: Weights, image_shape: tuple[int, int, int], batch: int = 3, seed: int = 0
+) -> Inputs:
     """Makes the input of a comparison.
 
     Random images are all different and have no symmetry, so that mixed-up samples, transposed grids and flips show.
@@ -44,26 +47,30 @@ def make_inputs(spec: str, weights: Weights, image_size: int, batch: int = 3, se
     Args:
         spec: `random`, or the path of a picture or of a folder of pictures.
         weights: whose transforms are used.
-        image_size: height and width, in pixels.
+        image_shape: channels, height and width in pixels; pictures are shown in colour or, to one channel, in grey.
         batch: number of images, at least; a folder may hold more.
         seed: of the random images.
 
     Raises:
-        ParityError: no such path, a file that is no picture, a folder without pictures, or too many of them.
+        ParityError: no such path, a file that is no picture, a folder without pictures, or too many of them; or images
+            that are neither in colour nor in grey.
     """
     if batch < 1:
         raise ParityError(f"--batch {batch}: expected at least 1")
     pictures = [] if spec == "random" else _find_pictures(Path(spec))
-    transforms = weights.transforms(image_size)
-    shown = [transforms(_read_picture(path)) for path in pictures]
+    if pictures and image_shape[0] not in _COLOURS:
+        raise ParityError(
+            f"--input {spec}: a picture has 1 or 3 channels, the reference takes {image_shape[0]}; use --input random"
+        )
+    transforms = weights.transforms(image_shape)
+    shown = [transforms(_read_picture(path, _COLOURS[image_shape[0]])) for path in pictures]
     for path, image in zip(pictures, shown, strict=True):
-        if image.shape != (3, image_size, image_size):
+        if image.shape != image_shape:
             raise ParityError(
                 f"the weights' transforms make {path} {tuple(image.shape)}, the reference wants "
-                f"{(3, image_size, image_size)}; leave image_size to the weights"
+                f"{image_shape}; leave image_size to the weights"
             )
-    shape = (3, image_size, image_size)
-    shown += [uniform(f"{seed}/image {number}", shape) for number in range(len(shown), batch)]
+    shown += [uniform(f"{seed}/image {number}", image_shape) for number in range(len(shown), batch)]
     return Inputs(torch.stack(shown), tuple(path.name for path in pictures))
 
 
@@ -80,10 +87,10 @@ def _find_pictures(path: Path) -> list[Path]:
     return found
 
 
-def _read_picture(path: Path) -> Image.Image:
+def _read_picture(path: Path, colours: str) -> Image.Image:
     try:
         with Image.open(path) as picture:
-            image: Image.Image = picture.convert("RGB")
+            image: Image.Image = picture.convert(colours)
             return image
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ParityError(f"{path} cannot be read as a picture ({error})") from error

@@ -24,7 +24,8 @@ Shapes = Mapping[str, Shape]
 # how a tensor is registered
 PARAMETER, FROZEN, BUFFER = "parameter", "frozen parameter", "buffer"
 
-_REGISTRIES = {"_parameters", "_buffers", "_modules"}
+# where torch keeps what a module registers
+REGISTRIES = {"_parameters", "_buffers", "_modules"}
 
 
 def slots(model: nn.Module) -> Iterator[tuple[str, Registry, str]]:
@@ -167,7 +168,7 @@ def lacks_values(model: nn.Module, besides: Collection[str] = ()) -> bool:
         besides: names of tensors that don't count.
     """
     tensors = [registry[key] for name, registry, key in slots(model) if name not in besides]
-    attributes = [value for m in model.modules() for key, value in vars(m).items() if key not in _REGISTRIES]
+    attributes = [value for m in model.modules() for key, value in vars(m).items() if key not in REGISTRIES]
     return any(map(_is_meta, (*tensors, *attributes)))
 
 
@@ -178,7 +179,7 @@ def unregistered(model: nn.Module) -> list[str]:
         f"{prefix}.{key}" if prefix else key
         for prefix, module in model.named_modules()
         for key, value in vars(module).items()
-        if key not in _REGISTRIES and any(inner not in known for inner in _modules_in(value))
+        if key not in REGISTRIES and any(inner not in known for inner in _modules_in(value))
     ]
 
 

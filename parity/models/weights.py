@@ -25,6 +25,7 @@ from torchvision.transforms._presets import ImageClassification
 
 from parity.errors import ParityError
 from parity.models.checkpoint import Checkpoint, fitted, is_path, read
+from parity.models.libraries import is_elsewhere
 from parity.models.reference import build_reference, configuration, reference_names
 from parity.models.state import state_shapes
 
@@ -39,6 +40,10 @@ _CHUNK = 1 << 22  # values drawn at a time: 32 MiB of random words
 _NORM_SPREAD = 0.25
 _BIAS_SPREAD = 0.2
 _EMBEDDING_SPREAD = 0.5
+
+
+# of grey pictures: means of torchvision's numbers for the three colours
+_GREY_MEAN, _GREY_DEVIATION = (0.449,), (0.226,)
 
 
 @dataclass(frozen=True)
@@ -71,9 +76,15 @@ class Weights:
         assert self._load is not None
         return {k: v.float() if v.is_floating_point() else v for k, v in self._load(model).items()}
 
-    def transforms(self, image_size: int) -> Any:
-        """Returns the preprocessing that turns a picture into the model's (3, image_size, image_size) input."""
-        return self._transforms() if self._transforms else ImageClassification(crop_size=image_size)
+    def transforms(self, image_shape: tuple[int, int, int]) -> Any:
+        """Returns the preprocessing that turns a picture into the model's input (channels, height, width)."""
+        if self._transforms:
+            return self._transforms()
+        channels, height, width = image_shape
+        colours = {"mean": _GREY_MEAN, "std": _GREY_DEVIATION} if channels == 1 else {}
+        made = ImageClassification(crop_size=height, resize_size=max(256, height, width), **colours)
+        made.crop_size = [height, width]
+        return made
 
 
 def resolve_weights(spec: str, reference_name: str, seed: int = 0) -> Weights:
@@ -82,7 +93,7 @@ def resolve_weights(spec: str, reference_name: str, seed: int = 0) -> Weights:
     Args:
         spec: `synthetic`, `official` (torchvision's default entry), a member of torchvision's weights enum such as
             `IMAGENET1K_V1`, or a file, `PATH` or `PATH#KEY` (`checkpoint.read`).
-        reference_name: the reference's name, which the enum belongs to.
+        reference_name: the reference's name, which the enum belongs to; one that is not torchvision's has none.
         seed: of the synthetic weights.
 
     Raises:
@@ -90,6 +101,13 @@ def resolve_weights(spec: str, reference_name: str, seed: int = 0) -> Weights:
     """
     if spec == "synthetic":
         return Weights(f"synthetic:{seed}", _load=lambda model: synthetic(model, seed))
+    if is_elsewhere(reference_name):
+        if not is_path(spec):
+            raise ParityError(
+                f"--weights {spec}: expected synthetic, own, or a path to a .pth or .safetensors file; official ones "
+                f"are torchvision's, and {reference_name} is no model of its"
+            )
+        return _of_file(spec)
     members = get_model_weights(reference_name)
     if spec == "official" or spec in members.__members__:
         entry = members.DEFAULT if spec == "official" else members[spec]
@@ -101,14 +119,16 @@ def resolve_weights(spec: str, reference_name: str, seed: int = 0) -> Weights:
             _load=lambda model: fitted(Checkpoint(str(entry), official(entry)), model, "reference", _better_fit),
         )
     if is_path(spec):
-        checkpoint = read(spec)
-        return Weights(
-            spec, notes=checkpoint.notes, _load=lambda model: fitted(checkpoint, model, "reference", _better_fit)
-        )
+        return _of_file(spec, _better_fit)
     raise ParityError(
         f"--weights {spec}: expected synthetic, official, a path to a .pth or .safetensors file, "
         f"or one of {', '.join(members.__members__)}"
     )
+
+
+def _of_file(spec: str, hint: Callable[[State], str] = lambda _: "") -> Weights:
+    checkpoint = read(spec)
+    return Weights(spec, notes=checkpoint.notes, _load=lambda model: fitted(checkpoint, model, "reference", hint))
 
 
 def own_weights(module: nn.Module) -> Weights:
@@ -121,7 +141,8 @@ def synthetic(model: nn.Module, seed: int, only: Collection[str] | None = None) 
 
     Each tensor has its own stream, keyed by the seed and its name, of numpy's Philox generator, whose bits are
     the same on every platform and release; they are turned into uniform float32 numbers with exactly rounded
-    operations alone. So the values depend on nothing but seed, name, shape and layer type.
+    operations alone. So the values depend on nothing but seed, name, shape and layer type. A buffer
+    that has values keeps them: a table of numbers is part of a function, not of its weights.
 
     Args:
         model: any module, on any device.
@@ -129,8 +150,9 @@ def synthetic(model: nn.Module, seed: int, only: Collection[str] | None = None) 
         only: names of the tensors to draw; by default all.
 
     Returns:
-        The values by state-dict name, float32, on the CPU. Norm scales lie around 1, biases around 0, the inputs of a
-        Linear, convolution or attention projection are weighted so that their sum keeps its variance.
+        The values by state-dict name, on the CPU, those that are drawn in float32. Norm scales lie around 1, biases
+        around 0, the inputs of a Linear, convolution or attention projection are weighted so that their sum keeps its
+        variance.
     """
     owners = {f"{prefix}.{key}" if prefix else key: (module, key) for prefix, module in model.named_modules()
               for key in (*module._parameters, *module._buffers)}  # noqa: SLF001  # fmt: skip
@@ -138,10 +160,14 @@ def synthetic(model: nn.Module, seed: int, only: Collection[str] | None = None) 
     for name, tensor in model.state_dict().items():
         if only is not None and name not in only:
             continue
+        owner, key = owners[name]
+        if key in owner._buffers and not tensor.is_meta:  # noqa: SLF001
+            state[name] = tensor.detach().cpu()
+            continue
         if not tensor.is_floating_point():
             state[name] = torch.zeros(tensor.shape, dtype=tensor.dtype)
             continue
-        centre, deviation = _distribution(*owners[name], tensor)
+        centre, deviation = _distribution(owner, key, tensor)
         state[name] = torch.from_numpy(_uniform(f"{seed}/{name}", tensor.numel(), centre, deviation)).view(tensor.shape)
     return state
 

@@ -6,7 +6,7 @@ module), `alignment` and `layouts` (which module is which), `measuring`, `passes
 
 from parity.tracing.alignment import Alignment, align
 from parity.tracing.attention import PARTS
-from parity.tracing.casting import blocks_of, first_that_runs, held_in
+from parity.tracing.casting import blocks_of, first_that_runs, held_in, in_float32
 from parity.tracing.layouts import in_layout_of, in_layout_of_reference
 from parity.tracing.masks import DropoutMasks
 from parity.tracing.measuring import (
@@ -60,6 +60,7 @@ __all__ = [
     "first_that_runs",
     "fitting",
     "held_in",
+    "in_float32",
     "in_layout_of",
     "in_layout_of_reference",
     "in_mode",

@@ -50,6 +50,11 @@ def held_in(model: nn.Module, dtype: torch.dtype, attempt: int = 0) -> Iterator[
         yield
 
 
+def in_float32(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Holds `model` in float32, as images are, for as long as the context lasts, whatever dtype it was built in."""
+    return held_in(model, torch.float32, attempt=1)
+
+
 @contextlib.contextmanager
 def _constants_cast(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     """Holds tensors that are plain attributes in `dtype`, which is torch's default dtype for as long as this lasts."""

@@ -155,13 +155,16 @@ class Run:
             where = f" in {self._open[-1]}" if self._open else ""
             raise ParityError(
                 f"the {self._owner} failed{where} on an input of shape {tuple(self._inputs.shape)}: "
-                f"{type(error).__name__}: {error}{_HINT}"
+                f"{type(error).__name__}: {error}{self._advice(error)}"
             ) from error
         finally:
             for handle in handles:
                 handle.remove()
         if self.output is None:
             raise ParityError(f"the {self._owner} returned no tensor")
+
+    def _advice(self, error: BaseException) -> str:  # noqa: ARG002  (of a run that has been possible before)
+        return ""
 
     def _is_inside(self, name: str) -> bool:
         owner, _, step = name.rpartition(".")
@@ -228,8 +231,17 @@ class _Passing(Run):
     def _hand_over(self, name: str, moment: Moment, _: Any) -> None:
         self._points.append(Point(name, self._calls.get(name, 0), moment))
 
+    def _advice(self, error: BaseException) -> str:
+        """Says what to do about a model that fails on the images themselves: before any layer has made something."""
+        of_its_own = isinstance(error, AttributeError) and not isinstance(error.obj, torch.Tensor)
+        if self._calls or of_its_own or isinstance(error, _NOT_OF_INPUT):
+            return ""
+        what = "a model that takes something else than images (B, C, H, W)"
+        return f"; {what} needs a module around it that makes it of them"
 
-_HINT = "; a model that takes something else than images (B, C, H, W) needs a module around it that makes it of them"
+
+# what no other input would help with
+_NOT_OF_INPUT = (NameError, ImportError, NotImplementedError, OSError, MemoryError, RecursionError, SystemExit)
 
 
 def _call(model: nn.Module, images: torch.Tensor) -> Any:

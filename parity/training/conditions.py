@@ -121,7 +121,7 @@ def look(subject: Subject, config: dict[str, Any] | None, progress: Callable[[st
 
     Args:
         subject: who is compared.
-        config: of a reference that is given by name; None for a module.
+        config: of a torchvision reference that is given by name; None for another one.
         progress: told what is being done.
     """
     beyond = Beyond()
@@ -252,7 +252,7 @@ def _resolutions(subject: Subject, config: dict[str, Any] | None) -> Beyond:
     """
     name = "conditions/resolution"
     if config is None:
-        return Beyond([not_compared(name, "the reference is a module that is built already")])
+        return Beyond([not_compared(name, "the reference is no torchvision model that is given by name")])
     patch, side = config["patch_size"], config["image_size"] // config["patch_size"]
     sides = (n for n in (side + -(-side // 2), side - -(-side // 3)) if 1 <= n != side)
     found = {n: logits for n in sides if (logits := _at_resolution(subject, n * patch)) is not None}

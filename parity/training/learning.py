@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from parity.diagnosis import DTYPES, Beyond, PhaseCheck, Row, not_compared, worst_of
 from parity.errors import ParityError, listed
 from parity.findings import Cause
-from parity.models import build_reference_with_values, split, uniform
+from parity.models import split, uniform
 from parity.tracing import IDENTICAL, NOISE_BOUND, Measurement, blocks_of, compare
 from parity.training.backward import compare_gradients, few_images
 from parity.training.gradients import INERT, INPUT, Pairs, Task, cross_entropy, differentiate, projection
@@ -46,13 +46,15 @@ class Classroom:
     """What the training phase needs besides the two models.
 
     Attributes:
-        config: of a reference that is given by name; None for a module.
+        config: of a torchvision reference that is given by name; None for another one.
+        build: builds the reference with its initial values; None for a module that is built already.
         candidate: builds the candidate anew.
         steps: of a trajectory.
         pictures: whether the images are pictures, which are learnt from as they are; random ones are drawn anew.
     """
 
     config: dict[str, Any] | None
+    build: Callable[[], nn.Module] | None
     candidate: Candidate
     steps: int
     pictures: bool
@@ -95,9 +97,7 @@ def look(subject: Subject, classroom: Classroom, progress: Callable[[str], None]
 
 
 def _initialisation(subject: Subject, classroom: Classroom) -> Beyond:
-    config = classroom.config
-    build = None if config is None else lambda: build_reference_with_values(config)
-    return compare_initialisation(subject.mapping, build, classroom.candidate.build, subject.models.seed)
+    return compare_initialisation(subject.mapping, classroom.build, classroom.candidate.build, subject.models.seed)
 
 
 def _trajectories(subject: Subject, classroom: Classroom, way: Mode, progress: Callable[[str], None]) -> Beyond:

@@ -28,6 +28,7 @@ from parity.models import (
     WeightMap,
     assigned,
     by_name,
+    configuration_of,
     expand,
     lacks_values,
     read_map,
@@ -102,16 +103,45 @@ def infer_mapping(
         unnamed = error.with_traceback(None)  # a traceback keeps every caller's tensors alive
     images = _fitting_images(reference) if images is None else images
     try:
-        try:
-            return _infer(reference, candidate, images[:2], build)
-        except ParityError as error:
-            if len(images) <= 2 or isinstance(error, MappingError):
-                raise
-            return _infer(reference, candidate, images, build)  # a hard-wired batch
+        return _inferred(reference, candidate, images, build)
     except MappingError:
         if isinstance(candidate, type(reference)):  # the same code: what the names leave over says more
             raise unnamed from None
         raise
+
+
+def _inferred(
+    reference: nn.Module, candidate: nn.Module, images: torch.Tensor, build: Callable[[], nn.Module] | None
+) -> WeightMap:
+    """Infers the map in one direction or the other: which layouts are tried depends on who is taken as right."""
+    there: WeightMap | MappingError
+    try:
+        there = _infer_at_once(reference, candidate, images, build)
+    except MappingError as error:
+        there = error.with_traceback(None)
+    if not configuration_of(reference) and not _is_proved(there):  # torchvision's layouts are known
+        with contextlib.suppress(ParityError):
+            back = _infer_at_once(candidate, reference, images, None)
+            if _is_proved(back):
+                return back.invert()
+    if isinstance(there, MappingError):
+        raise there
+    return there
+
+
+def _is_proved(found: WeightMap | MappingError) -> bool:
+    return isinstance(found, WeightMap) and found.certainty == PROVED and found.is_complete and not found.unused
+
+
+def _infer_at_once(
+    reference: nn.Module, candidate: nn.Module, images: torch.Tensor, build: Callable[[], nn.Module] | None
+) -> WeightMap:
+    try:
+        return _infer(reference, candidate, images[:2], build)
+    except ParityError as error:
+        if len(images) <= 2 or isinstance(error, MappingError):
+            raise
+        return _infer(reference, candidate, images, build)  # a hard-wired batch
 
 
 def _fitting_images(reference: nn.Module) -> torch.Tensor:
@@ -123,7 +153,8 @@ def _infer(
 ) -> WeightMap:
     _, ours = _traced(reference, images, "reference", None)
     module, theirs = _traced(candidate, images, "candidate", build)
-    matches = match(ours, theirs, {name for name, _ in module.named_buffers()})
+    buffers = [{name for name, _ in model.named_buffers()} for model in (reference, module)]
+    matches = match(ours, theirs, (buffers[0], buffers[1]))
     if not matches.choices.get(ATTENTION):
         raise MappingError(
             "no projections to query, key and value that correspond to the reference's were found in the candidate; "
@@ -132,7 +163,7 @@ def _infer(
             state_shapes(reference),
             state_shapes(module),
         )
-    mapped = {split(entry.candidate)[0] for entry in _as_map(ours, matches, matches.defaults()).entries}
+    mapped = {split(entry.candidate)[0] for entry in _as_map(ours, theirs, matches, matches.defaults()).entries}
     if build is not None and lacks_values(module, besides=mapped | dict(module.named_parameters()).keys()):
         module = build()
     trial = _Trial(reference, module, images, ours, theirs, matches)
@@ -142,7 +173,7 @@ def _infer(
         if build is None or not lacks_values(module):
             raise
         chosen, certainty, warnings = dataclasses.replace(trial, candidate=build()).decide()
-    found = _as_map(ours, matches, chosen, certainty, tuple(theirs.unused))
+    found = _as_map(ours, theirs, matches, chosen, certainty, tuple(theirs.unused))
     require_bijection(found, state_shapes(reference), state_shapes(module))
     return dataclasses.replace(
         found,
@@ -177,20 +208,29 @@ def _traced(
 
 
 def _as_map(
-    ours: Uses, matches: Matches, chosen: dict[str, Way], certainty: str = "", unused: tuple[str, ...] = ()
+    ours: Uses,
+    theirs: Uses,
+    matches: Matches,
+    chosen: dict[str, Way],
+    certainty: str = "",
+    unused: tuple[str, ...] = (),
 ) -> WeightMap:
     used = [view.name for op in ours.operations for view in op.views]
     place = {name: n for n, name in enumerate(dict.fromkeys([*used, *(view.name for view in ours.free)]))}
     entries = [*matches.fixed, *(entry for way in chosen.values() for entry in way.entries)]
     entries.sort(key=lambda entry: place[split(entry.reference)[0]])
-    return WeightMap(
-        tuple(entries),
-        "inferred from use",
-        certainty,
-        (*matches.left_reference, *ours.unused, *(name for way in chosen.values() for name in way.left_reference)),
-        (*matches.left_candidate, *(name for way in chosen.values() for name in way.left_candidate)),
-        unused,
-    )
+    left = [*matches.left_reference, *ours.unused, *(name for way in chosen.values() for name in way.left_reference)]
+    extra = [*matches.left_candidate, *(name for way in chosen.values() for name in way.left_candidate)]
+    left += _forgotten(ours, [*(entry.reference for entry in entries), *left])
+    extra += _forgotten(theirs, [*(entry.candidate for entry in entries), *extra])
+    return WeightMap(tuple(entries), "inferred from use", certainty, tuple(left), tuple(extra), unused)
+
+
+def _forgotten(uses: Uses, parts: list[str]) -> list[str]:
+    """Returns the tensors in use of which no part is among `parts`."""
+    known = {split(part)[0] for part in parts}
+    views = (*(view for op in uses.operations for view in op.views), *uses.free)
+    return list(dict.fromkeys(view.name for view in views if view.name not in known))
 
 
 @dataclass(frozen=True)
@@ -271,7 +311,7 @@ class _Trial:
         return AMBIGUOUS, [f"{doubt}; write the right one with `parity map -o FILE` and --mapping FILE"]
 
     def _align(self, chosen: dict[str, Way]) -> Alignment:
-        found = _as_map(self.ours, self.matches, chosen)
+        found = _as_map(self.ours, self.theirs, self.matches, chosen)
         return align(self.reference, self.candidate, found, self.ours.order, self.theirs.order)
 
     def _around_first_attention(self, alignment: Alignment) -> tuple[Point | None, Point | None]:
@@ -288,7 +328,7 @@ class _Trial:
 
     def _run(self, chosen: dict[str, Way], until: Point, attempt: int) -> dict[Point, float]:
         alignment = self._align(chosen)
-        found = _as_map(self.ours, self.matches, chosen)
+        found = _as_map(self.ours, self.theirs, self.matches, chosen)
         state = self._values(until)
         entries = tuple(entry for entry in found.entries if split(entry.reference)[0] in state)
         mapped = dataclasses.replace(found, entries=entries).apply(state)

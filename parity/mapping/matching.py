@@ -8,29 +8,37 @@ patch's pixels), all of them are listed; only a run can tell.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from parity.mapping.patterns import matrix_layouts, vector_layout
 from parity.mapping.qkv import attention_ways
-from parity.mapping.ways import ATTENTION, PATCHES, POSITIONS, Matches, Way, joined
+from parity.mapping.ways import ATTENTION, PATCHES, POSITIONS, TOKENS, Matches, Way, joined
 from parity.models import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
 
     from parity.mapping.operations import Operation, View
     from parity.mapping.uses import Uses
 
 
-def match(reference: Uses, candidate: Uses, buffers: set[str]) -> Matches:
+# tokens of equal size that are tried in every order, and tokens that may stand before the patches
+_MOST_ALIKE, _MOST_TOKENS = 4, 16
+
+Buffers = tuple["AbstractSet[str]", "AbstractSet[str]"]
+
+
+def match(reference: Uses, candidate: Uses, buffers: Buffers) -> Matches:
     """Matches two models' tensors.
 
     Args:
         reference: what the reference does with its tensors.
         candidate: the same of the candidate.
-        buffers: names of the candidate's tensors that are no parameters.
+        buffers: names of the reference's and of the candidate's tensors that are no parameters.
     """
     found = Matches()
     ways: dict[str, list[list[Way]]] = defaultdict(list)  # by what is chosen: a list per block
@@ -123,56 +131,150 @@ def _leave_unmatched(found: Matches, pairs: list[tuple[Operation | None, Operati
         found.left_meaning |= dict.fromkeys(way.left_candidate, "an extra bias of query, key and value")
 
 
-def _match_free(found: Matches, reference: Uses, candidate: Uses, buffers: set[str]) -> None:
-    """Matches class token and position embedding by their numbers of elements."""
+def _match_free(found: Matches, reference: Uses, candidate: Uses, buffers: Buffers) -> None:
+    """Matches tokens and the table of positions by their numbers of elements.
+
+    Tokens of equal size are told apart by running, where there are equally many of them.
+    """
     left = list(candidate.free)
     ours = sorted(reference.free, key=lambda view: view.size)
-    for view in ours:
-        is_table = max(view.shape, default=0) < view.size
-        same = [other for other in left if other.size == view.size and not (is_table and other.name in buffers)]
-        same.sort(key=lambda other: not _same_word(view.name, other.name))
-        fitting = ((other, layout) for other in same
-                   if (layout := vector_layout(view.shape, other.shape, view.item, other.item)))  # fmt: skip
-        other, layout = next(fitting, (None, None))
-        if other is not None and layout is not None:
-            left.remove(other)
-            if other.name in buffers:
-                found.warnings.append(f"{other.name} is a buffer: it is never trained, whatever the weights")
-            if is_table and not view.item and not other.item:
-                found.choices[POSITIONS] = _position_ways(view, other, layout)
-            else:
-                found.fixed.append(Entry(str(view), str(other), layout))
-        elif is_table and not _match_rows(found, view, left, buffers):
-            found.left_reference[str(view)] = "no such table of positions that is learned"
-        elif not is_table:
-            found.left_reference[str(view)] = "no such token"
+    table = ours[-1] if ours and _is_table(ours[-1]) else None
+    for size in dict.fromkeys(view.size for view in ours if view is not table):
+        group = [view for view in ours if view.size == size and view is not table]
+        others = [other for other in left if other.size == size]
+        if len(group) == len(others) > 1 and len(group) <= _MOST_ALIKE:
+            ways = [way for order in itertools.permutations(others) if (way := _token_way(group, order))]
+            if ways:
+                found.choices[f"{TOKENS} of {size} values"] = ways
+                for view, other in zip(group, others, strict=True):
+                    _take(found, left, view, other, buffers)
+                continue
+        for view in group:
+            _match_token(found, view, left, buffers)
+    if table:
+        sizes = [sorted(view.size for view in uses.free) for uses in (reference, candidate)]
+        _match_table(found, table, left, buffers, min(sum(of_one[:-1]) for of_one in sizes))
     found.left_candidate |= {
-        str(view): "a fixed table" if view.name in buffers else "an extra token or table" for view in left
+        str(view): "a fixed table" if view.name in buffers[1] else "an extra token or table" for view in left
     }
 
 
-def _match_rows(found: Matches, table: View, left: list[View], buffers: set[str]) -> bool:
-    """Matches a table of positions whose first row, the class token's, the candidate keeps elsewhere or has not."""
-    axis = next(axis for axis, length in enumerate(table.shape) if length != 1)
-    rows, width = table.shape[axis], table.size // table.shape[axis]
-    shape = tuple(rows - 1 if a == axis else n for a, n in enumerate(table.shape))
-    for other in left:
-        layout = vector_layout(shape, other.shape)
-        if other.size != (rows - 1) * width or layout is None or other.name in buffers or table.item:
+def _is_table(view: View) -> bool:
+    return max(view.shape, default=0) < view.size
+
+
+def _match_token(found: Matches, view: View, left: list[View], buffers: Buffers) -> None:
+    same = sorted((other for other in left if other.size == view.size), key=lambda o: -_common_words(view.name, o.name))
+    for other in same:
+        layout = vector_layout(view.shape, other.shape, view.item, other.item)
+        if layout:
+            _take(found, left, view, other, buffers)
+            found.fixed.append(Entry(str(view), str(other), layout))
+            return
+    found.left_reference[str(view)] = "no such token"
+
+
+def _take(found: Matches, left: list[View], ours: View, theirs: View, buffers: Buffers) -> None:
+    left.remove(theirs)
+    if theirs.name in buffers[1] and ours.name not in buffers[0]:
+        found.warnings.append(f"{theirs.name} is a buffer: it is never trained, whatever the weights")
+
+
+def _token_way(ours: Sequence[View], theirs: Sequence[View]) -> Way | None:
+    """Pairs tokens in this order; None if their shapes don't allow it."""
+    layouts = [vector_layout(a.shape, b.shape, a.item, b.item) for a, b in zip(ours, theirs, strict=True)]
+    if not all(layouts):
+        return None
+    entries = tuple(Entry(str(a), str(b), f"{s}") for a, b, s in zip(ours, theirs, layouts, strict=True))
+    votes, contradiction = 0, ""
+    for view, other in zip(ours, theirs, strict=True):
+        words = {each: _common_words(view.name, each.name) for each in theirs}
+        best = max(words.values())
+        named = [each for each, common in words.items() if common == best]
+        if len(named) == 1:
+            votes += 1 if named == [other] else -1
+            contradiction = contradiction if named == [other] else f"{other}, not {named[0]}, acts as {view}"
+    return Way(", ".join(map(str, theirs)), entries, votes, contradiction)
+
+
+def _match_table(found: Matches, table: View, left: list[View], buffers: Buffers, tokens: int) -> None:
+    """Matches the table of positions, whole or but for the rows of the tokens that stand before the patches."""
+    learned = [view for view in left if view.name not in buffers[1] or table.name in buffers[0]]
+    for other in sorted(learned, key=lambda o: -_common_words(table.name, o.name)):
+        layout = vector_layout(table.shape, other.shape, table.item, other.item) if other.size == table.size else None
+        if layout:
+            _take(found, left, table, other, buffers)
+            if table.item or other.item:
+                found.fixed.append(Entry(str(table), str(other), layout))
+            else:
+                found.choices[POSITIONS] = _position_ways(table, other, layout)
+            return
+    if not _match_rows(found, table, left, buffers[1], tokens):
+        found.left_reference[str(table)] = "no such table of positions that is learned"
+
+
+def _match_rows(found: Matches, table: View, left: list[View], buffers: AbstractSet[str], tokens: int) -> bool:
+    """Matches tables of which one has rows of tokens that the other model keeps elsewhere or has not.
+
+    Rows that both have, such as the class token's, come before them; of the shorter table, those that are more than a
+    square of patches, and at most as many as both models have tokens, which are `tokens` numbers together.
+    """
+    for other in sorted(left, key=lambda view: -view.size):
+        is_ours = table.size > other.size
+        longer, shorter = (table, other) if is_ours else (other, table)
+        is_token = not _is_table(shorter) and longer.size > 2 * shorter.size
+        if other.name in buffers or table.item or other.item or is_token:
+            continue
+        axis = next(axis for axis, length in enumerate(longer.shape) if length != 1)
+        rows, width = longer.shape[axis], longer.size // longer.shape[axis]
+        extra, odd = divmod(longer.size - shorter.size, width)
+        if odd or not 0 < extra <= _MOST_TOKENS:
+            continue
+        count = shorter.size // width
+        shared = next((n for n in range(min(tokens // width, count) + 1) if math.isqrt(count - n) ** 2 == count - n), 0)
+        rest = _rows(longer, shared + extra, rows)
+        if not shared:
+            pairs = [(rest, (shorter.name, shorter.shape))]
+        elif count in shorter.shape:
+            pairs = [(_rows(longer, 0, shared), _rows(shorter, 0, shared)), (rest, _rows(shorter, shared, count))]
+        else:
+            continue
+        if not is_ours:
+            pairs = [(theirs, ours) for ours, theirs in pairs]
+        layouts = [vector_layout(ours[1], theirs[1]) for ours, theirs in pairs]
+        if None in layouts:
             continue
         left.remove(other)
-        before = ":, " * axis
-        found.fixed.append(Entry(f"{table.name}[{before}1:{rows}]", str(other), layout))
-        first = tuple(1 if a == axis else n for a, n in enumerate(table.shape))
-        single = next((view for view in left if view.size == width and view.name not in buffers), None)
-        step = vector_layout(first, single.shape) if single else None
-        if single and step:
-            left.remove(single)
-            found.fixed.append(Entry(f"{table.name}[{before}0:1]", str(single), step))
-        else:
-            found.left_reference[f"{table.name}[{before}0:1]"] = "no position of the class token"
+        found.fixed += [Entry(a[0], b[0], f"{s}") for (a, b), s in zip(pairs, layouts, strict=True)]
+        _match_extra_rows(found, _rows(longer, shared, shared + extra), left, buffers, is_ours=is_ours)
         return True
     return False
+
+
+_Part = tuple[str, tuple[int, ...]]
+
+
+def _rows(table: View, start: int, stop: int) -> _Part:
+    """Returns name and shape of some rows of a table."""
+    axis = next(axis for axis, length in enumerate(table.shape) if length != 1)
+    name = f"{table.name}[{':, ' * axis}{start}:{stop}]"
+    return name, (*table.shape[:axis], stop - start, *table.shape[axis + 1 :])
+
+
+def _match_extra_rows(
+    found: Matches, part: _Part, left: list[View], buffers: AbstractSet[str], *, is_ours: bool
+) -> None:
+    name, shape = part
+    if not is_ours:
+        found.left_candidate[name] = "an extra position of a token"
+        return
+    single = next((view for view in left if view.size == math.prod(shape) and view.name not in buffers), None)
+    step = vector_layout(shape, single.shape) if single else None
+    if single and step:
+        left.remove(single)
+        found.fixed.append(Entry(name, str(single), step))
+    else:
+        found.left_reference[name] = "no position of the class token"
 
 
 def _position_ways(ours: View, theirs: View, layout: str) -> list[Way]:
@@ -198,7 +300,10 @@ def _position_ways(ours: View, theirs: View, layout: str) -> list[Way]:
     return ways
 
 
-def _same_word(one: str, other: str) -> bool:
-    """Whether two names share a word's beginning, such as `class` and `cls_token`."""
-    words = [{word[:3] for word in re.split(r"[._\d]+", name.lower()) if len(word) > 2} for name in (one, other)]
-    return bool(words[0] & words[1])
+def _common_words(one: str, other: str) -> int:
+    """Returns how many words' beginnings two names share, such as `class_token` and `cls_embed` one."""
+    words = [
+        {word[:3].replace("cls", "cla") for word in re.split(r"[._\d]+", name.lower()) if len(word) > 2}
+        for name in (one, other)
+    ]
+    return len(words[0] & words[1])

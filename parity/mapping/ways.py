@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from parity.models import Entry
 
 PATCHES, ATTENTION, POSITIONS = "order of a patch's pixels", "order of query, key and value", "place of the class token"
+TOKENS = "order of the tokens"
 
 
 @dataclass(frozen=True)

@@ -176,11 +176,11 @@ def _run_pass(
         with contextlib.ExitStack() as stack:
             twins = (models.twin,) if with_truth else ()
             stack.enter_context(mode.active(models.reference, models.candidate, *twins))
-            stack.enter_context(held_in(models.reference, dtype))
+            stack.enter_context(held_in(models.reference, dtype, models.way if dtype == torch.float64 else 0))
             stack.enter_context(held_in(models.candidate, dtype, attempt))
             truth = None
             if with_truth:
-                stack.enter_context(held_in(models.twin, torch.float64))
+                stack.enter_context(held_in(models.twin, torch.float64, models.way))
                 truth = Run(models.twin, models.images.double(), watched[0], models.seed, "reference", inside=True)
             return in_step(
                 Run(models.reference, images, watched[0], models.seed, "reference", inside=True),

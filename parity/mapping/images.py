@@ -16,6 +16,7 @@ from parity.models import (
     configuration_of,
     lacks_values,
     possible_images,
+    said_numbers,
     said_patch,
     said_rate,
     without_values,
@@ -119,6 +120,9 @@ def settings_of(module: nn.Module, shape: Shape) -> dict[str, Any]:
     if uses:
         settings |= _widths(uses)
     settings |= {"num_classes": classes} if classes else {}
+    for setting in ("num_layers", "num_heads", "hidden_dim", "mlp_dim", "num_classes"):
+        said = None if setting in settings else next(said_numbers(module, setting), None)
+        settings |= {setting: said} if said else {}
     rates = {rate: said_rate(module, rate) for rate in RATES}
     return settings | {rate: p for rate, p in rates.items() if p is not None}
 
@@ -159,9 +163,9 @@ def _widths(uses: Uses) -> dict[str, Any]:
     if not starts:
         return {}
     width = operations[starts[0]].projections[0].matrix.shape[1]
-    found = {"num_layers": len(starts), "hidden_dim": width}
-    if uses.heads:
-        found["num_heads"] = uses.heads
+    rows = operations[starts[0]].projections[0].matrix.shape[0]
+    heads = uses.heads or (width // rows if rows < width else None)  # where each head has a projection of its own
+    found = {"num_layers": len(starts), "hidden_dim": width} | ({"num_heads": heads} if heads else {})
     block = operations[starts[0] + 1 : starts[1] if len(starts) > 1 else None]
     shapes = [op.projections[0].matrix.shape for op in block if op.kind == "matrix"]
     hidden = next((a[0] for a, b in itertools.pairwise(shapes) if a == b[::-1] and a[1] == width), None)

@@ -317,9 +317,9 @@ class _Trial:
     def _around_first_attention(self, alignment: Alignment) -> tuple[Point | None, Point | None]:
         """Returns the last aligned point of the reference before its first attention, and the first one after it."""
         aligned = set(alignment.pairs.values())
-        at = next(op.at for op in self.ours.operations if op.kind == "attention")
-        before = [point for point in self.ours.order[:at] if point.module in aligned]
-        after = [point for point in self.ours.order[at:] if point.module in aligned]
+        first = next(op for op in self.ours.operations if op.kind == "attention")
+        before = [point for point in self.ours.order[: first.at] if point.module in aligned]
+        after = [point for point in self.ours.order[first.until :] if point.module in aligned]
         return before[-1] if before else None, after[0] if after else None
 
     def _errors(self, chosen: dict[str, Way], until: Point) -> dict[Point, float]:
@@ -342,9 +342,9 @@ class _Trial:
         errors: dict[Point, float] = {}
         with contextlib.ExitStack() as stack:
             stack.enter_context(MODES["eval-grad"].active(self.reference, self.candidate))
-            for model, held, how in ((self.reference, state, 0), (self.candidate, values, attempt)):
+            for model, held in ((self.reference, state), (self.candidate, values)):
                 stack.enter_context(assigned(model, held))
-                stack.enter_context(held_in(model, torch.float64, how))
+                stack.enter_context(held_in(model, torch.float64, attempt))
             runs = (
                 Run(self.reference, images, watched[0], 0, "reference"),
                 Run(self.candidate, images, watched[1], 0, "candidate"),

@@ -73,12 +73,14 @@ class Operation:
         projections: of a matrix one, of an attention one to many, in order of use; of a norm or a scale none.
         vectors: scale and shift of a norm.
         at: how many enters and leaves of modules come before (the last of) its tensors is used.
+        until: of an attention, how many come before its scores and values are there as well.
     """
 
     kind: Kind
     projections: list[Projection] = field(default_factory=list)
     vectors: list[View | None] = field(default_factory=list)
     at: int = 0
+    until: int = 0
 
     @property
     def key(self) -> tuple[Any, ...]:

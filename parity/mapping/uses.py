@@ -82,14 +82,14 @@ class _Gatherer:
         """Takes the next use, with its number and place."""
         view = use.view
         if view is None:
-            self._is_attending = not _close_attention(self.operations)
+            self._is_attending = not _close_attention(self.operations, at)
         elif not {str(view), view.name} & self._seen:
             self._seen.add(str(view))
             if use.matrix is not None:
                 self._made_by[number] = Projection(use.matrix)
                 self.operations.append(Operation("matrix", [self._made_by[number]], at=at))
                 if self._is_attending:  # the value may be projected after the softmax
-                    self._is_attending = not _close_attention(self.operations)
+                    self._is_attending = not _close_attention(self.operations, at)
             elif not self._belongs(use, view):
                 self._start(use, view, at)
 
@@ -119,10 +119,11 @@ class _Gatherer:
             self.free.append(view)
 
 
-def _close_attention(operations: list[Operation]) -> bool:
+def _close_attention(operations: list[Operation], at: int) -> bool:
     """Makes the projections that lead into an attention one operation, and returns whether they were all there.
 
-    Together they have three times as many rows as columns. Where each head attends by itself, the last one closes it.
+    It is asked at place `at`. Together they have three times as many rows as columns. Where each head attends by
+    itself, the last one closes it.
     """
     members: list[Operation] = []
     for operation in reversed(operations):
@@ -134,7 +135,7 @@ def _close_attention(operations: list[Operation]) -> bool:
         members.insert(0, operation)
         rows = sum(member.rows for member in members)
         if rows == 3 * width:
-            merged = Operation("attention", [p for m in members for p in m.projections], at=members[-1].at)
+            merged = Operation("attention", [p for m in members for p in m.projections], [], members[-1].at, at)
             operations[-len(members) :] = [merged]
             return True
         if rows > 3 * width:

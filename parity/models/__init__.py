@@ -23,7 +23,7 @@ from parity.models.reference import (
     configuration_of_state,
     unverifiable,
 )
-from parity.models.sizes import possible_images, said_patch, said_rate
+from parity.models.sizes import possible_images, said_numbers, said_patch, said_rate
 from parity.models.state import (
     BUFFER,
     FROZEN,
@@ -93,6 +93,7 @@ __all__ = [
     "resolve_candidate",
     "resolve_elsewhere",
     "resolve_weights",
+    "said_numbers",
     "said_patch",
     "said_rate",
     "sharing_copy",

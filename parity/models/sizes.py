@@ -63,9 +63,7 @@ def possible_images(module: nn.Module) -> Iterator[tuple[int, int, int]]:
 
 def _possible_images(module: nn.Module) -> Iterator[tuple[int, int, int]]:
     cuts = list(_cuts(module))
-    channels = dict.fromkeys(
-        [*_whole_numbers(module, "in_channels"), *(cut.channels for cut in cuts), *_USUAL_CHANNELS]
-    )
+    channels = dict.fromkeys([*said_numbers(module, "in_channels"), *(cut.channels for cut in cuts), *_USUAL_CHANNELS])
     for size in said_sizes(module):
         yield from ((n, *size) for n in channels)
     grids = list(_grids(module, {cut.width for cut in cuts}))
@@ -96,7 +94,8 @@ def said_rate(module: nn.Module, setting: str) -> float | None:
     return next((float(rate) for rate in rates if isinstance(rate, (int, float)) and 0 <= rate < 1), None)
 
 
-def _whole_numbers(module: nn.Module, setting: str) -> Iterator[int]:
+def said_numbers(module: nn.Module, setting: str) -> Iterator[int]:
+    """Yields the numbers that a module, those inside it and their configurations have for a setting."""
     yield from (value for value in _values(module, names_of(setting)) if _is_size(value))
 
 

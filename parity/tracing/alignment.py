@@ -13,16 +13,17 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
-from parity.models import split
+from parity.models import IDENTITY, WeightMap, split, state_shapes
 from parity.tracing.attention import PARTS, STEPS, can_be_opened
 from parity.tracing.run import Point, outer_modules
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from parity.models import Entry, WeightMap
+    from parity.models import Entry, Shapes
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Alignment:
         order: reference modules that were called, in the order in which they were entered.
         containers: aligned reference modules in which another aligned one is called.
         by_place: aligned reference modules without weights, which only their place pairs.
-        features: for tensors inside an attention, the layout step of their features to the candidate's.
+        features: reference modules whose features the candidate has in another order -> which of them each of the
+            candidate's is.
         rolled: number of tokens, if the candidate's class token is the last of them and not the first; else None.
     """
 
@@ -44,7 +46,7 @@ class Alignment:
     order: tuple[str, ...]
     containers: frozenset[str]
     by_place: frozenset[str] = frozenset()
-    features: dict[str, str] = field(default_factory=dict)
+    features: dict[str, list[int]] = field(default_factory=dict)
     rolled: int | None = None
 
     def without(self, modules: Collection[str]) -> Alignment:
@@ -112,8 +114,9 @@ def align(
     }
     containers = frozenset(_containers(reference_order, aligned))
     weightless = frozenset(by_place.values())
-    layouts = {step: _layout_of_features(inside[step], mapping.entries) for step in aligned & inside.keys()}
-    features = {step: layout for step, layout in layouts.items() if layout}
+    shapes = state_shapes(reference)
+    orders = {name: _order_of_features(r_owned[name], mapping.entries, shapes) for name in aligned & r_owned.keys()}
+    features = {name: order for name, order in orders.items() if order}
     return Alignment(pairs, unaligned, order, containers, weightless, features, _tokens_if_class_is_last(mapping))
 
 
@@ -134,13 +137,28 @@ def _owned_inside(name: str, module: nn.MultiheadAttention, entries: tuple[Entry
     return {step: frozenset(numbers) for step, numbers in owned.items()}
 
 
-def _layout_of_features(owned: frozenset[int], entries: tuple[Entry, ...]) -> str | None:
-    """Returns the layout step of the features that a projection makes, if its rows are rearranged."""
-    for number in owned:
-        pattern, *sizes = entries[number].layout.split(",")
-        if entries[number].reference.endswith("in_proj_weight") and "(q h d)" in pattern:
-            left, right = (side.strip().replace(" i", "") for side in pattern.split("->"))
-            return ",".join((f"b n {left} -> b n {right}", *sizes))
+def _order_of_features(owned: frozenset[int], entries: tuple[Entry, ...], shapes: Shapes) -> list[int] | None:
+    """Returns which of a projection's features, which the rows of its tensors are, each of the candidate's is.
+
+    None where they stand in the same order, or what owns the entries is no single projection.
+    """
+    own = [entries[number] for number in owned]
+    if all(entry.layout == IDENTITY and not split(entry.candidate)[1] for entry in own):
+        return None
+    for rank in (1, 2):  # the bias says it, or else the weight
+        parts = [entry for entry in own if len(shapes[split(entry.reference)[0]]) == rank]
+        names = {split(entry.reference)[0] for entry in parts}, {split(entry.candidate)[0] for entry in parts}
+        if [len(each) for each in names] == [1, 1]:
+            (name,) = names[0]
+            rows = torch.arange(shapes[name][0]).view(-1, *[1] * (rank - 1)).expand(shapes[name])
+            (moved,) = WeightMap(tuple(parts), "").apply({name: rows}).values()
+            found = (
+                moved if moved.ndim == 1 else moved[:, 0] if moved.ndim == 2 and moved[0, 0] == moved[0, -1] else None
+            )
+            if found is None:
+                return None
+            order = [int(row) for row in found - found.min()]
+            return order if sorted(order) == [*range(len(order))] != order else None
     return None
 
 

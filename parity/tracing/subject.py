@@ -6,18 +6,21 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from parity.models import FROZEN, PARAMETER, fingerprint, sharing_copy
+import torch
+
+from parity.models import FROZEN, PARAMETER, configuration_of, fingerprint, sharing_copy
 from parity.tracing.alignment import align
+from parity.tracing.casting import first_that_runs, held_in
+from parity.tracing.modes import MODES
+from parity.tracing.run import Point, Run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import torch
     from torch import nn
 
     from parity.models import WeightMap
     from parity.tracing.alignment import Alignment
-    from parity.tracing.run import Point
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,19 @@ class Models:
     def twin(self) -> nn.Module:
         """The reference once more, with the same tensors, to run in float64 while it runs in another dtype."""
         return sharing_copy(self.reference)
+
+    @functools.cached_property
+    def way(self) -> int:
+        """The first of the ways of `held_in` in which the reference runs in float64; torchvision's runs in any."""
+        if configuration_of(self.reference):
+            return 0
+
+        def run(attempt: int) -> int:
+            with MODES["eval"].active(self.reference), held_in(self.reference, torch.float64, attempt):
+                Run(self.reference, self.images.double(), set(), self.seed, "reference").finish()
+            return attempt
+
+        return first_that_runs(run, torch.float64)
 
 
 @dataclass(frozen=True)

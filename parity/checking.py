@@ -334,6 +334,13 @@ def _causes(explanation: Explanation | None, checks: list[Check], subject: Subje
 def _oddities(setup: Setup, module: nn.Module) -> list[str]:
     """Says what is odd about the candidate before anything is compared."""
     notes = list(setup.candidate.notes)
+    for owner, model in (("reference", setup.reference), ("candidate", module)):
+        dtypes = {f"{p.dtype}".removeprefix("torch.") for p in model.parameters() if p.is_floating_point()} - {
+            "float32"
+        }
+        if dtypes:
+            how = "both models are held in the dtypes that are compared"
+            notes.append(f"the {owner} is built in {' and '.join(sorted(dtypes))}; {how}")
     lists = unregistered(module)
     if lists:
         what = "is a plain list or attribute that holds layers torch doesn't know of"

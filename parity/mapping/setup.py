@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from parity.errors import ParityError
@@ -42,8 +43,6 @@ from parity.tracing import MODES, Held, Models, Subject, align, ambient_kept, ca
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-
-    import torch
 
     from parity.models import WeightMap, Weights
     from parity.progress import Progress
@@ -113,6 +112,7 @@ def set_up(
                 f"--set changes a model of torchvision's; give {reference} its arguments with --reference-arg"
             )
         builder = resolve_elsewhere(reference, reference_args)
+        torch.manual_seed(seed)  # of the values that it draws itself
         module = build_elsewhere(builder, with_values=weights == "own")
         setup = _around(reference, module, candidate, candidate_args, weights or "synthetic", seed)
         return dataclasses.replace(setup, builder=builder)

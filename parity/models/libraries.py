@@ -70,8 +70,17 @@ def _said_of_the_reference() -> Iterator[None]:
     try:
         yield
     except ParityError as error:
-        words = f"{error}".replace("the candidate", "the reference").replace("--candidate-arg", "--reference-arg")
+        words = f"{error}"
+        for theirs, ours in _OF_THE_CANDIDATE.items():
+            words = words.replace(theirs, ours)
         raise ParityError(words) from error.__cause__
+
+
+_OF_THE_CANDIDATE = {
+    "the candidate": "the reference",
+    "--candidate-arg": "--reference-arg",
+    ", which no setting of the reference goes by": "",
+}
 
 
 def _library(reference: str) -> Any:

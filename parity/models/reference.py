@@ -56,7 +56,10 @@ def configuration(name: str, overrides: Mapping[str, Any] | None = None) -> dict
         ParityError: an unknown name, an unknown key, or a value of the wrong type.
     """
     if name not in reference_names():
-        raise ParityError(f"unknown reference {name!r}; torchvision has {listed(reference_names())}")
+        raise ParityError(
+            f"unknown reference {name!r}; torchvision has {listed(reference_names())}; another library's model goes by "
+            "timm:NAME or transformers:CLASS, one of yours by file.py:CALLABLE"
+        )
     config = {**_published(name)}
     for key, value in (overrides or {}).items():
         _check_override(key, value, config)

@@ -16,7 +16,7 @@ import vit
 from parity import ParityError, check, infer_mapping
 from parity.mapping.images import image_shape, settings_of
 from parity.models.candidate import resolve_candidate
-from parity.models.reference import configuration
+from parity.models.reference import build_reference, configuration
 from parity.models.sizes import possible_images
 from tests.candidates.fused_qkv import VisionTransformer
 
@@ -301,19 +301,19 @@ def test_models_of_any_dtype_are_compared(dtype: torch.dtype) -> None:
 
 
 class WithTokens(nn.Module):
-    """Our model with further tokens behind the class token; `order` says which tensor stands where."""
+    """Our model with further tokens behind the class token, in the order of `sizes`."""
 
-    def __init__(self, names: str, order: str, sizes: dict[str, int]) -> None:
+    def __init__(self, sizes: dict[str, int]) -> None:
         super().__init__()
-        self.inner, self.order = _ours(), order
-        for name in names:
-            self.register_parameter(name, nn.Parameter(torch.zeros(1, sizes[name], 48)))
+        self.inner, self.names = _ours(), [*sizes]
+        for name, size in sizes.items():
+            self.register_parameter(name, nn.Parameter(torch.zeros(1, size, 48)))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         inner: Any = self.inner
         x = inner.patches(images)
         x = torch.cat([inner.cls_token.expand(len(x), -1, -1), x], dim=1) + inner.pos_embedding
-        tokens = [self.get_parameter(name).expand(len(x), -1, -1) for name in self.order]
+        tokens = [self.get_parameter(name).expand(len(x), -1, -1) for name in self.names]
         x = torch.cat([x[:, :1], *tokens, x[:, 1:]], dim=1)
         logits: torch.Tensor = inner.head(inner.ln(inner.attn_layers(x))[:, : len(tokens) + 1].sum(1))
         return logits
@@ -323,22 +323,45 @@ class AlsoWithTokens(WithTokens):
     pass
 
 
-def test_any_number_of_tokens_is_mapped_by_running() -> None:
-    sizes = dict(zip("abcxyz", (1, 1, 4, 1, 1, 4), strict=True))
-    original, port = WithTokens("abc", "abc", sizes), AlsoWithTokens("xyz", "yxz", sizes)
+def test_any_number_of_tokens_is_mapped_by_running_whatever_they_are_called() -> None:
+    original = WithTokens({"one_token": 1, "two_token": 1, "registers": 4})
+    port = AlsoWithTokens({"two_embed": 1, "one_embed": 1, "extra": 4})
     found = infer_mapping(original, port)
     assert found.certainty == "unique by proof"
-    assert {entry.reference: entry.candidate for entry in found.entries if len(entry.reference) == 1} == {
-        "a": "y", "b": "x", "c": "z",
+    assert {entry.reference: entry.candidate for entry in found.entries if "." not in entry.reference} == {
+        "one_token": "two_embed", "two_token": "one_embed", "registers": "extra",
     }  # fmt: skip
+    assert any("the names contradict what the tensors do" in warning for warning in found.warnings)
     assert check(port, original, weights="synthetic", **EVAL).verdict == "identical"
 
 
 def test_token_without_a_counterpart_is_listed() -> None:
-    sizes = {"a": 1, "b": 4}
-    found = infer_mapping(WithTokens("ab", "ab", sizes), AlsoWithTokens("a", "a", sizes))
+    found = infer_mapping(WithTokens({"a": 1, "b": 4}), AlsoWithTokens({"a": 1}))
     assert found.unmapped_reference == ("b",)
     assert not found.unmapped_candidate
+
+
+class FlatKernel(nn.Module):
+    """The patches' weight has its pixels in one axis, which no layout step of a convolution's leads to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = _ours()
+        self.kernel, self.shift = nn.Parameter(torch.zeros(48, 3, 64)), nn.Parameter(torch.zeros(48))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        inner: Any = self.inner
+        pixels = nn.functional.unfold(images, 8, stride=8).transpose(1, 2)
+        x = nn.functional.linear(pixels, self.kernel.flatten(1), self.shift)
+        x = torch.cat([inner.cls_token.expand(len(x), -1, -1), x], dim=1) + inner.pos_embedding
+        logits: torch.Tensor = inner.head(inner.ln(inner.attn_layers(x))[:, 0])
+        return logits
+
+
+def test_tensor_that_no_layout_leads_to_is_listed_on_both_sides() -> None:
+    found = infer_mapping(build_reference(configuration("vit_b_16", SIZES)), FlatKernel())
+    assert found.unmapped_reference == ("conv_proj.weight",)
+    assert found.unmapped_candidate == ("kernel",)
 
 
 @pytest.mark.parametrize("name", ["interleaved_h3d:VisionLM", "interleaved_hd3:ViT", "raw_parameters:FunctionalViT"])

@@ -186,15 +186,16 @@ def _token_way(ours: Sequence[View], theirs: Sequence[View]) -> Way | None:
     if not all(layouts):
         return None
     entries = tuple(Entry(str(a), str(b), f"{s}") for a, b, s in zip(ours, theirs, layouts, strict=True))
-    votes, contradiction = 0, ""
+    right, wrong = 0, []
     for view, other in zip(ours, theirs, strict=True):
         words = {each: _common_words(view.name, each.name) for each in theirs}
         best = max(words.values())
         named = [each for each, common in words.items() if common == best]
-        if len(named) == 1:
-            votes += 1 if named == [other] else -1
-            contradiction = contradiction if named == [other] else f"{other}, not {named[0]}, acts as {view}"
-    return Way(", ".join(map(str, theirs)), entries, votes, contradiction)
+        if named == [other]:
+            right += 1
+        elif len(named) == 1:
+            wrong.append(f"{other}, not {named[0]}, acts as {view}")
+    return Way(", ".join(map(str, theirs)), entries, -len(wrong) or right, next(iter(wrong), ""))
 
 
 def _match_table(found: Matches, table: View, left: list[View], buffers: Buffers, tokens: int) -> None:
@@ -301,9 +302,9 @@ def _position_ways(ours: View, theirs: View, layout: str) -> list[Way]:
 
 
 def _common_words(one: str, other: str) -> int:
-    """Returns how many words' beginnings two names share, such as `class_token` and `cls_embed` one."""
+    """Returns how many words two names begin alike, such as `class_token` and `cls_embed` one; kinds do not count."""
     words = [
         {word[:3].replace("cls", "cla") for word in re.split(r"[._\d]+", name.lower()) if len(word) > 2}
         for name in (one, other)
     ]
-    return len(words[0] & words[1])
+    return len((words[0] & words[1]) - {"tok", "emb"})

@@ -123,7 +123,7 @@ def diff(
         assert files[1]
         return _by_name(files[0], files[1], notes)
     setup = set_up(models[1], models[0], {}, None, None, seed)
-    images = uniform(f"{seed}/images", (2, 3, setup.image_size, setup.image_size))
+    images = uniform(f"{seed}/images", (2, *setup.image_shape))
     mapping = infer_mapping(setup.reference, models[1], images=images, build=setup.candidate.build)
     brought = brought_by(setup.candidate, models[1], None)
     assert brought

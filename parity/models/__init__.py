@@ -38,6 +38,7 @@ from parity.models.state import (
     sharing_copy,
     slots,
     state_shapes,
+    twins,
     unregistered,
     without_values,
 )
@@ -101,6 +102,7 @@ __all__ = [
     "split",
     "state_shapes",
     "synthetic",
+    "twins",
     "uniform",
     "unregistered",
     "unverifiable",

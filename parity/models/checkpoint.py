@@ -25,7 +25,7 @@ import safetensors.torch
 import torch
 
 from parity.errors import ParityError, listed
-from parity.models.state import sharing_copy, state_shapes
+from parity.models.state import sharing_copy, state_shapes, twins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -227,10 +227,12 @@ def fitted(checkpoint: Checkpoint, model: nn.Module, owner: str, hint: Callable[
         hint: given tensors that don't fit, says what else they might be, as the end of a sentence.
 
     Raises:
-        ParityError: names or shapes are others, or a tensor holds no floating-point numbers, or infinite ones.
+        ParityError: names or shapes are others, a tensor holds no floating-point numbers, or infinite ones, or one
+            tensor has other values under each of its names.
     """
     state = _without_prefix(checkpoint, model)
     _require_numbers(state, model, checkpoint.source)
+    _require_one_value(state, model, checkpoint.source, owner)
     dtypes = {f"{t.dtype}".removeprefix("torch.") for t in state.values() if t.is_floating_point()} - {"float32"}
     state = _as_loaded(state, model)
     _require_fit(state, model, f"the weights {checkpoint.source} don't fit the {owner}", hint)
@@ -258,9 +260,10 @@ def _without_prefix(checkpoint: Checkpoint, model: nn.Module) -> State:
 
 def _require_numbers(state: State, model: nn.Module, source: str) -> None:
     """Refuses tensors that are no weights: whole or complex numbers, sparse, quantised, without values, not finite."""
-    counters = {name for name, tensor in model.state_dict().items() if not tensor.is_floating_point()}
+    own = model.state_dict()
     for name, tensor in state.items():
-        if name in counters:
+        mine = own.get(name)
+        if mine is not None and not mine.is_floating_point():
             continue
         kind = f"{tensor.dtype}".removeprefix("torch.")
         if tensor.layout != torch.strided:
@@ -274,10 +277,22 @@ def _require_numbers(state: State, model: nn.Module, source: str) -> None:
             )
         values = tensor.float()
         if not bool(torch.isfinite(values.sum())) and not bool(torch.isfinite(values).all()):
+            if mine is not None and not mine.is_meta and torch.equal(values, mine.float()):
+                continue  # a constant of the model's own, such as a mask
             place = (~torch.isfinite(values)).nonzero()[0].tolist()
             number = float(tensor[tuple(place)])
             beyond = f"{number:g}" + ", more than float32 can hold" * math.isfinite(number)
             raise ParityError(f"the tensor {name} in {source} is not finite: at {place} it is {beyond}")
+
+
+def _require_one_value(state: State, model: nn.Module, source: str, owner: str) -> None:
+    """Refuses several values for what the model has as one tensor under several names."""
+    for name, first in twins(model).items():
+        if name in state and first in state and not torch.equal(state[name], state[first]):
+            raise ParityError(
+                f"{first} and {name} are one tensor in the {owner}, and differ in {source}; "
+                "write the file anew with torch.save(model.state_dict(), path)"
+            )
 
 
 def _as_loaded(state: State, model: nn.Module) -> State:
@@ -293,8 +308,8 @@ def _as_loaded(state: State, model: nn.Module) -> State:
         twin = twin.to_empty(device="cpu")
     try:
         odd = twin.load_state_dict(state, strict=False, **options)
-    except RuntimeError:  # a tensor of another shape, which whoever asks for the fit names
-        return state
+    except Exception:  # noqa: BLE001  (a tensor of another shape, or what else the model's own code finds amiss)
+        return state  # whoever asks for the fit, or loads it, names it
     known = {name: tensor for name, tensor in twin.state_dict().items() if name not in odd.missing_keys}
     return known | {name: state[name] for name in odd.unexpected_keys}
 

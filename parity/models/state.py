@@ -160,6 +160,13 @@ def state_shapes(module: nn.Module) -> dict[str, Shape]:
     return {k: tuple(tensor.shape) for k, tensor in module.state_dict().items() if tensor.is_floating_point()}
 
 
+def twins(model: nn.Module) -> dict[str, str]:
+    """Returns every tensor that `model` holds under several names: each further name, and the first one."""
+    first: dict[int, str] = {}
+    names = {name: first.setdefault(id(tensor), name) for name, tensor in model.state_dict(keep_vars=True).items()}
+    return {name: one for name, one in names.items() if name != one}
+
+
 def lacks_values(model: nn.Module, besides: Collection[str] = ()) -> bool:
     """Returns whether a tensor of `model`, registered or a plain attribute, is on the meta device.
 

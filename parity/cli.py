@@ -9,8 +9,11 @@ import ast
 import contextlib
 import json
 import os
+import secrets
+import signal
 import sys
 import tempfile
+import threading
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -274,20 +277,21 @@ def _convert(options: argparse.Namespace) -> int:
     models = _models(options)
     with _progress(quiet=False) as progress, contextlib.redirect_stdout(sys.stderr):
         progress("importing torch", 0, 0)
-        from safetensors.torch import save  # noqa: PLC0415  (torch takes seconds to import)
-
-        from parity.converting import convert  # noqa: PLC0415
+        from parity.converting import convert  # noqa: PLC0415  (torch takes seconds to import)
 
         converted = convert(
             **models, weights=options.weights, reverse=options.reverse, force=options.force, progress=progress
         )
-        about = {"format": "pt", "weights": converted.source, "proof": converted.report.verdict}
-        _write(output, save(converted.state, metadata=about))
-    for sentence in (*converted.notes, *converted.mapping.without_counterpart()):
+        progress("writing and reading back", 0, 0)
+        with _whole(output) as temporary:
+            agreement = converted.write(temporary)
+    proved_for = converted.report.mapping
+    left = proved_for.without_counterpart() if proved_for and not converted.is_proved else ()
+    for sentence in (*converted.notes, *left):
         print(f"parity: {sentence}", file=sys.stderr)
-    names = f"{options.reference}'s" if options.reverse else f"{options.candidate}'s"
-    _print(f"{output}: {len(converted.state)} tensors of {converted.source} under {names} names; "
-           f"proof: {converted.report.verdict}, {converted.report.reasons[0]}\n")  # fmt: skip
+    folded = "".join(f"folded: {sentence}\n" for sentence in converted.folds)
+    _print(f"{output}: {len(converted.state)} tensors of {converted.source} under {converted.names}'s names; "
+           f"proof: {converted.proof}\n{folded}{agreement}\n")  # fmt: skip
     return 0
 
 
@@ -351,22 +355,58 @@ def _require_folder(path: Path) -> None:
         raise ParityError(f"{path} cannot be written: it is a folder")
 
 
-def _write(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all; what is no ordinary file, such as a pipe, is written to as it is."""
+def _write(path: Path, content: str) -> None:
+    """Writes a file whole or not at all."""
+    with _whole(path) as temporary:
+        temporary.write_bytes(f"{content}\n".encode())
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Yields a temporary file, which takes the place of `path` if nothing is raised, and is gone otherwise.
+
+    What is no ordinary file, such as a pipe, is written to as it is.
+    """
     path = path.resolve()
-    data = content if isinstance(content, bytes) else f"{content}\n".encode()
+    is_file = path.is_file() or not path.exists()
+    folder = path.parent if is_file else Path(tempfile.gettempdir())
+    temporary = folder / f".{path.stem}.{secrets.token_hex(4)}{path.suffix}"
     try:
-        if path.exists() and not path.is_file():
-            path.write_bytes(data)
-            return
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with _unwound_when_terminated():
+            try:
+                temporary.touch(mode=0o600, exist_ok=False)
+                yield temporary
+                if is_file:
+                    temporary.chmod(0o644)
+                    temporary.replace(path)
+                else:
+                    path.write_bytes(temporary.read_bytes())
+            finally:
+                temporary.unlink(missing_ok=True)
     except OSError as error:
         raise ParityError(f"{path} cannot be written: {error.strerror}") from error
+
+
+class _Terminated(BaseException):
+    """SIGTERM, which else would end the process where it stands."""
+
+
+@contextlib.contextmanager
+def _unwound_when_terminated() -> Iterator[None]:
+    """Lets SIGTERM clean up what is left behind before it ends the process."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def unwind(*_: object) -> None:
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    except _Terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from torchvision.models import VisionTransformer
 
 from parity.cli import main
-from parity.models.candidate import resolve_candidate
 from parity.models.reference import build_reference, configuration
 from parity.models.weights import synthetic
 from parity.suite.conftest import SMALL
-from parity.tracing.measuring import compare
 from tests.conftest import SMALL_OPTIONS
 from tests.corpus.equivalents import variant_of
 
@@ -331,50 +328,7 @@ def test_python_m_parity_is_the_console_script() -> None:
     assert result.stderr.startswith("parity: unknown reference")
 
 
-def _own_weights(path: Path) -> dict[str, torch.Tensor]:
-    state = synthetic(build_reference(configuration("vit_b_16", SMALL)), 1)
-    torch.save(state, path)
-    return state
-
-
 CANDIDATES = Path(__file__).parent / "candidates"
-
-
-@pytest.mark.parametrize(
-    "name", ["vit:ViT", f"{CANDIDATES}/interleaved_hd3.py:ViT", f"{CANDIDATES}/raw_parameters.py:FunctionalViT"]
-)
-def test_convert_there_and_back_is_exact(name: str, run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
-    state = _own_weights(tmp_path / "weights.pth")
-    there, back = tmp_path / "there.safetensors", tmp_path / "back.safetensors"
-    status, out, _ = run("convert", name, *SMALL_OPTIONS, "--weights", tmp_path / "weights.pth", "-o", there)
-    assert status == 0
-    assert "tensors of" in out
-    config = configuration("vit_b_16", SMALL)
-    candidate = resolve_candidate(name, config).build()
-    candidate.load_state_dict(load_file(there))
-    original = build_reference(config).to_empty(device="cpu")
-    original.load_state_dict(state)
-    images = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    with torch.no_grad():
-        expected, found = (model.double().eval()(images) for model in (original, candidate))
-    assert compare(expected, found).same_function
-    assert run("convert", name, *SMALL_OPTIONS, "--weights", there, "--reverse", "-o", back)[0] == 0
-    again = load_file(back)
-    assert again.keys() == state.keys()
-    assert all(torch.equal(again[key], state[key]) for key in state)
-
-
-def test_convert_refuses_what_is_not_proved(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
-    _own_weights(tmp_path / "weights.pth")
-    out_file = tmp_path / "out.safetensors"
-    name, weights = f"{CANDIDATES}/tanh_gelu.py:ScratchViT", tmp_path / "weights.pth"
-    arguments = ("convert", name, *SMALL_OPTIONS, "--weights", weights, "-o", out_file)
-    status, out, err = run(*arguments)
-    assert (status, out) == (2, "")
-    assert "the map is not proved, since the models are divergent" in err
-    assert not out_file.exists()
-    assert run(*arguments, "--force")[0] == 0
-    assert out_file.exists()
 
 
 def test_convert_of_another_file_type_is_refused(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ Read `bending` and `bent_vit` (a ViT whose operations can be replaced), `causes`
 `following`, `solving`, `trying` and `search`, `proof`, `facts`, `extras`, `naming`.
 """
 
+from parity.explanation.bending import Change
+from parity.explanation.bent_vit import cut_patches
 from parity.explanation.naming import explain
 from parity.explanation.proof import Explanation
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["Change", "Explanation", "cut_patches", "explain"]

@@ -26,6 +26,7 @@ class Explanation:
         residual: relative error of the logits with all of them.
         phrases: the causes in short, as they are listed in a sentence.
         unexplained: places where no cause fits, with what is known of them.
+        changes: what the causes change in the reference.
     """
 
     causes: tuple[Cause, ...]
@@ -34,6 +35,7 @@ class Explanation:
     residual: float
     phrases: tuple[str, ...] = ()
     unexplained: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = ()
 
     def sentences(self, reference: str) -> list[str]:
         """Returns what is unexplained, a sentence each, and at the end what the candidate is."""
@@ -138,4 +140,5 @@ def prove(
         residual,
         tuple(f"{group.phrase} {wheres[id(group)]}".strip() for group in needed),
         tuple(unexplained),
+        tuple(change for group in needed for change in group.changes),
     )

@@ -19,6 +19,7 @@ from parity.models import (  # fmt: skip
     RATES,
     Candidate,
     assigned,
+    brings_weights,
     build_elsewhere,
     build_reference,
     build_reference_with_values,
@@ -113,8 +114,10 @@ def set_up(
             )
         builder = resolve_elsewhere(reference, reference_args)
         torch.manual_seed(seed)  # of the values that it draws itself
+        if weights is None:
+            weights = "own" if brings_weights(builder) else "synthetic"
         module = build_elsewhere(builder, with_values=weights == "own")
-        setup = _around(reference, module, candidate, candidate_args, weights or "synthetic", seed)
+        setup = _around(reference, module, candidate, candidate_args, weights, seed)
         return dataclasses.replace(setup, builder=builder)
     if reference_args:
         raise ParityError(

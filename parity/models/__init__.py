@@ -6,7 +6,7 @@ and `weights`, `inputs`.
 """
 
 from parity.models.bijection import require_bijection, require_separate
-from parity.models.brought import Brought, brought_by
+from parity.models.brought import Brought, brings_weights, brought_by
 from parity.models.candidate import Candidate, build_without_values, resolve_candidate
 from parity.models.checkpoint import Checkpoint, fitted, is_path, read
 from parity.models.entries import IDENTITY, Box, Entry, cut, inverted, rearranged, split
@@ -63,6 +63,7 @@ __all__ = [
     "WeightMap",
     "Weights",
     "assigned",
+    "brings_weights",
     "brought_by",
     "build_elsewhere",
     "build_reference",

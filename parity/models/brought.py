@@ -55,6 +55,11 @@ def brought_by(candidate: Candidate, module: nn.Module, file: str | None) -> Bro
     return _loaded(candidate)
 
 
+def brings_weights(builder: Candidate) -> bool:
+    """Returns whether what is built holds weights that mean something: it is built already, or loads some."""
+    return builder.is_built or _loaded(builder) is not None
+
+
 def _snapshot(module: nn.Module) -> State:
     return {name: tensor.detach() for name, tensor in module.state_dict().items()}
 

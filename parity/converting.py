@@ -161,6 +161,7 @@ def convert(
         overrides={**setup.weights.config, **(overrides or {})},  # with the sizes that the weights bring
         candidate_args=candidate_args,
         reference_args=reference_args,
+        weights="synthetic",
         mapping=mapping,
         modes=["eval"],
         dtype="float64",

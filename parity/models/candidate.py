@@ -99,16 +99,19 @@ def resolve_candidate(
             )
         module = candidate
         return Candidate(type(module).__name__, {}, (), frozenset(), lambda: module, is_built=True)
+    notes: list[str] = []
     if isinstance(candidate, str):
-        name, function = candidate, imported(candidate)
+        name, function = candidate, imported(candidate, notes)
     else:
         name, function = getattr(candidate, "__qualname__", repr(candidate)), candidate
     if isinstance(function, nn.Module):
-        return resolve_candidate(function, config, arguments)
+        found = resolve_candidate(function, config, arguments)
+        found.notes.extend(notes)
+        return found
     if not callable(function):
         raise ParityError(f"the candidate {name} is a {type(function).__name__}, expected a class or function")
     bound, defaults, settings = bind(name, function, config, arguments)
-    return Candidate(name, bound, defaults, settings, lambda: function(**bound))
+    return Candidate(name, bound, defaults, settings, lambda: function(**bound), notes)
 
 
 def build_without_values(candidate: Candidate) -> nn.Module:

@@ -10,6 +10,7 @@ import __future__
 import ast
 import builtins
 import dis
+import inspect
 import json
 import linecache
 import re
@@ -17,14 +18,14 @@ import traceback
 from bisect import bisect_right
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from parity.errors import ParityError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
-    from types import CodeType
 
 NOTEBOOK = ".ipynb"
 
@@ -72,7 +73,6 @@ def read(path: Path) -> Source:
         try:
             statements = ast.parse(python, str(path)).body
         except SyntaxError as error:
-            error.lineno = None
             error.msg = f"cell {number} is no Python: {error.msg}"
             source.unreadable.append(error)
             continue
@@ -132,7 +132,7 @@ class _Statement:
         binds: the names that it gives a value.
         changes: the names whose values it changes.
         reads: the names that it, or a function in it, looks up.
-        annotations: the names in its annotations.
+        mentions: the names in its annotations, and in methods that neither building a model nor running it calls.
     """
 
     def __init__(self, node: ast.stmt, path: Path) -> None:
@@ -141,12 +141,12 @@ class _Statement:
         self.line = min(n.lineno for n in (node, *getattr(node, "decorator_list", ())))
         self.code = compile(ast.Module([node], []), str(path), "exec", flags, dont_inherit=True)
         here = [(i.opname, i.argval) for i in dis.get_instructions(self.code)]
-        inside = [(i.opname, i.argval) for code in _nested(self.code) for i in dis.get_instructions(code)]
         self.binds = {name for operation, name in here if operation in _BINDS}
-        self.reads = {name for operation, name in inside if operation in _READS}
+        self.reads = _read(_called(self.code))
         self.changes = set(_changed(node))
         hints = [getattr(n, key, None) for n in ast.walk(node) for key in ("annotation", "returns")]
-        self.annotations = {n.id for hint in hints if hint for n in ast.walk(hint) if isinstance(n, ast.Name)}
+        annotations = {n.id for hint in hints if hint for n in ast.walk(hint) if isinstance(n, ast.Name)}
+        self.mentions = annotations | _read(_nested(self.code))
 
     @property
     def is_import_of_all(self) -> bool:
@@ -156,8 +156,26 @@ class _Statement:
 def _nested(code: CodeType) -> Iterator[CodeType]:
     yield code
     for constant in code.co_consts:
-        if isinstance(constant, type(code)):
+        if isinstance(constant, CodeType):
             yield from _nested(constant)
+
+
+def _called(code: CodeType) -> Iterator[CodeType]:
+    """Yields a piece of code and what is in it, without the methods of a class that its others don't call."""
+    yield code
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    if not code.co_flags & inspect.CO_OPTIMIZED and code.co_name != "<module>":  # the body of a class
+        names, reached = {"forward"}, list[CodeType]()
+        for _ in inner:
+            reached = [c for c in inner if c.co_name in names or c.co_name.startswith(("__", "<"))]
+            names |= {name for method in reached for part in _nested(method) for name in part.co_names}
+        inner = reached
+    for part in inner:
+        yield from _called(part)
+
+
+def _read(codes: Iterable[CodeType]) -> set[str]:
+    return {i.argval for code in codes for i in dis.get_instructions(code) if i.opname in _READS}
 
 
 def _changed(node: ast.stmt) -> Iterator[str]:
@@ -218,8 +236,8 @@ class Definitions:
         Raises:
             Exception: what one of them raises.
         """
-        needed = self._needed(names, with_annotations=False)
-        for statement in self._needed(names, with_annotations=True):
+        needed = self._needed(names, with_mentions=False)
+        for statement in self._needed(names, with_mentions=True):
             if statement is self._failed and statement in needed:
                 assert self._error is not None
                 raise self._error
@@ -233,7 +251,7 @@ class Definitions:
                     raise
         return all(name in self._namespace for name in names)
 
-    def _needed(self, names: Collection[str], *, with_annotations: bool) -> list[_Statement]:
+    def _needed(self, names: Collection[str], *, with_mentions: bool) -> list[_Statement]:
         """Returns the statements that give `names` their values, and those that these need in turn."""
         made = {name for s in self._statements if not isinstance(s.node, _IMPORTS) for name in s.binds}
         reached, chosen, size = set(names), list[_Statement](), -1
@@ -241,7 +259,7 @@ class Definitions:
             size = len(chosen)
             chosen = [s for s in self._statements if s.binds & reached or s.changes & reached & made]
             for s in chosen:
-                reached |= s.reads | (s.annotations if with_annotations else set())
+                reached |= s.reads | (s.mentions if with_mentions else set())
         known = {*self._namespace, *vars(builtins), *(name for s in chosen for name in s.binds)}
         if not reached <= known:
             chosen = [s for s in self._statements if s in chosen or s.is_import_of_all]
@@ -251,7 +269,8 @@ class Definitions:
 def _line_in(namespace: dict[str, Any], error: BaseException) -> int:
     """Returns the line of a file, by its namespace, at which an exception left its top level."""
     frames = traceback.walk_tb(error.__traceback__)
-    return next((line for frame, line in frames if frame.f_globals is namespace and frame.f_code.co_name == "<module>"), 0)
+    at_top = (line for frame, line in frames if frame.f_globals is namespace and frame.f_code.co_name == "<module>")
+    return next(at_top, 0)
 
 
 def run(path: Path, namespace: dict[str, Any], names: Collection[str] | None) -> tuple[Definitions | None, str]:
@@ -271,7 +290,7 @@ def run(path: Path, namespace: dict[str, Any], names: Collection[str] | None) ->
     if path.suffix == NOTEBOOK:
         definitions = Definitions(read(path), namespace)
         definitions.take(names or ())
-        return definitions, f"{path} is a notebook, of which no more than {_listed(names)} needs is run"
+        return definitions, f"{path} is a notebook; no more than {_listed(names or ())} needs is run"
     is_package = path.name == "__init__.py"
     try:
         exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), namespace)  # noqa: S102
@@ -281,19 +300,24 @@ def run(path: Path, namespace: dict[str, Any], names: Collection[str] | None) ->
         if isinstance(error, SyntaxError) and error.filename == str(path):
             raise
         definitions = Definitions(read(path), namespace, error)
-        if names is None and not is_package:
-            for name in definitions.names():
-                with suppress(Exception):
-                    definitions.take([name])
-            has_it = bool(definitions.names())
+        if names is not None:
+            has_it = definitions.take(names)
         else:
-            has_it = definitions.take(names or ())
+            has_it = not is_package and True in [_taken(definitions, name) for name in definitions.names()]
         if not has_it and not is_package:
             raise
+        rest = f"no more than {_listed(names)} needs" if names else "no more than functions and classes"
+        rest = "nothing" if is_package and not names else rest
         where = f"{path}{definitions.place} fails when the file is run ({said(error)})"
-        return definitions, f"{where}, of which no more than {_listed(names)} needs is taken"
+        return definitions, f"{where}; of the rest {rest} is taken"
     return None, ""
 
 
-def _listed(names: Collection[str] | None) -> str:
-    return " and ".join(sorted(names)) if names else "each of its definitions"
+def _taken(definitions: Definitions, name: str) -> bool:
+    with suppress(Exception):
+        return definitions.take([name])
+    return False
+
+
+def _listed(names: Collection[str]) -> str:
+    return " and ".join(sorted(names))

@@ -20,14 +20,18 @@ from torch import nn
 
 from parity.errors import ParityError, listed
 from parity.models.definitions import NOTEBOOK, read, said
-from parity.models.projects import Project, find, is_from
+from parity.models.projects import NAME, Project, find, is_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
 _FORMS = "package.module:callable or path/to/file.py:callable"
-_projects: dict[tuple[Path, str], Project] = {}
+_imports: dict[Path, tuple[Project, ModuleType]] = {}
+# what installs a module that is called otherwise
+_DISTRIBUTIONS = {
+    "PIL": "pillow", "cv2": "opencv-python", "skimage": "scikit-image", "sklearn": "scikit-learn", "yaml": "pyyaml",
+}  # fmt: skip
 
 
 def imported(spec: str, notes: list[str] | None = None) -> Any:
@@ -105,18 +109,18 @@ def _ambiguity(path: str, file: Path) -> list[str]:
     if spec is None:
         return []
     name = path.partition(".")[0]
-    return [f"{path} is {_shown(file)} in the working folder, not in the {name} that is installed ({spec.origin}); "
-            "from another folder it is that one"]  # fmt: skip
+    other = f"not of the {name} that is installed ({spec.origin})"
+    return [f"{path} is {_shown(file)} of the working folder, {other}; from another folder it is that one"]
 
 
 def _import_file(file: Path, attribute: str, spec: str) -> tuple[ModuleType, list[str]]:
-    project = _projects.get((file, attribute))
-    if project is None or not project.is_current():
+    project, module = _imports.get(file, (None, None))
+    if project is None or module is None or not project.is_current() or not hasattr(module, attribute):
         project = Project(file, attribute)
         with _undisturbed(file), _told(spec, project):
-            project.load()
-        _projects[file, attribute] = project
-    return sys.modules[project.entry], list(project.notes)
+            module = project.load()
+        _imports[file] = project, module
+    return module, [*project.notes]
 
 
 def _import_module(name: str, spec: str) -> ModuleType:
@@ -152,22 +156,23 @@ def _told(spec: str, project: Project | None) -> Iterator[None]:
         raise
     except BaseException as error:
         place, what = _place(error, project), _what(error)
-        message = f"the candidate {spec} cannot be imported: {place}{what}"
+        before = f"; before that, {project.notes[0]}" if project and project.notes else ""
+        message = f"the candidate {spec} cannot be imported: {place}{what}{before}"
         raise ParityError(project.named(message) if project else message) from error
 
 
 def _place(error: BaseException, project: Project | None) -> str:
     """Returns the last line of the user's own that an exception went through, as `file.py:1: `."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{_shown(Path(error.filename))}{f':{error.lineno}' if error.lineno else ''}: "
-    libraries = [*sysconfig.get_paths().values(), str(Path(__file__).parents[1])]
+    libraries = (*sysconfig.get_paths().values(), str(Path(__file__).parents[1]))
     place = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
-        file = Path(frame.f_code.co_filename)
-        is_own = project.has(frame.f_globals) if project else file.is_file() and not str(file).startswith((*libraries,))
-        if is_own and file.is_file():
-            source_place = read(file).place(line) if file.suffix == NOTEBOOK else f":{line}"
-            place = f"{_shown(file)}{source_place}: "
+        name = frame.f_code.co_filename
+        is_own = project.has(frame.f_globals) if project else not name.startswith(libraries)
+        if is_own and Path(name).is_file():
+            inside = read(Path(name)).place(line) if name.endswith(NOTEBOOK) else f":{line}"
+            place = f"{_shown(Path(name))}{inside}: "
+    if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith((*libraries, "<")):
+        place = f"{_shown(Path(error.filename))}:{error.lineno}: "
     return place
 
 
@@ -175,11 +180,15 @@ def _what(error: BaseException) -> str:
     """Says what is wrong, and what to do."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         name = error.name
-        top = name.rpartition(".")[2] if name.startswith("_candidate") else name.partition(".")[0]
-        return f"there is no module {name}; install it (pip install {top}), or set PYTHONPATH to the folder it is in"
+        if name.startswith(NAME):
+            return f"the project has no module {name}"
+        package = name.partition(".")[0]
+        return (
+            f"there is no module {name}; install it (pip install {package}), or set PYTHONPATH to the folder it is in"
+        )
     if isinstance(error, SyntaxError):
         version = ".".join(map(str, sys.version_info[:2]))
-        return f"{type(error).__name__}: {error.msg}, for Python {version}"
+        return f"{type(error).__name__}: {error.msg} (this is Python {version})"
     if isinstance(error, ImportError) and error.name in sys.modules:
         missing = re.match(r"cannot import name '(\w+)'", str(error))
         if missing:
@@ -195,7 +204,9 @@ def _offer(name: str, owner: Any, file: Path | None) -> str:
     known = [*modules, *functions, *(key for key in dir(owner) if not key.startswith("_"))]
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or [n for n in known if n.lower() == name.lower()]
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{hint}; its modules are {listed(modules)}" if modules else hint
+    its = f"; its modules are {listed(modules)}" if modules else ""
+    unreadable = read(file).unreadable if file and file.suffix == NOTEBOOK else []
+    return f"{hint}{its}{f'; {unreadable[0].msg}' if unreadable else ''}"
 
 
 def _advice(spec: str) -> str:

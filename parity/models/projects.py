@@ -11,23 +11,25 @@ import builtins
 import importlib
 import importlib.util
 import itertools
+import os
 import re
 import sys
 from importlib.machinery import SOURCE_SUFFIXES, ModuleSpec, PathFinder, SourceFileLoader, all_suffixes
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from parity.models.definitions import Definitions, run
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
-    from types import ModuleType
 
 # there can be only one of each in a process: their tensors and arrays have to be everybody's
 _SHARED = {*sys.stdlib_module_names, "torch", "torchvision", "numpy"}
 _RELATIVE = re.compile(rb"^\s*from\s+(\.+)", re.MULTILINE)
 _MARKERS = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "environment.yml")
 
+NAME = "_candidate"  # how the names of all projects begin
 _numbers = itertools.count(1)
 _projects: dict[str, Project] = {}
 
@@ -49,26 +51,25 @@ class Project:
             file: a script, a module of a package, or a notebook; an absolute path.
             attribute: what is wanted of it.
         """
-        self.name = f"_candidate{next(_numbers)}"
+        self.name = f"{NAME}{next(_numbers)}"
         self.notes: list[str] = []
         self.file = file
-        package = _package_root(file)
-        repository = _repository(file.parent)
-        folders = [file.parent, *file.parent.parents]
-        inside = folders[: folders.index(repository) + 1]
+        package, around = _package_root(file), _around(file)
+        repository = _repository(around)
+        inside = around[: around.index(repository) + 1]
         # `python -m` looks beside the package, a script beside itself; then come the folders up to the repository's
         self._roots = [*dict.fromkeys([package, *inside, repository / "src"])]
-        working = Path.cwd()
-        beyond = folders[: folders.index(working) + 1] if working in folders else []
-        self._last_roots = [folder for folder in beyond if folder not in self._roots]
-        above = folders[min(_levels_up(file.parent), len(folders) - 1)]
-        self._top = min([package, repository, above, *beyond], key=lambda folder: len(folder.parts))
-        self._sys_path = {*sys.path}
+        self._last_roots = [folder for folder in around if folder not in self._roots]
+        above = [file.parent, *file.parent.parents][: _levels_up(file.parent) + 1]
+        self._top = min([package, repository, *above], key=lambda folder: len(folder.parts))
+        self._sys_path, self._loading = {*sys.path}, False
         self._packages: dict[Path, str] = {}
         self._partial: dict[str, Definitions] = {}
         self._failed: dict[str, BaseException] = {}
         self._stamps: dict[Path, tuple[int, int]] = {}
         self._builtins = {**vars(builtins), "__import__": self._import}
+        self._importlib = ModuleType("importlib")
+        vars(self._importlib).update(vars(importlib), import_module=self._import_module)
         own = self._package(file.parent)
         if file.name != "__init__.py":
             stem = file.stem.replace(".", "_")
@@ -86,8 +87,12 @@ class Project:
             sys.meta_path.insert(0, _Finder())
         _projects[self.name] = self
         importlib.invalidate_caches()
-        importlib.import_module(self._package(self.file.parent))
-        return importlib.import_module(self.entry)
+        self._loading = True
+        try:
+            importlib.import_module(self._package(self.file.parent))
+            return importlib.import_module(self.entry)
+        finally:
+            self._loading = False
 
     def run(self, module: ModuleType, file: Path) -> None:
         """Runs a module's file.
@@ -114,8 +119,11 @@ class Project:
         return all(_stamp(file) == stamp for file, stamp in self._stamps.items())
 
     def named(self, text: str) -> str:
-        """Returns a text with the names that the project's own code uses."""
-        return text.replace(f"{self.name}.", "")
+        """Returns a text with module names as the project's own code has them."""
+        roots = [self._packages[root] for root in self._roots if root in self._packages]
+        for package in (*roots, self.name):
+            text = text.replace(f"{package}.", "")
+        return text
 
     def has(self, namespace: Mapping[str, Any]) -> bool:
         """Returns whether code with these globals is the project's."""
@@ -155,12 +163,14 @@ class Project:
             package = self._provider(name, names, file)
             if package is None:
                 try:
-                    return builtins.__import__(name, globals, locals, fromlist or (), 0)
+                    found = builtins.__import__(name, globals, locals, fromlist or (), 0)
                 except ModuleNotFoundError as error:
                     is_it = f"{name}.".startswith(f"{error.name}.")
                     package = self._last_provider(name, names, file) if is_it else None
                     if package is None:
                         raise
+                else:
+                    return self._importlib if found is importlib else found
             full = f"{package}.{name}"
         if names and "*" not in names:
             self._wanted.setdefault(full, set()).update(names)
@@ -169,14 +179,24 @@ class Project:
             self._partial[full].take([inner for inner in names if not hasattr(found, inner)])
         return found if names else sys.modules[full.removesuffix(name) + name.partition(".")[0]]
 
+    def _import_module(self, name: str, package: str | None = None) -> ModuleType:
+        """Does what `importlib.import_module` does, and looks for absolute names in the project first."""
+        if name.startswith("."):
+            return importlib.import_module(name, package)
+        found: ModuleType = self._import(name)
+        for part in name.split(".")[1:]:
+            found = sys.modules[f"{found.__name__}.{part}"]
+        return found
+
     def _provider(self, name: str, names: Sequence[str], importer: str) -> str | None:
         """Returns the package in which the project has a module, if it has it; a module doesn't import itself."""
         top = name.partition(".")[0]
         loaded = sys.modules.get(top)
         if top in _SHARED and loaded is not None:
             return None
-        self._roots += [Path(entry).resolve() for entry in sys.path if entry not in self._sys_path]
-        self._sys_path |= {*sys.path}
+        if self._loading:  # what it adds to the path is its own
+            self._roots += [Path(entry).resolve() for entry in sys.path if entry not in self._sys_path]
+            self._sys_path |= {*sys.path}
         for root in self._roots:
             if any(str(file) != importer for file in _provided(root, name, names)):
                 return None if loaded is not None and is_from(loaded.__spec__, root) else self._package(root)
@@ -187,8 +207,11 @@ class Project:
         top = name.partition(".")[0]
         for root in self._last_roots:
             if any(_provided(root, name, names)):
+                self.notes.append(f"{root} is taken as a folder of the candidate's project, since it has {name}")
+                self._last_roots.remove(root)
+                self._roots.append(root)
                 return self._package(root)
-        for root in (*self._roots, *self._last_roots):
+        for root in self._roots:
             if any(str(file) != importer for file in (*_provided(root, top, ()), *(root / top).glob("*.py"))):
                 return self._package(root)
         return None
@@ -279,12 +302,17 @@ def _levels_up(folder: Path) -> int:
     return max([1, *dots]) - 1
 
 
-def _repository(folder: Path) -> Path:
-    """Returns the folder at which a project begins, as far as one can see; else the folder itself."""
-    outside = {Path.home(), Path(folder.anchor)}
-    folders = [inner for inner in (folder, *folder.parents) if inner not in outside]
+def _around(file: Path) -> list[Path]:
+    """Returns the folders around a file, the inner ones first, as far as they can be a project's."""
+    outside = {Path(os.path.expanduser("~")), Path(file.anchor)}  # noqa: PTH111  (it doesn't mind having no home)
+    inside = itertools.takewhile(lambda folder: folder not in outside, file.parents)
+    return [*inside] or [file.parent]
+
+
+def _repository(around: list[Path]) -> Path:
+    """Returns the folder of `around` at which the project begins; the innermost where nothing tells."""
     for markers in ((".git",), _MARKERS):
-        for inner in folders:
-            if any((inner / marker).exists() for marker in markers):
-                return inner
-    return folder
+        for folder in around:
+            if any((folder / marker).exists() for marker in markers):
+                return folder
+    return around[0]

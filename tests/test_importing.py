@@ -90,7 +90,12 @@ LAYOUTS = {
     "a folder that is a package": ("net", {"net/__init__.py": "from .model import ViT", "net/model.py": MODULE}),
     "a neighbour called vit": ("model.py", {"model.py": "from vit import ViT", "vit.py": MODULE}),
     "a file called like a module of Python": ("types.py", {"types.py": f"import types\ntypes.ModuleType\n{MODULE}"}),
-    "a file called like what it imports": ("torch.py", {"torch.py": MODULE}),
+    "a neighbour called like a module of Python": (
+        "vit.py",
+        {"vit.py": f"import types\ntypes.ModuleType\n{MODULE}", "types.py": ""},
+    ),
+    "a file called like what it imports": ("einops.py", {"einops.py": f"import einops\neinops.rearrange\n{MODULE}"}),
+    "a file called like what parity needs": ("torch.py", {"torch.py": MODULE}),
     "a file whose name is no name": ("01-vit.v2.py", {"01-vit.v2.py": "from parts import ViT", "parts.py": MODULE}),
     "a folder whose name is no name": (
         "vit.v2-final/model.py",
@@ -132,7 +137,9 @@ def test_file_is_imported_as_a_member_of_its_project(
     write(tmp_path, {name: text.replace("{marker!r}", repr(layout)) for name, text in files.items()})
     monkeypatch.chdir((tmp_path / file).parent)
     before = [*sys.path], [*sys.argv], sys.modules["vit"], sys.modules["parity"], sys.modules["types"]
-    assert imported(f"{tmp_path / file}:ViT").marker == layout
+    notes: list[str] = []
+    assert imported(f"{tmp_path / file}:ViT", notes).marker == layout
+    assert not any("fails" in note for note in notes)
     assert before == ([*sys.path], [*sys.argv], sys.modules["vit"], sys.modules["parity"], sys.modules["types"])
     assert (sys.modules["vit"], sys.modules["parity"]) == (vit, parity)
     assert not [*tmp_path.rglob("*.pyc")]
@@ -203,7 +210,7 @@ def test_module_of_the_working_folder_wins_and_that_is_said(tmp_path: Path, monk
     assert imported("vit.presets:PRESETS") is vit.PRESETS  # which the working folder has not
 
 
-def test_module_that_python_finds_is_the_same_for_everybody() -> None:
+def test_module_that_is_imported_already_is_the_same_for_everybody() -> None:
     assert imported("vit:ViT") is vit.ViT
     assert imported("vit.model:ViT") is vit.ViT
 
@@ -239,7 +246,7 @@ SCRIPTS = {
         "from argparse import *\np = ArgumentParser()\np.add_argument('--data', required=True)\np.parse_args()\n",
         "SystemExit: 2",
     ),
-    "a missing library": ("import wandb_of_nobody as wandb\nwandb.init()\n", "ModuleNotFoundError"),
+    "a missing library": ("import os, wandb_of_nobody as wandb, sys\nwandb.init()\n", "ModuleNotFoundError"),
     "a missing library in another function": (
         "import plots_of_nobody as plt\ndef show(image: plt.Image): plt.show()\n",
         "ModuleNotFoundError",
@@ -248,9 +255,11 @@ SCRIPTS = {
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_script_that_cannot_be_run_gives_its_definitions(script: str, tmp_path: Path) -> None:
+def test_script_that_cannot_be_run_gives_its_definitions(
+    script: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     start, error = SCRIPTS[script]
-    ran = "ran = []\nran.append(1)\n"
+    ran = "ran = [print('once')]\nran.append(1)\n"
     rest = (
         "from torch import nn\nclass Block(nn.Module): ...\nWIDTH = len(ran)\n"
         "class ViT(nn.Module):\n    def forward(self):\n        return Block, WIDTH, ran\n"
@@ -259,11 +268,17 @@ def test_script_that_cannot_be_run_gives_its_definitions(script: str, tmp_path: 
     file = write(tmp_path, {"train.py": ran + start + rest}) / "train.py"
     notes: list[str] = []
     found = imported(f"{file}:ViT", notes)
-    assert found()()[1:] == (1, [1])
+    assert found()()[1:] == (2, [None, 1])
+    assert capsys.readouterr().out == "once\n"
     assert len(notes) == 1
     assert notes[0].startswith(f"{file}:")
     assert f"fails when the file is run ({error}" in notes[0]
     assert notes[0].endswith("of the rest no more than ViT needs is taken")
+
+
+def test_module_that_is_missing_does_not_take_others_of_its_line_away(tmp_path: Path) -> None:
+    write(tmp_path, {"vit.py": "import library_of_nobody, torch.nn as nn\nclass ViT(nn.Module): ...\n"})
+    assert issubclass(imported(f"{tmp_path}/vit.py:ViT"), nn.Module)
 
 
 def test_script_with_arguments_of_its_own_is_run_with_none(tmp_path: Path) -> None:
@@ -325,6 +340,10 @@ FAILURES: dict[str, tuple[dict[str, str], str]] = {
         {"vit.py": "from .blocks import ViT"},
         "vit.py:1: the project has no module blocks",
     ),
+    "no such name": (
+        {"vit.py": MODULE.replace("ViT", "Vit").replace("{marker!r}", "1 / 0")},
+        "vit.py:3: ZeroDivisionError: division by zero; nor does it define ViT; did you mean 'Vit'?",
+    ),
     "words": ({"vit.py": "class ViT:\n    raise ValueError('one\\ntwo')"}, "vit.py:2: ValueError: one"),
 }
 
@@ -346,6 +365,7 @@ HELP = {
     "vit.py:": "; give vit.py:ViT; ",
     "net.vit": "; give net/vit.py:Net; net/vit.py has Net",
     "net": ", such as net/vit.py:Net",
+    "net:Net": "net is a folder; give a file in it, such as net/vit.py:Net",
     "./net:Net": "./net is a folder; give a file in it, such as net/vit.py:Net",
     "vit.py:vit": "vit.py has no attribute 'vit'; did you mean 'ViT'?; its modules are Block, ViT",
     "vti.py:ViT": "there is no file vti.py; did you mean vit.py?",

@@ -196,6 +196,15 @@ def _changed(node: ast.stmt) -> Iterator[str]:
             yield root.id
 
 
+def _single(nodes: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yields statements, with one for each module of an `import`."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (ast.copy_location(ast.Import([module]), node) for module in node.names)
+        else:
+            yield node
+
+
 def _is_main_guard(node: ast.stmt) -> bool:
     return isinstance(node, ast.If) and any(isinstance(n, ast.Name) and n.id == "__name__" for n in ast.walk(node.test))
 
@@ -214,13 +223,16 @@ class Definitions:
         self._namespace = namespace
         self._error = error
         self._statements = list[_Statement]()
-        for node in source.statements:
+        for node in _single(source.statements):
             with suppress(SyntaxError, ValueError):  # compile refuses some of what can be parsed, an `await` for one
                 if not _is_main_guard(node):
                     self._statements.append(_Statement(node, source.path))
         line = _line_in(namespace, error) if error else 0
         self._begun = [s for s in self._statements if s.line <= line]
         self._failed = self._begun[-1] if self._begun else None
+        if self._failed and isinstance(self._failed.node, ast.Import):  # of several modules in a line, one failed
+            self._begun = [s for s in self._begun if s.line < self._failed.line]
+            self._failed = None
         self.place = source.place(line)
 
     def names(self) -> list[str]:

@@ -70,8 +70,10 @@ def imported(spec: str, notes: list[str] | None = None) -> Any:
 def _file(path: str, spec: str) -> Path | None:
     """Returns the file that is meant, or None if it is a module that Python finds by its name."""
     place = Path(path)
-    if not path.endswith((".py", NOTEBOOK)) and place.name == path:
-        return _local(path)
+    if _is_module(path):
+        local, found = _local(path), _installed(path)
+        if local or not place.is_dir() or (found and found.has_location):
+            return local
     if place.is_dir():
         if not (place / "__init__.py").is_file():
             attribute = spec.rpartition(":")[2]
@@ -90,11 +92,15 @@ def _siblings(place: Path) -> list[Path]:
     return [file for file in files if file.suffix in (".py", NOTEBOOK)]
 
 
+def _is_module(path: str) -> bool:
+    return not path.endswith((".py", NOTEBOOK)) and Path(path).name == path
+
+
 def _local(name: str) -> Path | None:
-    """Returns the file of a module in the working folder, unless Python finds this one by itself."""
+    """Returns the file of a module in the working folder, unless this one is imported already."""
     folder = Path.cwd()
-    file = find(folder, name)
-    return None if file is None or is_from(_installed(name), folder) else file
+    loaded = sys.modules.get(name.partition(".")[0])
+    return None if loaded is not None and is_from(loaded.__spec__, folder) else find(folder, name)
 
 
 def _installed(name: str) -> importlib.machinery.ModuleSpec | None:
@@ -105,11 +111,11 @@ def _installed(name: str) -> importlib.machinery.ModuleSpec | None:
 
 
 def _ambiguity(path: str, file: Path) -> list[str]:
-    spec = _installed(path) if Path(path).name == path and not path.endswith((".py", NOTEBOOK)) else None
-    if spec is None:
+    """Says so where a module of the working folder is called as an installed one."""
+    found = _installed(path) if _is_module(path) else None
+    if found is None or is_from(found, Path.cwd()):
         return []
-    name = path.partition(".")[0]
-    other = f"not of the {name} that is installed ({spec.origin})"
+    other = f"not of the {path.partition('.')[0]} that is installed ({found.origin})"
     return [f"{path} is {_shown(file)} of the working folder, {other}; from another folder it is that one"]
 
 
@@ -157,6 +163,9 @@ def _told(spec: str, project: Project | None) -> Iterator[None]:
     except BaseException as error:
         place, what = _place(error, project), _what(error)
         before = f"; before that, {project.notes[0]}" if project and project.notes else ""
+        attribute = spec.rpartition(":")[2].partition(".")[0]
+        if project and not _may_have(project.file, attribute):
+            before = f"; nor does it define {attribute}{_offer(attribute, object(), project.file)}"
         message = f"the candidate {spec} cannot be imported: {place}{what}{before}"
         raise ParityError(project.named(message) if project else message) from error
 
@@ -199,7 +208,8 @@ def _what(error: BaseException) -> str:
 def _offer(name: str, owner: Any, file: Path | None) -> str:
     """Says what something has instead of an attribute."""
     modules, functions = _outline(file) if file else ([], [])
-    modules += [key for key, value in vars(owner).items() if inspect.isclass(value) and issubclass(value, nn.Module)]
+    attributes = getattr(owner, "__dict__", {})
+    modules += [key for key, value in attributes.items() if inspect.isclass(value) and issubclass(value, nn.Module)]
     modules = [*dict.fromkeys(modules)]
     known = [*modules, *functions, *(key for key in dir(owner) if not key.startswith("_"))]
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or [n for n in known if n.lower() == name.lower()]
@@ -237,6 +247,16 @@ def _offer_files(folder: Path, attribute: str | None) -> str:
             if name:
                 return f", such as {_shown(file)}:{name}"
     return ""
+
+
+def _may_have(file: Path, name: str) -> bool:
+    """Returns whether a file mentions a name that is to be had from it, or imports what it doesn't mention."""
+    try:
+        nodes = [inner for node in read(file).statements for inner in ast.walk(node)]
+    except (SyntaxError, ValueError):
+        return True
+    keys = (getattr(node, key, None) for node in nodes for key in ("id", "name", "asname"))
+    return not {name, "*"}.isdisjoint(keys)
 
 
 def _outline(file: Path) -> tuple[list[str], list[str]]:

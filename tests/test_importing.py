@@ -236,7 +236,7 @@ def test_notebook_gives_its_definitions_and_runs_nothing_else(tmp_path: Path) ->
     assert notes == [f"{file} is a notebook; no more than ViT needs is run"]
     assert inspect.getsource(found).startswith("class ViT(Base):\n    x = '''")
     assert "vit.ipynb, cell 2, line 3: there is no module library_of_nobody" in refusal(f"{file}:Other")
-    offer = "has no attribute 'Vit'; did you mean 'ViT'?; its modules are Base, ViT, Other; cell 9 is no Python: "
+    offer = "has no attribute 'Vit'; did you mean 'ViT'? its modules are Base, ViT, Other; cell 9 is no Python: "
     assert offer in refusal(f"{file}:Vit")
 
 
@@ -367,7 +367,7 @@ HELP = {
     "net": ", such as net/vit.py:Net",
     "net:Net": "net is a folder; give a file in it, such as net/vit.py:Net",
     "./net:Net": "./net is a folder; give a file in it, such as net/vit.py:Net",
-    "vit.py:vit": "vit.py has no attribute 'vit'; did you mean 'ViT'?; its modules are Block, ViT",
+    "vit.py:vit": "vit.py has no attribute 'vit'; did you mean 'ViT'? its modules are Block, ViT",
     "vti.py:ViT": "there is no file vti.py; did you mean vit.py?",
     "empty.py": "; empty.py has no class or function",
 }

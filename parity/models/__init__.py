@@ -1,8 +1,8 @@
 """What is compared: in come names, files and callables, out go models, weights, images and maps between their tensors.
 
 Read `state` (tensors in and out of a model), `entries`, `written_map`, `weight_map`, `bijection` and `expansion` (what
-a weight map is), `importing`, `binding`, `candidate` and `sizes`, `reference` and `libraries`, `checkpoint`, `brought`
-and `weights`, `inputs`.
+a weight map is), `definitions`, `projects` and `importing` (how a name becomes a callable), `binding`, `candidate` and
+`sizes`, `reference` and `libraries`, `checkpoint`, `brought` and `weights`, `inputs`.
 """
 
 from parity.models.bijection import require_bijection, require_separate

@@ -100,7 +100,7 @@ def _local(name: str) -> Path | None:
     """Returns the file of a module in the working folder, unless this one is imported already."""
     folder = Path.cwd()
     loaded = sys.modules.get(name.partition(".")[0])
-    return None if loaded is not None and is_from(loaded.__spec__, folder) else find(folder, name)
+    return None if loaded is not None and is_from(getattr(loaded, "__spec__", None), folder) else find(folder, name)
 
 
 def _installed(name: str) -> importlib.machinery.ModuleSpec | None:
@@ -214,7 +214,7 @@ def _offer(name: str, owner: Any, file: Path | None) -> str:
     known = [*modules, *functions, *(key for key in dir(owner) if not key.startswith("_"))]
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or [n for n in known if n.lower() == name.lower()]
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    its = f"; its modules are {listed(modules)}" if modules else ""
+    its = f"{'' if close else ';'} its modules are {listed(modules)}" if modules else ""
     unreadable = read(file).unreadable if file and file.suffix == NOTEBOOK else []
     return f"{hint}{its}{f'; {unreadable[0].msg}' if unreadable else ''}"
 

@@ -199,7 +199,11 @@ class Project:
             self._sys_path |= {*sys.path}
         for root in self._roots:
             if any(str(file) != importer for file in _provided(root, name, names)):
-                return None if loaded is not None and is_from(loaded.__spec__, root) else self._package(root)
+                return (
+                    None
+                    if loaded is not None and is_from(getattr(loaded, "__spec__", None), root)
+                    else self._package(root)
+                )
         return None
 
     def _last_provider(self, name: str, names: Sequence[str], importer: str) -> str | None:

@@ -89,7 +89,7 @@ def test_callable_in_a_file_is_a_reference(reference: str, run: Callable[..., tu
 
 
 def test_same_module_on_both_sides_is_compared_with_itself(reference: str) -> None:
-    report = check(f"{reference}:built", f"{reference}:built", **EVAL)
+    report = check(f"{reference}:built", f"{reference}:built", weights="synthetic", **EVAL)
     assert report.verdict == "identical"
 
 

@@ -44,7 +44,7 @@ class _Chain:
     @property
     def pattern(self) -> str:
         """Its tensors' names without the block's number, which all blocks' chains of a sort share."""
-        return "; ".join(re.sub(r"\d+", "#", view.name, count=1) for op in self.operations for view in op.views)
+        return "; ".join(_without_block(view.name) for op in self.operations for view in op.views)
 
 
 def extra_kinds(used: Uses, found: WeightMap, held: Mapping[str, Tensor]) -> list[Kind]:
@@ -86,8 +86,8 @@ def _kinds(chains: Sequence[_Chain], held: Mapping[str, Tensor], found: WeightMa
     """Yields entries for chains that are alike, one per block or one in all."""
     by_block = _by_block(chains)
     words = [_WORDS[op.kind] for op in chains[0].operations]
-    names = " and ".join(re.sub(r"\.(weight|bias)$", "", op.views[0].name) for op in chains[0].operations)
-    names = re.sub(r"\d+", "*", names) if len(chains) > 1 else names
+    modules = [re.sub(r"\.(weight|bias)$", "", op.views[0].name) for op in chains[0].operations]
+    names = " and ".join(_without_block(name) if len(chains) > 1 else name for name in modules)
     has_norm = "LayerNorm" in words
     start = (1e-5, 1e-6) if has_norm else ()
     matrices = sum(op.kind == "matrix" for op in chains[0].operations)
@@ -115,6 +115,11 @@ def _kinds(chains: Sequence[_Chain], held: Mapping[str, Tensor], found: WeightMa
                 yield Kind("mlp-width", {"mlp": functools.partial(_in_place_of, made=made)},
                            f"an MLP of its own ({names}) with {activations or 'no activation'}", "one of its width",
                            "nn.Linear(dim, mlp_dim)", start=start, by_place=True)  # fmt: skip
+
+
+def _without_block(name: str) -> str:
+    """Returns a name with a star for the block's number: the first that stands by itself, or else the first."""
+    return re.sub(r"(?<![^.])\d+(?![^.])" if re.search(r"(^|\.)\d+\.", name) else r"\d+", "*", name, count=1)
 
 
 def _by_block(chains: Sequence[_Chain]) -> dict[str, _Chain]:
@@ -206,6 +211,17 @@ def _table_kinds(view: View, held: Mapping[str, Tensor]) -> Iterator[Kind]:
     def put_first(_: Any, x: Tensor, __: Any) -> Tensor:
         return torch.cat([rows(x).transpose(0, 1).expand(len(x), -1, -1), x], 1)
 
+    def joining(*, behind: int) -> Callable[..., Tensor]:
+        def joined(original: Callable[..., Tensor], *arguments: Any) -> Tensor:
+            x = original(*arguments)
+            return torch.cat([x[:, :behind], rows(x).expand(len(x), -1, -1), x[:, behind:]], 1)
+
+        return joined
+
+    for behind, where in ((1, "behind the class token"), (0, "before the class token")):
+        for operation, when in (("output", ", without positions"), ("place", "")):
+            yield Kind("extra-tokens", {operation: joining(behind=behind)}, f"extra tokens ({view.name}) {where}{when}",
+                       "none there", "take them away", only="(pos_embedding|class_token)$")  # fmt: skip
     learned = "nn.Parameter(torch.zeros(1, N + 1, dim))"
     yield Kind("position-fixed", {"add": added}, f"the table {view.name} for positions", "a learned one", learned)
     yield Kind(

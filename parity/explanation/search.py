@@ -133,7 +133,7 @@ class Search:
         trials = Trials(self._follower, self._kinds, self._until, start, base)
         self._follower.memo.may_grow = False
         try:
-            found = trials.ignoring() or trials.singles(usual) or trials.combinations()
+            found = trials.ignoring() or trials.singles(usual) or trials.from_close(usual) or trials.combinations()
         except TooLateError:
             found = trials.best
         finally:

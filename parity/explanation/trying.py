@@ -34,6 +34,10 @@ _MOST_AT_ONCE, _MOST_EFFECTIVE, _MOST_COMBINATIONS, _KEPT = 4, 120, 2500, 20
 # how many of those that leave the same error, since they mean the same, go into combinations
 _MOST_ALIKE = 2
 
+# What leaves so small a part of the error may be right, and another change be impossible without it, such as the eps of
+# a norm that is missing. From so many of those the search goes on.
+_CLOSE, _MOST_CLOSE = 0.1, 6
+
 
 class TooLateError(Exception):
     """The time is over."""
@@ -59,6 +63,7 @@ class Trials:
         self._base = base
         self._target = base.dirty
         self._effective: list[Proposal] = []
+        self._close: list[tuple[float, Proposal]] = []
         self.best: Outcome | None = None
 
     def _require_time(self) -> None:
@@ -88,11 +93,22 @@ class Trials:
             if math.isfinite(error) and error != self._base.error and alike[error] < _MOST_ALIKE:
                 alike[error] += 1
                 self._effective.append(proposal)
+                if error < _CLOSE * self._base.error:
+                    self._close.append((error, proposal))
             if outcome and (self.best is None or len(outcome.clean) > len(self.best.clean)):
                 self.best = outcome
                 if outcome.dirty is None:
                     break
         return self.best
+
+    def from_close(self, usual: tuple[Change, ...]) -> Outcome | None:
+        """Makes one of the changes that come close, and tries the others from there."""
+        for _, proposal in sorted(self._close, key=lambda pair: pair[0])[:_MOST_CLOSE]:
+            base = self._run(itertools.chain.from_iterable(self._settled([proposal]) or ()))
+            found = Trials(self._follower, self._kinds, self._until, self._start, base).singles(usual)
+            if found:
+                return found
+        return None
 
     def combinations(self) -> Outcome | None:
         """Tries two kinds at once that each have an effect on the target, then what comes closest with one more."""

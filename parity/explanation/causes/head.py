@@ -31,9 +31,11 @@ _POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
 
 # a table reads best with an entry's parts side by side
 # fmt: off
-def kinds(_: Mapping[str, Any]) -> Iterator[Kind]:
+def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
     """Yields the entries for the end of the model, the likeliest first."""
-    for name, function in _POOLINGS.items():
+    patches = (config["image_size"] // config["patch_size"]) ** 2
+    poolings = {**_POOLINGS, f"the mean of the last {patches} tokens": lambda x: x[:, -patches:].mean(1)}
+    for name, function in poolings.items():
         yield Kind("pooling", {"pooling": replaced_by(function)}, f"{name} goes to the head", "the class token",
                    "self.head(x[:, 0])")
         yield Kind("pooling", {"pooling": replaced_by(function), "end": lambda _, x, norm, pool: norm(pool(x))},

@@ -25,7 +25,7 @@ def kinds(_: Mapping[str, Any]) -> Iterator[Kind]:
     """Yields the entries for roundings, the likeliest first."""
     for name, dtype in _NARROW.items():
         hint = f"take the cast to {name} away"
-        for eps in (1e-6, 1e-5):
+        for eps in (1e-6, 1e-5, 1e-12):
             with_eps = "" if eps == 1e-6 else f" with eps {eps:g}"
             yield Kind("norm-dtype", {"norm": functools.partial(_norm_in, dtype=dtype, eps=eps)},
                        f"LayerNorm in {name}{with_eps}", "in the model's dtype", hint, only=NORM)

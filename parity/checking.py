@@ -249,7 +249,8 @@ def _compare(case: _Case) -> Report:
         with progress.step("doubts"):
             doubts = find_doubts(subject, checks, synthetic=setup.is_synthetic)
         places = origins(checks, subject.alignment)
-        explanation = explain(subject, setup.config, checks, time.process_time() - began, progress)
+        took = time.process_time() - began
+        explanation, explained = explain(subject, setup.name, case.classroom.config, checks, took, progress)
         beyond = look_beyond(options.phases, subject, case.classroom, checks, doubts, progress)
         weights = _compared(case, subject)
     about["notes"] += setup.weights.notes
@@ -258,7 +259,7 @@ def _compare(case: _Case) -> Report:
         verdict, reasons = _with_own_weights(verdict, reasons, weights)
     return Report(
         verdict,
-        [*reasons, *(explanation.sentences(setup.name) if explanation else ())],
+        [*reasons, *explained],
         **about,
         unverifiable=unverifiable(setup.reference, mapping),
         checks=[*checks, *beyond.checks],

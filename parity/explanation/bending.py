@@ -3,10 +3,13 @@
 A *bendable* model asks a `Bend` for every step it takes: `bend.do(place, operation, function, *arguments)`. Without
 changes that is `function(*arguments)`. A change wraps the operation at a place, so several of them add up. At the
 boundaries of modules the model tells the bend which tensor passes (`bend.at`), and goes on with what it is handed back.
+What a model has of its own beside the operations that it is written as are its *traits*: changes that are made unless
+another one takes their place.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections import Counter, defaultdict
@@ -18,7 +21,7 @@ import torch
 from parity.tracing import Point
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from parity.tracing import Moment
 
@@ -47,6 +50,7 @@ class Kind:
             of its operation.
         is_random: draws random numbers.
         by_place: the variants take the change's place as a keyword.
+        undoes: for the absence of a trait: the key of the trait's kind.
     """
 
     id: str
@@ -62,6 +66,7 @@ class Kind:
     fit: Callable[..., torch.Tensor] | None = None
     is_random: bool = False
     by_place: bool = False
+    undoes: tuple[str, str, str] | None = None
 
     @property
     def has_value(self) -> bool:
@@ -100,10 +105,41 @@ class Change:
     @property
     def phrase(self) -> str:
         """What the candidate has, in words."""
-        if not isinstance(self.value, float):
-            return self.kind.phrase
+        return self.kind.phrase.format(value=self.number) if isinstance(self.value, float) else self.kind.phrase
+
+    @property
+    def number(self) -> str:
+        """Its value, which is a number, in words."""
         name = next((name for name, number in self.kind.named.items() if number == self.value), None)
-        return self.kind.phrase.format(value=name or f"{self.value:.8g}")
+        return name or f"{self.value:.8g}"
+
+    @property
+    def is_measure(self) -> bool:
+        """Whether the models differ in the number that is the value, and in nothing else."""
+        return isinstance(self.value, float) and self.kind.instead[:1].isdigit()
+
+    @property
+    def as_had(self) -> str:
+        """What the candidate has, as the object of a sentence about it."""
+        if self.is_measure:
+            return self.number
+        phrase = self.phrase.rstrip(",").replace(" goes to ", " going to ")
+        return re.sub(r"^extra ", "", re.sub(r"^an extra ", "a ", phrase))
+
+    @property
+    def mended(self) -> str:
+        """What to write for the trait of a model in a candidate that lacks it."""
+        return self.kind.hint if self.is_measure else self.as_had
+
+    def takes_the_place_of(self, trait: Change) -> bool:
+        """Whether a model with this change is one without that trait."""
+        mine, other = self.kind, trait.kind
+        if self.place != trait.place or mine.undoes:
+            return self.place == trait.place and mine.undoes == other.key
+        is_added = mine.id.startswith("extra-")
+        return mine.key == other.key or (
+            mine.id == other.id and not is_added and bool(mine.variants.keys() & other.variants.keys())
+        )
 
     def variant(self, operation: str) -> Variant:
         """Returns what the change does at one of its operations."""
@@ -112,6 +148,48 @@ class Change:
         if self.kind.has_value:
             options["value"] = self.value
         return functools.partial(function, **options) if options else function
+
+
+def undoing(traits: Iterable[Change]) -> list[Kind]:
+    """Returns an entry for the absence of each kind of trait, at the places where the model has it."""
+    alike: dict[tuple[tuple[str, str, str], str], list[Change]] = defaultdict(list)
+    for trait in traits:
+        alike[trait.kind.key, trait.phrase].append(trait)
+    return [
+        dataclasses.replace(
+            members[0].kind,
+            id=_opposite_id(members[0].kind.id),
+            phrase=_opposite(members[0]),
+            instead=members[0].as_had,
+            hint=members[0].mended,
+            start=(),
+            fit=None,
+            only=f"^({'|'.join(re.escape(trait.place) for trait in members)})$",
+            undoes=members[0].kind.key,
+        )
+        for members in alike.values()
+    ]
+
+
+def _opposite_id(id: str) -> str:  # noqa: A002
+    if id.startswith("extra-"):
+        return f"{id.removeprefix('extra-')}-missing"
+    return f"extra-{id.removesuffix('-missing')}" if id.endswith("-missing") else id
+
+
+def _opposite(trait: Change) -> str:
+    """Says in words of their own what a model has that lacks a trait."""
+    kind, phrase = trait.kind, trait.phrase.rstrip(",")
+    if trait.is_measure:
+        return kind.phrase.format(value=kind.instead)
+    extra = re.match(r"(an )?extra (.*)", phrase)
+    if extra:
+        return f"no {extra[2]}"
+    if phrase.startswith("no ") and re.fullmatch(r"(a learned )?one( of each)?", kind.instead):
+        return f"{'an' if phrase[3] in 'aeiou' else 'a'} {phrase[3:]}"
+    if phrase.startswith("no ") or re.match(r"an? (?!learned)|exact ", kind.instead):
+        return kind.instead
+    return f"not {trait.as_had} but {kind.instead}"
 
 
 class Memo:
@@ -150,6 +228,7 @@ class Bend:
         watch: called with every point and the tensor there; returns the tensor to go on with.
         memo: of earlier runs.
         calls: how often each module was entered and left in earlier stages.
+        traits: of the model.
     """
 
     def __init__(
@@ -158,9 +237,12 @@ class Bend:
         watch: Callable[[Point, torch.Tensor], torch.Tensor] = unwatched,
         memo: Memo | None = None,
         calls: Mapping[tuple[str, str], int] | None = None,
+        traits: Sequence[Change] = (),
     ) -> None:
         self._changes: dict[Key, list[Change]] = defaultdict(list)
-        for change in changes:
+        changes = tuple(changes)
+        kept = (trait for trait in traits if not any(change.takes_the_place_of(trait) for change in changes))
+        for change in (*kept, *(change for change in changes if not change.kind.undoes)):
             for operation in change.kind.variants:
                 self._changes[change.kind.elsewhere.get(operation, change.place), operation].append(change)
         self.watch = watch
@@ -220,6 +302,7 @@ class Bendable(Protocol):
     """A model that can be bent, cut into stages that follow each other."""
 
     stages: tuple[str, ...]
+    traits: tuple[Change, ...]
 
     def run(self, stage: str, tensor: torch.Tensor, bend: Bend) -> torch.Tensor:
         """Runs one stage on what the stage before has returned; the first one takes the images."""

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from parity.explanation.bending import Bend
+    from parity.explanation.bending import Bend, Change
 
     Function = Callable[[torch.Tensor], torch.Tensor]
 
@@ -36,13 +36,19 @@ class BentViT:
         config: torchvision's arguments.
         weights: its state dict, in the dtype to compute in.
         order: which block's weights are used at each place; by default each block's own.
+        traits: what the model does otherwise than torchvision's.
     """
 
     def __init__(
-        self, config: Mapping[str, Any], weights: Mapping[str, torch.Tensor], order: Sequence[int] | None = None
+        self,
+        config: Mapping[str, Any],
+        weights: Mapping[str, torch.Tensor],
+        order: Sequence[int] | None = None,
+        traits: Sequence[Change] = (),
     ) -> None:
         self.config = config
         self.weights = weights
+        self.traits = tuple(traits)
         self.order = tuple(order if order is not None else range(config["num_layers"]))
         self.stages = (TOKENS, *(f"{BLOCK.format(n)}#{k}" for k, n in enumerate(self.order)), HEAD)
 

@@ -92,6 +92,7 @@ class Follower:
 
     def __init__(self, model: Bendable, observations: Observations) -> None:
         self._model = model
+        self.traits = model.traits
         self._observations = observations
         self.alignment = observations.alignment
         self.memo = Memo()
@@ -170,7 +171,7 @@ class _Walk:
     def __init__(
         self, follower: Follower, start: Start, changes: tuple[Change, ...], until: Point | None, ignored: str | None
     ) -> None:
-        self.outcome = Outcome(changes, Bend(changes, self._watch, follower.memo, start.calls))
+        self.outcome = Outcome(changes, Bend(changes, self._watch, follower.memo, start.calls, follower.traits))
         self._follower = follower
         self._until = until
         self._ignored = {ignored, *follower.ignored}

@@ -1,28 +1,35 @@
-"""Names the bugs of a candidate that is another function than torchvision's ViT: the ViT's side of the search."""
+"""Names the bugs of a candidate that is another function than its reference: the ViT's side of the search.
+
+The reference is torchvision's ViT, or one of another class. That is first explained itself, as a candidate is: what it
+does otherwise than torchvision's are its traits, and only what the candidate does otherwise than both is a cause.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import functools
+import dataclasses
 import itertools
 import math
 import re
+import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from parity.diagnosis import in_words_of, is_another_function
-from parity.explanation.bent_vit import BentViT
+from parity.explanation.bending import undoing
+from parity.explanation.bent_vit import EPS, BentViT
 from parity.explanation.causes.absences import absences
 from parity.explanation.causes.catalogue import catalogue
-from parity.explanation.causes.places import in_words
+from parity.explanation.causes.places import in_words, named
 from parity.explanation.extras import extra_kinds
 from parity.explanation.observing import Observations
-from parity.explanation.proof import Group, grouped, prove
+from parity.explanation.proof import Group, Proof, grouped, prove
 from parity.explanation.search import Search
+from parity.explanation.stand_in import NoStandInError, stand_in
 from parity.mapping import trace_uses
 from parity.models import split
 from parity.tracing import Run, first_that_runs, held_in
@@ -36,7 +43,7 @@ if TYPE_CHECKING:
     from parity.explanation.search import Unexplained
     from parity.models import WeightMap
     from parity.progress import Progress
-    from parity.tracing import Alignment, Subject
+    from parity.tracing import Alignment, Mode, Subject
 
 # how many places without an explanation are listed; those behind the first are often but its consequence
 _MOST_PLACES = 5
@@ -75,74 +82,161 @@ class Widened(Mapping[str, torch.Tensor]):
 # looking for a cause may take that long, in seconds of the processor, however quick the comparison was
 _LEAST_SECONDS = 20.0
 
+# the part of that time in which the traits of a reference must be found
+_FOR_TRAITS = 0.25
+
 
 @dataclass(frozen=True)
 class _Case:
-    """What is to be explained: who is compared, torchvision's arguments of the reference, the check that shows it."""
+    """What is to be explained.
+
+    Attributes:
+        subject: who is compared; the reference is torchvision's ViT, or the one that stands for another.
+        config: torchvision's arguments of the reference.
+        mode: in which the candidate is run.
+        alignment: which module is which; one that is called more often than its counterpart may be the cause.
+        traits: what the reference does otherwise than torchvision's.
+        names: what modules and tensors are called in the reference that another one stands for.
+    """
 
     subject: Subject
     config: Mapping[str, Any]
-    check: Check
-
-    @functools.cached_property
-    def alignment(self) -> Alignment:
-        """Which module is which; one that is called more often than its counterpart may be the cause."""
-        return self.subject.aligned_anyhow().without(self.check.elsewhere)
+    mode: Mode
+    alignment: Alignment
+    traits: tuple[Change, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def explain(
-    subject: Subject, config: Mapping[str, Any], checks: list[Check], seconds: float, progress: Progress
-) -> Explanation | None:
+    subject: Subject,
+    name: str,
+    config: Mapping[str, Any] | None,
+    checks: list[Check],
+    seconds: float,
+    progress: Progress,
+) -> tuple[Explanation | None, list[str]]:
     """Finds the changes to the reference that make it the candidate, and proves them.
 
     Args:
         subject: who is compared.
-        config: torchvision's arguments of the reference; empty for another model.
+        name: of the reference.
+        config: torchvision's arguments of a reference that is given by name; None for another one.
         checks: of the forward pass.
         seconds: of the processor, how long the comparison took; looking takes no longer, and at least a while.
         progress: told what is being done.
 
     Returns:
-        None if the candidate is the same function, or the reference none of torchvision's ViTs.
+        The explanation, and what there is to say, a sentence each. There is none if the candidate is the same function,
+        or the reference no ViT like torchvision's.
 
     Raises:
-        ParityError: the candidate cannot be run in float64.
+        ParityError: one of the models cannot be run in float64.
     """
-    if not (config and is_another_function(checks, subject.mapping)):
-        return None
+    if not is_another_function(checks, subject.mapping):
+        return None, []
     check = next(check for check in checks if check.exact and check.free and not check.mode.train)
-    case = _Case(subject, config, check)
     limit = max(seconds, _LEAST_SECONDS)
+    until = time.process_time() + limit
     with progress.step("explanation", "looking for the cause"):
-        return first_that_runs(lambda attempt: _explain(case, limit, attempt), torch.float64)
+        if config is not None:
+            case = _Case(subject, config, check.mode, subject.aligned_anyhow().without(check.elsewhere))
+        else:
+            try:
+                case = _before_stand_in(subject, check, limit * _FOR_TRAITS)
+            except NoStandInError as error:
+                return None, [
+                    f"causes are changes to a ViT like torchvision's, and none are looked for: {name} {error}"
+                ]
+        proof, unexplained = _proved(case, until - time.process_time())
+    sentences = [_in_a_sentence(place, case.names) for place in unexplained[:_MOST_PLACES]]
+    found = proof.explanation(
+        lambda places: in_words(places, case.config, case.names), lambda place: named(place, case.names), sentences
+    )
+    if config is None:  # its places are the stand-in's
+        found = dataclasses.replace(found, changes=())
+    return found, found.sentences(name)
 
 
-def _explain(case: _Case, seconds: float, attempt: int) -> Explanation:
+def _before_stand_in(subject: Subject, check: Check, seconds: float) -> _Case:
+    """Finds who stands for the reference, and the reference's traits.
+
+    Raises:
+        NoStandInError: there is nobody, or the traits don't make it the reference.
+    """
+    stands = stand_in(subject)
+    reference = stands.before_reference(subject)
+    seen = _Case(reference, stands.config, check.mode, reference.aligned_anyhow())
+    names = {entry.reference: entry.candidate for entry in stands.mapping.entries}
+    names |= {ours: theirs for theirs, ours in seen.alignment.pairs.items()}
+    proof, unexplained = _proved(seen, seconds, to_the_end=False)
+    if not proof.is_complete or not all(group.changes for group in proof.needed):
+        where = f"at {_in_words_of(unexplained[0], names)}" if unexplained else "somewhere"
+        raise NoStandInError(f"is another function {where}, by none of the known changes")
+    candidate = stands.before_candidate(subject)
+    alignment = candidate.aligned_anyhow()
+    elsewhere = {theirs for theirs, ours in subject.alignment.pairs.items() if ours in check.elsewhere}
+    alignment = alignment.without({ours for theirs, ours in alignment.pairs.items() if theirs in elsewhere})
+    traits = [change for group in proof.needed for change in group.changes]
+    # what the stand-in has from the candidate, the reference is without
+    mapped, more = ({split(e.reference)[0] for e in m.entries} for m in (stands.mapping, candidate.mapping))
+    had = sorted(more - mapped)
+    traits += [c for c in absences(had, stands.config) if c.place not in {trait.place for trait in traits}]
+    return _Case(candidate, stands.config, check.mode, alignment, tuple(traits), names)
+
+
+def _proved(case: _Case, seconds: float, *, to_the_end: bool = True) -> tuple[Proof, list[Unexplained]]:
+    """Finds changes that explain a candidate, and what of it they leave unexplained.
+
+    Args:
+        case: what is to be explained.
+        seconds: of the processor, that looking may take.
+        to_the_end: go on behind a place that nothing explains.
+    """
+    return first_that_runs(lambda attempt: _attempted(case, seconds, attempt, to_the_end), torch.float64)
+
+
+def _attempted(case: _Case, seconds: float, attempt: int, to_the_end: bool) -> tuple[Proof, list[Unexplained]]:  # noqa: FBT001
     subject, models, weights = case.subject, case.subject.models, Widened(case.subject.held.reference)
     images = models.images.double()
     order, rearranged = _order_of_blocks(case)
-    model = BentViT(case.config, weights, order)
+    model = BentViT(case.config, weights, order, case.traits)
     known = absences(_left_out(subject.mapping, order if rearranged else None), case.config)
-    kinds = [*_own_kinds(subject), *catalogue(case.config)]
+    kinds = [*undoing(case.traits), *_own_kinds(subject), *catalogue(case.config)]
     with contextlib.ExitStack() as stack, torch.no_grad():
-        stack.enter_context(case.check.mode.active(models.candidate))
+        stack.enter_context(case.mode.active(models.candidate))
         stack.enter_context(held_in(models.candidate, torch.float64, attempt))
         run = Run(models.candidate, images, set(case.alignment.pairs), models.seed, "candidate")
         stack.callback(run.close)
         observations = Observations(run, case.alignment, once=not any(point.call for point in subject.calls[1]))
         search = Search(model, images, models.seed, observations, kinds, known, seconds)
-        search.run()
-        groups = grouped(sorted(search.changes, key=_when))
+        search.run(to_the_end=to_the_end)
+        groups = [_beside(group, case.traits) for group in grouped(sorted(search.changes, key=_when))]
         if rearranged:
             groups.insert(0, rearranged)
 
         def error(chosen: Sequence[Group]) -> float:
-            bent = model if rearranged is None or rearranged in chosen else BentViT(case.config, weights)
+            is_usual = rearranged is not None and rearranged not in chosen
+            bent = BentViT(case.config, weights, traits=case.traits) if is_usual else model
             changes = [change for group in chosen for change in group.changes]
             return search.error(bent, changes)
 
-        unexplained = [_in_a_sentence(place) for place in search.unexplained[:_MOST_PLACES]]
-        return prove(groups, error, lambda places: in_words(places, case.config), unexplained)
+        if search.unexplained and not to_the_end:
+            return Proof((), math.inf, ()), search.unexplained
+        return prove(groups, error), search.unexplained
+
+
+def _beside(group: Group, traits: Sequence[Change]) -> Group:
+    """Returns a cause in words about a reference with traits."""
+    replaced = [trait for trait in traits for change in group.changes if change.takes_the_place_of(trait)]
+    eps = next((t.value for t in traits if t.kind.id == "layer-norm-eps" and t.place in group.where), EPS)
+    group = dataclasses.replace(group, hint=group.hint.replace("{eps}", f"{eps:g}".replace("e-0", "e-")))
+    if not replaced or group.changes[0].kind.undoes:
+        return group
+    trait = replaced[0]
+    instead = " and ".join(dict.fromkeys(other.as_had for other in replaced))
+    if trait.kind.key == group.changes[0].kind.key and not trait.is_measure:  # an extra norm that both have
+        return dataclasses.replace(group, phrase=group.changes[0].as_had, instead=instead, hint=trait.mended)
+    return dataclasses.replace(group, instead=instead, hint=group.hint if trait.is_measure else trait.mended)
 
 
 def _when(change: Change) -> tuple[int, int]:
@@ -152,8 +246,12 @@ def _when(change: Change) -> tuple[int, int]:
     return (1, block) if block is not None else (2, 0) if is_end else (0, 0)
 
 
-def _in_a_sentence(place: Unexplained) -> str:
-    where = in_words_of(place.point)
+def _in_words_of(place: Unexplained, names: Mapping[str, str]) -> str:
+    return in_words_of(place.point._replace(module=names.get(place.point.module, place.point.module)))
+
+
+def _in_a_sentence(place: Unexplained, names: Mapping[str, str]) -> str:
+    where = _in_words_of(place, names)
     size = f"relative error {place.error:.2g}" if math.isfinite(place.error) else "another shape"
     return f"no known cause at {where}: {'; '.join((size, *place.facts))}"
 

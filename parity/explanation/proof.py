@@ -26,7 +26,7 @@ class Explanation:
         residual: relative error of the logits with all of them.
         phrases: the causes in short, as they are listed in a sentence.
         unexplained: places where no cause fits, with what is known of them.
-        changes: what the causes change in the reference.
+        changes: what the causes change in the reference; none where another model stands for it.
     """
 
     causes: tuple[Cause, ...]
@@ -93,52 +93,63 @@ def grouped(changes: Iterable[Change]) -> list[Group]:
     ]
 
 
-def prove(
-    groups: Sequence[Group],
-    error: Callable[[Sequence[Group]], float],
-    words: Callable[[Sequence[str]], str],
-    unexplained: Sequence[str],
-) -> Explanation:
-    """Proves an explanation on the whole model, and leaves out every cause that isn't needed.
+@dataclass(frozen=True)
+class Proof:
+    """Which changes make the reference the candidate.
+
+    Attributes:
+        needed: the causes that are left.
+        residual: relative error of the logits with all of them.
+        without: the error without one of them, by its place in `needed`.
+    """
+
+    needed: tuple[Group, ...]
+    residual: float
+    without: tuple[float, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether they make the reference the candidate, within the bound."""
+        return self.residual <= SAME_FUNCTION_BOUND
+
+    def explanation(
+        self, words: Callable[[Sequence[str]], str], named: Callable[[str], str], unexplained: Sequence[str]
+    ) -> Explanation:
+        """Puts it in words.
+
+        Args:
+            words: says where places are.
+            named: says what a place is called in the reference.
+            unexplained: places where no cause fits, in words.
+        """
+        phrases = tuple(f"{group.phrase} {words(group.where)}".strip() for group in self.needed)
+        causes = []
+        for group, phrase, error in zip(self.needed, phrases, self.without, strict=True):
+            where = tuple(map(named, group.where))
+            statement = f"{phrase}; the reference has {group.instead}"
+            causes.append(Cause(group.id, statement, where, self.residual, error, group.hint))
+        is_minimal = self.is_complete and all(error > SAME_FUNCTION_BOUND for error in self.without)
+        changes = tuple(change for group in self.needed for change in group.changes)
+        return Explanation(
+            tuple(causes), self.is_complete, is_minimal, self.residual, phrases, tuple(unexplained), changes
+        )
+
+
+def prove(groups: Sequence[Group], error: Callable[[Sequence[Group]], float]) -> Proof:
+    """Tries causes on the whole model, and leaves out every one that isn't needed.
 
     Args:
         groups: the causes that were found.
         error: runs the whole reference with some of them and returns its relative distance from the candidate.
-        words: says where places are.
-        unexplained: places where no cause fits, in words.
     """
     residual = error(groups)
     needed = list(groups)
     without: dict[int, float] = {}
-    if residual <= SAME_FUNCTION_BOUND:
-        for group in list(groups):
-            others = [other for other in needed if other is not group]
-            left = error(others)
-            if left <= SAME_FUNCTION_BOUND:
-                needed, residual = others, left
-            else:
-                without[id(group)] = left
-    else:
-        without = {id(group): error([other for other in groups if other is not group]) for group in groups}
-    complete = residual <= SAME_FUNCTION_BOUND
-    wheres = {id(group): words(group.where) for group in needed}
-    causes = tuple(
-        Cause(
-            group.id,
-            f"{f'{group.phrase} {wheres[id(group)]}'.strip()}; the reference has {group.instead}",
-            group.where,
-            residual,
-            without[id(group)],
-            group.hint,
-        )
-        for group in needed
-    )
-    return Explanation(
-        causes,
-        complete,
-        complete and all(error > SAME_FUNCTION_BOUND for error in without.values()),
-        residual,
-        tuple(f"{group.phrase} {wheres[id(group)]}".strip() for group in needed),
-        tuple(unexplained),
-        tuple(change for group in needed for change in group.changes),
-    )
+    for group in groups:
+        others = [other for other in needed if other is not group]
+        left = error(others)
+        if max(left, residual) <= SAME_FUNCTION_BOUND:
+            needed, residual = others, left
+        else:
+            without[id(group)] = left
+    return Proof(tuple(needed), residual, tuple(without[id(group)] for group in needed))

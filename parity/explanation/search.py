@@ -78,8 +78,12 @@ class Search:
         self._until = time.process_time() + seconds
         self._follower = Follower(model, observations)
 
-    def run(self) -> None:
-        """Follows the candidate to its end; `changes` then holds what explains it, `unexplained` what nothing does."""
+    def run(self, *, to_the_end: bool = True) -> None:
+        """Follows the candidate; `changes` then holds what explains it, `unexplained` what nothing does.
+
+        Args:
+            to_the_end: go on behind a place that nothing explains.
+        """
         start = Start(0, self._images, self._random)
         before: tuple[Change, ...] = ()
         for number, stage in enumerate(self._model.stages):
@@ -95,6 +99,8 @@ class Search:
                     if outcome.dirty in self._follower.given:
                         return  # the candidate's own tensor doesn't fit there, so nobody gets past it
                     self.unexplained.append(self._unexplained(outcome))
+                    if not to_the_end:
+                        return
                     self._follower.given.add(outcome.dirty)
                     better = self._follower.follow(start, outcome.changes)
                 outcome = better
@@ -112,7 +118,7 @@ class Search:
 
     def error(self, model: Bendable, changes: Sequence[Change]) -> float:
         """Runs a whole bent model freely and returns its output's relative distance from the candidate's."""
-        tensor, bend = self._images, Bend(changes)
+        tensor, bend = self._images, Bend(changes, traits=model.traits)
         with random_state(self._random):
             try:
                 for stage in model.stages:

@@ -24,7 +24,7 @@ def kinds(_: Mapping[str, Any]) -> Iterator[Kind]:
     """Yields the entries for the norms, the likeliest first."""
 
     def kind(id: str, variants: Mapping[str, Any], phrase: str, instead: str, hint: str = "", **others: Any) -> Kind:  # noqa: A002
-        return Kind(id, variants, phrase, instead, hint or "nn.LayerNorm(dim, eps=1e-6)", only=NORM, **others)
+        return Kind(id, variants, phrase, instead, hint or "nn.LayerNorm(dim, eps={eps})", only=NORM, **others)
 
     yield kind("layer-norm-eps", {"eps": found}, "LayerNorm eps {value}", "1e-06", start=(1e-5, 1e-3))
     yield kind("norm-missing", {"norm": skipped}, "no norm", "a LayerNorm")
@@ -48,7 +48,7 @@ def kinds(_: Mapping[str, Any]) -> Iterator[Kind]:
     yield kind("layer-norm-scale", {"affine": lambda original, x, _, bias: original(x, None, bias)},
                "LayerNorm without a scale", "with one")
     yield kind("layer-norm-affine", {"affine": skipped}, "LayerNorm without scale and bias", "with both",
-               "nn.LayerNorm(dim, eps=1e-6, elementwise_affine=True)")
+               "nn.LayerNorm(dim, eps={eps}, elementwise_affine=True)")
 
 
 # fmt: on

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from parity.explanation.bending import Kind
 from parity.explanation.bent_vit import scaled_and_shifted, standardised
 from parity.explanation.causes.variants import ADDED
-from parity.models import rearranged, split
+from parity.models import cut, rearranged, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,7 +62,7 @@ def extra_kinds(used: Uses, found: WeightMap, held: Mapping[str, Tensor]) -> lis
     for members in chains.values():
         kinds += list(_kinds(members, held, found))
     tables = [view for view in used.free if view.name in {split(name)[0] for name in found.unmapped_candidate}]
-    return kinds + [kind for view in tables for kind in _table_kinds(view, held)]
+    return kinds + [kind for view in tables for kind in _table_kinds(view, held, found)]
 
 
 def _chains(used: Uses, found: WeightMap) -> Iterator[_Chain]:
@@ -196,7 +196,7 @@ def _pixel_order(found: WeightMap) -> Tensor | None:
     return rearranged(numbers, entry.layout).flatten()
 
 
-def _table_kinds(view: View, held: Mapping[str, Tensor]) -> Iterator[Kind]:
+def _table_kinds(view: View, held: Mapping[str, Tensor], found: WeightMap) -> Iterator[Kind]:
     """Yields entries for a table or token of the candidate's own that takes the place of the reference's."""
 
     def rows(x: Tensor) -> Tensor:
@@ -211,17 +211,28 @@ def _table_kinds(view: View, held: Mapping[str, Tensor]) -> Iterator[Kind]:
     def put_first(_: Any, x: Tensor, __: Any) -> Tensor:
         return torch.cat([rows(x).transpose(0, 1).expand(len(x), -1, -1), x], 1)
 
-    def joining(*, behind: int) -> Callable[..., Tensor]:
+    def joining(*, behind: int, positions: str = "") -> Callable[..., Tensor]:
         def joined(original: Callable[..., Tensor], *arguments: Any) -> Tensor:
-            x = original(*arguments)
-            return torch.cat([x[:, :behind], rows(x).expand(len(x), -1, -1), x[:, behind:]], 1)
+            x, tokens = original(*arguments), rows(arguments[0])
+            if positions:
+                name, box = split(positions)
+                tokens = tokens + cut(held[name].detach(), box).to(x).reshape(tokens.shape)
+            return torch.cat([x[:, :behind], tokens.expand(len(x), -1, -1), x[:, behind:]], 1)
 
         return joined
 
+    tables = [part for part in found.unmapped_candidate if split(part)[1]]
+    sizes = {part: cut(held[split(part)[0]], split(part)[1]).numel() for part in tables}
     for behind, where in ((1, "behind the class token"), (0, "before the class token")):
-        for operation, when in (("output", ", without positions"), ("place", "")):
-            yield Kind("extra-tokens", {operation: joining(behind=behind)}, f"extra tokens ({view.name}) {where}{when}",
-                       "none there", "take them away", only="(pos_embedding|class_token)$")  # fmt: skip
+        own = [part for part, size in sizes.items() if size == view.size]
+        variants: list[tuple[str, str, Callable[..., Tensor]]] = [
+            *(("output", f" and positions ({part})", joining(behind=behind, positions=part)) for part in own),
+            ("output", ", without positions", joining(behind=behind)),
+            ("place", "", joining(behind=behind)),
+        ]
+        for operation, more, variant in variants:
+            yield Kind("extra-tokens", {operation: variant}, f"extra tokens ({view.name}) {where}{more}", "none there",
+                       "take them away", only="(pos_embedding|class_token)$")  # fmt: skip
     learned = "nn.Parameter(torch.zeros(1, N + 1, dim))"
     yield Kind("position-fixed", {"add": added}, f"the table {view.name} for positions", "a learned one", learned)
     yield Kind(

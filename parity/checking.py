@@ -17,7 +17,16 @@ from parity.diagnosis import DTYPES, casts, compare_shapes, decide, find_doubts,
 from parity.errors import MappingError, ParityError, listed
 from parity.explanation import explain
 from parity.mapping import fitting_batch, in_place, infer_mapping, require_same_images, set_up
-from parity.models import brought_by, build_without_values, cut, make_inputs, split, unregistered, unverifiable
+from parity.models import (
+    brought_by,
+    build_without_values,
+    cut,
+    make_inputs,
+    other_sizes,
+    split,
+    unregistered,
+    unverifiable,
+)
 from parity.progress import Progress
 from parity.report import Report, environment, peak_memory, top5
 from parity.tracing import MODES, ambient_kept
@@ -102,9 +111,12 @@ def check(
         case = _Case(setup, module, brought, shown, options, told)
         try:
             return _compare(case)
-        except ParityError:
+        except ParityError as error:
             only_batch = fitting_batch(module, shown.images)
             if only_batch is None:
+                other = other_sizes(setup.candidate, module, setup.reference)
+                if other:
+                    raise ParityError(f"{other[0]} ({error})") from error
                 require_same_images(module, setup.image_shape)
                 raise
         # the error is gone, and with it what it kept alive
@@ -216,8 +228,12 @@ class _Case:
             },
             "candidate": {
                 "name": setup.candidate.name,
-                "config": setup.candidate.arguments,
+                "config": {key: _written(value) for key, value in setup.candidate.arguments.items()},
                 "defaults": list(setup.candidate.defaults),
+                "bound": {
+                    path: {"value": _written(bound.value), "why": bound.why}
+                    for path, bound in setup.candidate.bound.items()
+                },
             },
             "environment": environment(),
             "inputs": self.shown.describe(),
@@ -235,10 +251,11 @@ def _compare(case: _Case) -> Report:
         mapping = infer_mapping(setup.reference, module, options.mapping, images=images, build=setup.candidate.build)
     except MappingError as error:
         left_over = error.unmapped_reference, error.unmapped_candidate
+        other = other_sizes(setup.candidate, module, setup.reference)
         weights = _as_they_are(case)
         logits = [weights.logits()] if weights else []
-        reasons = [f"no weight map: {error}", *logits, *about["notes"]]
-        return Report("inconclusive", reasons, **about, left_over=left_over, weights=weights)
+        reasons = [*other, f"no weight map: {error}", *logits, *about["notes"]]
+        return Report("divergent" if other else "inconclusive", reasons, **about, left_over=left_over, weights=weights)
     about |= {"mapping": mapping, "parameters": _mapped(mapping, setup.reference)}
     if options.device == "meta":
         verdict, reasons, rows = compare_shapes(setup.reference, module, mapping, images)
@@ -257,6 +274,9 @@ def _compare(case: _Case) -> Report:
     verdict, reasons = beyond.combined(*decide(checks, places, doubts, subject.alignment))
     if weights and not doubts.unusable:
         verdict, reasons = _with_own_weights(verdict, reasons, weights)
+    if verdict in ("divergent", "inconclusive"):
+        other = other_sizes(setup.candidate, module, setup.reference)
+        verdict, reasons = "divergent" if other else verdict, [*other, *reasons]
     return Report(
         verdict,
         [*reasons, *explained],
@@ -330,6 +350,15 @@ def _causes(explanation: Explanation | None, checks: list[Check], subject: Subje
     if explanation and explanation.complete:
         return [*explanation.causes]
     return [*(explanation.causes if explanation else ()), *casts(checks, subject.alignment)]
+
+
+def _written(value: Any) -> Any:
+    """Returns a value as JSON can hold it."""
+    if isinstance(value, dict):
+        return {str(key): _written(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_written(inner) for inner in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
 
 
 def _oddities(setup: Setup, module: nn.Module) -> list[str]:

@@ -375,12 +375,16 @@ def test_config_without_a_type_answers_by_every_name(tmp_path: Path) -> None:
     assert _check(f"{file}:build").verdict == "identical"
 
 
-def test_config_that_is_asked_for_something_else_says_how_to_give_it(tmp_path: Path) -> None:
+def test_config_that_is_asked_for_something_else_is_answered_by_shape(tmp_path: Path) -> None:
     file = tmp_path / "by_config.py"
     file.write_text(_BY_CONFIG.format(classes="how_many"))
-    with pytest.raises(ParityError, match=r"give it with --candidate-arg config\.how_many=VALUE"):
-        _check(f"{file}:build")
+    report = _check(f"{file}:build")
+    assert report.verdict == "identical"
+    assert report.candidate["bound"]["config.how_many"] == {"value": 10, "why": "by shape"}
     assert _check(f"{file}:build", candidate_args={"config.how_many": 10}).verdict == "identical"
+    file.write_text(_BY_CONFIG.format(classes="how_many").replace('config["how_many"]', "config.vocabulary.size"))
+    with pytest.raises(ParityError, match=r"give it with --candidate-arg config\.vocabulary=VALUE"):
+        _check(f"{file}:build")
 
 
 def test_argument_of_a_class_that_is_no_configuration_is_asked_for() -> None:

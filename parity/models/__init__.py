@@ -1,13 +1,14 @@
 """What is compared: in come names, files and callables, out go models, weights, images and maps between their tensors.
 
 Read `state` (tensors in and out of a model), `entries`, `written_map`, `weight_map`, `bijection` and `expansion` (what
-a weight map is), `definitions`, `projects` and `importing` (how a name becomes a callable), `binding`, `candidate` and
+a weight map is), `definitions`, `projects` and `importing` (how a name becomes a callable), what binds a configuration
+to a constructor (`words`, `signatures`, `slots`, `options`, `quantities`, `probing`, `binding`), `candidate` and
 `sizes`, `reference` and `libraries`, `checkpoint`, `brought` and `weights`, `inputs`.
 """
 
 from parity.models.bijection import require_bijection, require_separate
 from parity.models.brought import Brought, brings_weights, brought_by
-from parity.models.candidate import Candidate, build_without_values, resolve_candidate
+from parity.models.candidate import Candidate, build_without_values, other_sizes, resolve_candidate
 from parity.models.checkpoint import Checkpoint, fitted, is_path, read
 from parity.models.entries import IDENTITY, Box, Entry, cut, inverted, rearranged, split
 from parity.models.expansion import by_name, expand
@@ -83,6 +84,7 @@ __all__ = [
     "is_path",
     "lacks_values",
     "make_inputs",
+    "other_sizes",
     "own_weights",
     "possible_images",
     "read",

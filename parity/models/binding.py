@@ -1,164 +1,240 @@
-"""Giving a constructor the reference's configuration: which of its arguments is which setting."""
+"""Giving a constructor the reference's configuration: which of its arguments is which setting.
+
+Names say what is likely (`words`, `options`), tensors what is so (`probing`).
+"""
 
 from __future__ import annotations
 
-import inspect
-import typing
+import contextlib
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from parity.errors import ParityError
+from parity.models.options import AS_GIVEN, AT_DEFAULT, BY_NAME, BY_SHAPE, Option, is_side, options, strings_in
+from parity.models.probing import Probe, Search, telling
+from parity.models.signatures import EMPTY
+from parity.models.slots import Holder, Slot, takes
+from parity.models.words import CHANNELS, RATES, SETTINGS, meanings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
-# What implementations really call the reference's settings. An argument named `hidden_dim` is the MLP's width where
-# the model's own width has another name beside it, as in the tutorial, and the model's width where it has not.
-_ALIASES: dict[str, tuple[str, ...]] = {
-    "image_size": ("image_size", "img_size", "input_size", "img_dim", "image_dim", "resolution"),
-    "patch_size": ("patch_size", "patch_dim", "patch"),
-    "num_layers": ("num_layers", "n_layers", "depth", "num_blocks", "n_blocks", "num_hidden_layers", "layers"),
-    "num_heads": ("num_heads", "n_heads", "heads", "nheads", "nhead", "num_attention_heads"),
-    "hidden_dim": (
-        "embed_dim", "dim", "d_model", "hidden_size", "emb_dim", "embedding_dim", "emb_size", "model_dim", "width",
-        "hidden_dim",
-    ),
-    "mlp_dim": (
-        "mlp_dim", "intermediate_size", "mlp_size", "mlp_hidden_dim", "ffn_dim", "dim_feedforward", "d_ff",
-        "mlp_hidden", "mlp_width", "hidden_dim",
-    ),
-    "mlp_ratio": ("mlp_ratio", "expansion", "forward_expansion"),
-    "num_classes": ("num_classes", "n_classes", "classes", "num_labels", "out_dim"),
-    "representation_size": ("representation_size",),
-    "in_channels": ("in_channels", "channels", "in_chans", "num_channels", "n_channels", "in_ch"),
-    "dropout": ("dropout", "drop_rate", "dropout_rate", "hidden_dropout_prob", "p_dropout"),
-    "attention_dropout": (
-        "attention_dropout", "attn_dropout", "attn_drop_rate", "attention_dropout_rate", "attention_probs_dropout_prob",
-    ),
-}  # fmt: skip
+    from parity.models.probing import Assignment, Tried
 
 
-def bind(
-    name: str, function: Callable[..., Any], config: Mapping[str, Any], arguments: dict[str, Any]
-) -> tuple[dict[str, Any], tuple[str, ...], frozenset[str]]:
+_NEEDED = ("image_size", "patch_size", "num_layers", "num_heads", "hidden_dim", "mlp_dim", "num_classes")
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What an argument was given, and why."""
+
+    value: Any
+    why: str
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What a constructor is called with.
+
+    Attributes:
+        make: calls it.
+        arguments: what it is given, by argument; a config is shown as a dictionary.
+        bound: every value that it is given or left with, by path, and why.
+        defaults: arguments that are left at their defaults.
+        settings: the reference's settings that reached it.
+        notes: what there is to say about it, a sentence each.
+    """
+
+    make: Callable[[], Any]
+    arguments: dict[str, Any]
+    bound: dict[str, Bound]
+    defaults: tuple[str, ...]
+    settings: frozenset[str]
+    notes: list[str] = field(default_factory=list)
+
+
+def bind(name: str, function: Callable[..., Any], config: Mapping[str, Any], arguments: Mapping[str, Any]) -> Binding:
     """Binds the reference's configuration to the arguments of `function`.
 
     Args:
         name: how messages call it.
         function: a class or function that returns a module.
-        config: the reference's configuration.
-        arguments: arguments that go to it as they are, and win over the configuration.
-
-    Returns:
-        The arguments by name; the names of those that are left at their defaults; the settings that reached it.
+        config: the reference's configuration; where it is empty, nothing but `arguments` is bound.
+        arguments: arguments that go to it as they are, and win over the configuration; `config.depth` is one of a
+            config.
 
     Raises:
-        ParityError: it has an argument without a default that the configuration doesn't know.
+        ParityError: it takes no such argument, or has one without a default that nothing is found for.
     """
     try:
-        parameters = inspect.signature(function).parameters
+        taken = takes(function)
     except (TypeError, ValueError) as error:
         raise ParityError(f"the candidate {name} cannot be built: Python knows no signature of it") from error
-    named = {k: p for k, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    unknown = [key for key in arguments if key.partition(".")[0] not in named and not takes_any]
-    if unknown:
-        raise ParityError(
-            f"the candidate {name} takes no argument {unknown[0]!r}; it takes {', '.join(named) or 'none'}"
-        )
-    own = {key: value for key, value in arguments.items() if "." not in key}
-    bound, settings = _by_alias(list(named), config)
-    bound |= own
-    hints = _type_hints(function)
-    for key, parameter in named.items():
-        nested = {k.partition(".")[2]: v for k, v in arguments.items() if k.startswith(f"{key}.")}
-        if key not in bound and (nested or parameter.default is parameter.empty):
-            made = _nested(f"{name}'s {key}", key, hints.get(key), config, nested)
-            if made is not None:
-                bound[key], inner = made
-                settings |= inner
-    required = [key for key, p in named.items() if p.default is p.empty and key not in bound]
-    if required:
-        raise ParityError(
-            f"the candidate {name} needs an argument {required[0]!r}, which no setting of the reference goes by; "
-            f"give it with --candidate-arg {required[0]}=VALUE"
-        )
-    return bound, tuple(key for key in named if key not in bound), frozenset(settings)
+    _require_known(name, taken, arguments)
+    chosen, search, tried = _found(function, taken, config, arguments)
+    open_slots = {slot.path: slot for slot in taken.slots() if slot.path not in arguments}
+    values = {path: option.of(config) for path, option in chosen.items()} if config else {}
+    values = {path: value for path, value in values.items() if value is not EMPTY} | dict(arguments)
+    missing = [path for path, slot in open_slots.items() if slot.is_required and path not in values]
+    if missing:
+        raise ParityError(_asking_for(name, taken, missing[0], values, tried))
+    shown = taken.filled(values)
+    return Binding(
+        make=lambda: taken.make(taken.filled(values)),
+        arguments=shown,
+        bound=_bound(open_slots, chosen, values, arguments),
+        defaults=tuple(key for key in taken.parts if key not in shown),
+        settings=frozenset(
+            setting for option in chosen.values() if option.quantity for setting in SETTINGS[option.quantity]
+        ),
+        notes=_notes(search, chosen, tried) if search else [],
+    )
 
 
-def names_of(setting: str) -> tuple[str, ...]:
-    """Returns what implementations call one of the reference's settings."""
-    return _ALIASES[setting]
+def _require_known(name: str, taken: Holder, arguments: Mapping[str, Any]) -> None:
+    """Raises ParityError if an argument is given that the constructor doesn't take."""
+    paths = {slot.path for slot in taken.slots()}
+    for holder in taken.holders():
+        if holder.reads:  # it may ask for anything
+            for key in arguments:
+                if key.startswith(f"{holder.path}.") and key not in paths:
+                    inner = key[len(holder.path) + 1 :]
+                    holder.parts.setdefault(inner, Slot(key))
+                    paths.add(key)
+    unknown = [key for key in arguments if key not in paths and key not in taken.parts]
+    if unknown and (not taken.takes_any or "." in unknown[0]):
+        known = ", ".join(taken.parts) or "none"
+        raise ParityError(f"the candidate {name} takes no argument {unknown[0]!r}; it takes {known}")
 
 
-def _values(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the reference's settings, with those that torchvision has no name for: its models take colours."""
-    values = {"in_channels": 3, **config} if config else {}
-    if {"mlp_dim", "hidden_dim"} <= values.keys():
-        values["mlp_ratio"] = values["mlp_dim"] / values["hidden_dim"]
-    return values
+def _found(
+    function: Callable[..., Any], taken: Holder, config: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> tuple[Assignment, Search | None, Tried | None]:
+    """Finds out what goes where."""
 
+    def slots() -> dict[str, tuple[Slot, list[Option]]]:
+        inner = [slot for slot in taken.slots() if not _is_given(slot.path, arguments)]
+        return {slot.path: (slot, _options(slot, inner, function)) for slot in inner}
 
-def _by_alias(names: Sequence[str], config: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    """Gives values to those of `names` by which one of the settings goes; returns them and the settings."""
-    values = _values(config)
-    bound: dict[str, Any] = {}
-    settings = set()
-    for setting, aliases in _ALIASES.items():
-        argument = next((alias for alias in aliases if alias in names and alias not in bound), None)
-        if argument is not None and setting in values:
-            bound[argument] = values[setting]
-            settings.add(setting)
-    return bound, settings
+    if not config or not (slots() or any(holder.reads for holder in taken.holders())):
+        return {}, None, None
 
+    def make(values: dict[str, Any]) -> Any:
+        return taken.make(taken.filled(values))
 
-# packages whose classes hold no settings, such as `nn.Module` or `dict`
-_NO_CONFIGS = ("builtins", "typing", "collections", "types", "torch", "pathlib")
-_CONFIG_NAMES = ("config", "cfg", "conf", "configs", "args", "params", "hparams", "opt", "options", "settings")
-
-
-def _nested(
-    name: str, key: str, kind: Any, config: Mapping[str, Any], arguments: dict[str, Any]
-) -> tuple[Any, set[str]] | None:
-    """Makes the value of an argument that holds settings itself: an object of its annotated class, or a mapping.
-
-    Returns:
-        The value and the settings in it; None if the argument holds no settings.
-    """
-    if inspect.isclass(kind) and kind.__module__.partition(".")[0] not in _NO_CONFIGS:
-        bound, _, settings = bind(name, kind, config, arguments)
-        return kind(**bound), set(settings)
-    if key.lower() not in _CONFIG_NAMES:
-        return None
-    # whatever it asks for, as an item or as an attribute, by any name that means one thing
-    answers = {
-        alias: value
-        for setting, value in _values(config).items()
-        for alias in _ALIASES[setting]
-        if sum(alias in aliases for aliases in _ALIASES.values()) == 1
+    if not _is_torchvisions(config):
+        return _said(slots(), config), None, None
+    small = telling(config) | {
+        meant[0]: value
+        for key, value in arguments.items()
+        if (meant := meanings(key.rpartition(".")[2])) and meant[0] in config and isinstance(value, int)
     }
-    return _Settings(answers | arguments), {*config}
-
-
-class _Settings(dict[str, Any]):
-    """Settings by every name they go by, to be read as items or as attributes."""
-
-    def __getattr__(self, name: str) -> Any:
+    for sizes in (small, config):
         try:
-            return self[name]
-        except KeyError as error:
-            raise AttributeError(name) from error
-
-    def __missing__(self, name: str) -> Any:
-        raise KeyError(
-            f"no setting of the reference goes by {name!r}; give it with --candidate-arg config.{name}=VALUE"
-        )
-
-    def __repr__(self) -> str:
-        return "{every setting by each of its names}"
+            search = Search(Probe(sizes, make, arguments), slots)
+        except ParityError:
+            continue  # no such reference
+        chosen, tried = search.run()
+        if chosen is not None and tried.distance is not None:
+            return _with_dropouts(chosen), search, tried
+    # nothing could be built, so what was only tried is worth nothing
+    chosen = {path: option for path, option in (chosen or {}).items() if _is_said(path, option, search.open[path][0])}
+    return _with_dropouts(chosen), None, tried
 
 
-def _type_hints(function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
-    except Exception:  # noqa: BLE001  (an annotation that cannot be resolved is no hint)
-        return {}
+def _is_torchvisions(config: Mapping[str, Any]) -> bool:
+    """Whether torchvision has a ViT of these settings, whose tensors can be compared with the candidate's."""
+    sizes = [config.get(setting) for setting in _NEEDED]
+    return config.get("in_channels", CHANNELS) == CHANNELS and all(isinstance(size, int) for size in sizes)
+
+
+def _said(slots: Mapping[str, tuple[Slot, list[Option]]], config: Mapping[str, Any]) -> Assignment:
+    """Gives to each slot what its name says, as far as the configuration knows it."""
+    chosen = {}
+    for path, (slot, found) in slots.items():
+        for option in found:
+            with contextlib.suppress(KeyError, TypeError):
+                option.of(config)
+                if option.cost == 0 and _is_said(path, option, slot):
+                    chosen[path] = option
+                    break
+    return chosen
+
+
+def _is_said(path: str, option: Option, slot: Slot) -> bool:
+    return not slot.is_required or option.quantity in meanings(path.rpartition(".")[2])
+
+
+def _is_given(path: str, arguments: Mapping[str, Any]) -> bool:
+    return any(path == key or path.startswith(f"{key}.") for key in arguments)
+
+
+def _options(slot: Slot, siblings: list[Slot], function: Callable[..., Any]) -> list[Option]:
+    found = options(slot, is_side=is_side(slot, siblings))
+    if slot.is_required and (slot.kind is str or not found):
+        written = strings_in(function, slot.name)
+        found = [*(Option(rank, value=value) for rank, value in enumerate(written)), *found]
+    return found
+
+
+def _with_dropouts(chosen: Assignment) -> Assignment:
+    """Gives the rate of dropout to the embedding and to the branches where all of the reference's places have one."""
+    named = {path: meanings(path.rpartition(".")[2])[:1] for path in chosen}
+    kinds = {meant[0] for meant in named.values() if meant}
+    everywhere = "embedding_dropout" in kinds and kinds & {"dropout", "inner_dropout"}
+    if not everywhere:
+        return chosen
+    places = {"embedding_dropout", "inner_dropout"}
+    more = {path: Option(0, meant[0]) for path, meant in named.items() if meant and meant[0] in places}
+    if "dropout" not in kinds:
+        more = {path: Option(0, "dropout") for path in more}
+    return chosen | more
+
+
+def _bound(
+    slots: Mapping[str, Slot], chosen: Assignment, values: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> dict[str, Bound]:
+    """Says of every argument what it was given, and why."""
+    found = {path: Bound(value, AS_GIVEN) for path, value in arguments.items()}
+    for path, slot in slots.items():
+        if path in values:
+            option = chosen[path]
+            named = option.cost == 0 or option.quantity in RATES
+            found[path] = Bound(values[path], BY_NAME if named else BY_SHAPE)
+        elif not slot.is_required:
+            found[path] = Bound(None if slot.default is EMPTY else slot.default, AT_DEFAULT)
+    return found
+
+
+def _notes(search: Search, chosen: Assignment, tried: Tried | None) -> list[str]:
+    """Says what the tensors leave open."""
+    if tried is None or tried.distance is None:
+        return []
+    notes = []
+    for path, others in search.equals(chosen, tried.distance).items():
+        quantity = chosen[path].quantity
+        if quantity and path in search.open:
+            notes.append(
+                f"{path} was taken for {quantity}, but no tensor tells it from {others[0]}; "
+                f"say which with --candidate-arg {path}=VALUE"
+            )
+    return notes
+
+
+def _asking_for(name: str, taken: Holder, missing: str, values: Mapping[str, Any], tried: Tried | None) -> str:
+    """Returns the sentence that asks for an argument, with everything that was found for the others."""
+    known = ", ".join(
+        f"{slot.path}={values[slot.path]!r}"
+        if slot.path in values
+        else f"{slot.path}=?"
+        if slot.is_required
+        else f"{slot.path} at its default"
+        for slot in taken.slots()
+    )
+    error = tried.error if tried else None
+    raised = f"; with others it ends in {type(error).__name__}: {error}" if error else ""
+    return (
+        f"the candidate {name} needs an argument {missing!r}, which no setting of the reference goes by; "
+        f"give it with --candidate-arg {missing}=VALUE (so far {known}{raised})"
+    )

@@ -9,9 +9,12 @@ import torch
 from torch import nn
 
 from parity.errors import ParityError
-from parity.models.binding import bind
+from parity.models.binding import Bound, bind
 from parity.models.importing import imported
+from parity.models.options import AS_GIVEN, AT_DEFAULT
+from parity.models.quantities import sizes
 from parity.models.state import without_initial_values
+from parity.models.words import SETTINGS, meanings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,7 +26,8 @@ class Candidate:
 
     Attributes:
         name: how the report names it.
-        arguments: what its constructor was given, by argument name.
+        arguments: what its constructor was given, by argument name; a config is shown as a dictionary.
+        bound: every argument's value and why it was bound, by path.
         defaults: its constructor's arguments that were left alone.
         settings: the reference's settings that reached it.
         notes: what there is to say about what was built, a sentence each.
@@ -35,6 +39,7 @@ class Candidate:
     defaults: tuple[str, ...]
     settings: frozenset[str]
     _build: Callable[[], nn.Module]
+    bound: dict[str, Bound] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list, compare=False)
     is_built: bool = False
 
@@ -110,8 +115,9 @@ def resolve_candidate(
         return found
     if not callable(function):
         raise ParityError(f"the candidate {name} is a {type(function).__name__}, expected a class or function")
-    bound, defaults, settings = bind(name, function, config, arguments)
-    return Candidate(name, bound, defaults, settings, lambda: function(**bound), notes)
+    bound = bind(name, function, config, arguments)
+    notes += bound.notes
+    return Candidate(name, bound.arguments, bound.defaults, bound.settings, bound.make, bound.bound, notes)
 
 
 def build_without_values(candidate: Candidate) -> nn.Module:
@@ -121,3 +127,48 @@ def build_without_values(candidate: Candidate) -> nn.Module:
             return candidate.build()
     except ParityError:
         return candidate.build()
+
+
+_SAID = {
+    "num_layers": "your model has {} blocks, the reference has {}",
+    "hidden_dim": "your model is {} wide, the reference is {}",
+    "mlp_dim": "your model's MLP is {} wide, the reference's {}",
+    "num_heads": "your model has {} heads, the reference has {}",
+    "patch_size": "your model's patches are {} pixels wide, the reference's {}",
+    "image_size": "your model is for images of {} pixels, the reference for {}",
+    "num_classes": "your model has {} classes, the reference has {}",
+}
+
+
+def other_sizes(candidate: Candidate, module: nn.Module, reference: nn.Module) -> list[str]:
+    """Says which sizes of the candidate are not the reference's, and how that is mended, a sentence each.
+
+    Args:
+        candidate: what was built.
+        module: the module that it is.
+        reference: the reference.
+    """
+    theirs, wanted = sizes(module), sizes(reference)
+    return [
+        f"{said.format(theirs[setting], wanted[setting])}: {_why_other(candidate, setting, theirs, wanted)}"
+        for setting, said in _SAID.items()
+        if setting in theirs and setting in wanted and theirs[setting] != wanted[setting]
+    ]
+
+
+def _why_other(candidate: Candidate, setting: str, theirs: Mapping[str, int], wanted: Mapping[str, int]) -> str:
+    """Says why a size is not the reference's, and what to do."""
+    compared = f"--set {setting}={theirs[setting]}"
+    for path, bound in candidate.bound.items():
+        meant = meanings(path.rpartition(".")[2])[:1]
+        if not meant or setting not in SETTINGS[meant[0]]:
+            continue
+        if bound.why == AT_DEFAULT:
+            what = "was left at its default"
+        elif bound.why == AS_GIVEN:
+            what = f"was given as {bound.value!r}"
+        else:
+            return f"`{path}` was given as {bound.value!r}, and the model doesn't heed it; compare with {compared}"
+        value = f"{path}={wanted[setting]}" if meant[0] == setting else f"another {path}"
+        return f"`{path}` {what}; give --candidate-arg {value} or {compared}"
+    return f"no argument of it is known to set that; compare with {compared}"

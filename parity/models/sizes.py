@@ -14,13 +14,28 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from parity.models.binding import names_of
 from parity.models.state import REGISTRIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 Pair = tuple[int, int]
+
+# what implementations call the settings that a module may say
+_NAMES = {
+    "image_size": ("image_size", "img_size", "input_size", "img_dim", "image_dim", "resolution"),
+    "patch_size": ("patch_size", "patch_dim", "patch"),
+    "num_layers": ("num_layers", "n_layers", "depth", "num_blocks", "n_blocks", "num_hidden_layers", "layers"),
+    "num_heads": ("num_heads", "n_heads", "heads", "nheads", "nhead", "num_attention_heads"),
+    "hidden_dim": ("embed_dim", "dim", "d_model", "hidden_size", "emb_dim", "embedding_dim", "emb_size", "model_dim"),
+    "mlp_dim": ("mlp_dim", "intermediate_size", "mlp_size", "mlp_hidden_dim", "ffn_dim", "dim_feedforward", "d_ff"),
+    "num_classes": ("num_classes", "n_classes", "classes", "num_labels", "out_dim"),
+    "in_channels": ("in_channels", "channels", "in_chans", "num_channels", "n_channels", "in_ch"),
+    "dropout": ("dropout", "drop_rate", "dropout_rate", "hidden_dropout_prob", "p_dropout"),
+    "attention_dropout": (
+        "attention_dropout", "attn_dropout", "attn_drop_rate", "attention_dropout_rate", "attention_probs_dropout_prob",
+    ),
+}  # fmt: skip
 
 _HEIGHT_AND_WIDTH = (
     ("image_height", "image_width"),
@@ -77,26 +92,26 @@ def _possible_images(module: nn.Module) -> Iterator[tuple[int, int, int]]:
 
 def said_sizes(module: nn.Module) -> Iterator[Pair]:
     """Yields the image sizes that are among the attributes of `module`, as height and width in pixels."""
-    yield from filter(None, map(_pair, _values(module, names_of("image_size"))))
+    yield from filter(None, map(_pair, _values(module, _NAMES["image_size"])))
     for names in _HEIGHT_AND_WIDTH:
         yield from filter(None, map(_pair, zip(*(_values(module, [name]) for name in names), strict=False)))
 
 
 def said_patch(module: nn.Module) -> Pair | None:
     """Returns height and width of a patch in pixels, if they are among the attributes of `module`."""
-    return next(filter(None, map(_pair, _values(module, names_of("patch_size")))), None)
+    return next(filter(None, map(_pair, _values(module, _NAMES["patch_size"]))), None)
 
 
 def said_rate(module: nn.Module, setting: str) -> float | None:
     """Returns the rate of a kind of dropout, if it is among the module's own attributes or its configuration's."""
-    values = (_value(owner, name) for owner in _owners(module, inside=False) for name in names_of(setting))
+    values = (_value(owner, name) for owner in _owners(module, inside=False) for name in _NAMES[setting])
     rates = (value.p if isinstance(value, nn.Dropout) else value for value in values)
     return next((float(rate) for rate in rates if isinstance(rate, (int, float)) and 0 <= rate < 1), None)
 
 
 def said_numbers(module: nn.Module, setting: str) -> Iterator[int]:
     """Yields the numbers that a module, those inside it and their configurations have for a setting."""
-    yield from (value for value in _values(module, names_of(setting)) if _is_size(value))
+    yield from (value for value in _values(module, _NAMES[setting]) if _is_size(value))
 
 
 def _cuts(module: nn.Module) -> Iterator[_Cut]:

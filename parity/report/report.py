@@ -227,6 +227,7 @@ def _heading(report: Report) -> Text:
     lines = [
         f"reference  {report.reference['name']}({config})",
         f"candidate  {report.candidate['name']}({arguments})" + (f", left at default: {defaults}" if defaults else ""),
+        *_bound_line(report.candidate.get("bound", {})),
         f"weights    {report.reference['weights']}",
         f"input      {report.inputs}",
     ]
@@ -236,6 +237,16 @@ def _heading(report: Report) -> Text:
         lines += [f"its own    {sentence}" for sentence in report.weights.sentences()]
     lines += [f"note       {note}" for note in report.notes]
     return Text("\n".join(lines))
+
+
+def _bound_line(bound: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Says why each argument was given what it was given, in one line."""
+    reasons: dict[str, list[str]] = {}
+    for path, entry in bound.items():
+        reasons.setdefault(entry["why"], []).append(path)
+    told = "; ".join(f"{why}: {', '.join(paths)}" for why, paths in reasons.items() if why != "left at its default")
+    if told:
+        yield f"bound      {told}"
 
 
 def _map_lines(report: Report) -> Iterator[str]:

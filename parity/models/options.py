@@ -1,0 +1,282 @@
+"""What may be given to a slot: the quantities that its name, annotation and default allow, each in its forms."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import inspect
+import typing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from parity.models.signatures import EMPTY, compared_with
+from parity.models.words import CHANNELS, QUANTITIES, RATES, SIZES, meanings, words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from parity.models.slots import Slot
+
+BY_NAME, BY_SHAPE, AT_DEFAULT, AS_GIVEN = "by name", "by shape", "left at its default", "as given"
+
+_BOTH_SIDES = ({"height", "width"}, {"h", "w"}, {"x", "y"})
+# what a flag may be about for its tensors to be the reference's
+_FLAGS = {
+    "bias",
+    "cls",
+    "class",
+    "learn",
+    "learned",
+    "learnable",
+    "norm",
+    "affine",
+    "token",
+    "pos",
+    "positional",
+    "final",
+}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One thing to give to a slot.
+
+    Attributes:
+        cost: how far-fetched it is; 0 is what the name says.
+        quantity: of `QUANTITIES`, or None for a fixed value.
+        form: makes the value of the quantity's number.
+        value: what is given where there is no quantity; EMPTY: nothing.
+    """
+
+    cost: int
+    quantity: str | None = None
+    form: Callable[[Any], Any] | None = None
+    value: Any = EMPTY
+
+    def of(self, config: Mapping[str, Any]) -> Any:
+        """Returns the value at a configuration of the reference; EMPTY: the default."""
+        if self.quantity is None:
+            return self.value
+        number = QUANTITIES[self.quantity](config)
+        return number if self.form is None else self.form(number)
+
+
+LEFT = Option(0)
+
+
+def options(slot: Slot, *, is_side: bool) -> list[Option]:
+    """Returns what may be given to a slot, the likeliest first.
+
+    Args:
+        slot: which.
+        is_side: one of an image's or a patch's sides, as another argument is the other.
+    """
+    fixed = _fixed(slot)
+    return _numbers(slot, is_side=is_side) if fixed is None else fixed
+
+
+def _has_default(slot: Slot) -> bool:
+    return slot.default is not EMPTY or not slot.is_required
+
+
+def _fixed(slot: Slot) -> list[Option] | None:
+    """Returns what may be given where no number is wanted; None where one is."""
+    default, kind, has_default = slot.default, slot.kind, _has_default(slot)
+    if isinstance(default, bool) or kind is bool:
+        return _flags(slot)
+    choices = _choices(slot)
+    if choices:
+        if has_default:
+            return [LEFT, *(Option(6, value=choice) for choice in choices if choice != default)]
+        return [Option(rank, value=choice) for rank, choice in enumerate(choices)]
+    if (default is not EMPTY and isinstance(default, (str, dict))) or (default is not EMPTY and callable(default)):
+        return [LEFT]
+    if kind is str:
+        return [LEFT] if has_default else _named_choices(slot)
+    return None
+
+
+def _numbers(slot: Slot, *, is_side: bool) -> list[Option]:
+    """Returns what may be given where a number is wanted, or nothing is known."""
+    default, has_default = slot.default, _has_default(slot)
+    meant = _meant(slot)
+    if is_side and "image_size" not in meant[:1] and "patch_size" not in meant[:1]:
+        meant = ("image_size", *meant)
+    found = []
+    for rank, quantity in enumerate(meant):
+        if quantity == "no_rate" or (quantity in ("embedding_dropout", "inner_dropout") and has_default):
+            found.append(LEFT if has_default else Option(0, quantity))
+            continue
+        cost = 2 * rank
+        if quantity == "head_width" and default is None and has_default:
+            found.append(LEFT)
+            cost = 1
+        found += [Option(cost + n, quantity, form) for n, form in enumerate(_forms(quantity, slot))]
+    if has_default and LEFT not in found:
+        found.append(Option(5 if meant else 0))
+    if not meant:
+        found += _unsaid(slot)
+    elif not has_default:  # where other arguments contradict the name
+        found += [Option(9, quantity, _forms(quantity, slot)[0]) for quantity in SIZES if quantity not in meant]
+    return sorted(found, key=lambda option: option.cost)
+
+
+def _unsaid(slot: Slot) -> list[Option]:
+    """Returns what an argument may be whose name says nothing."""
+    if _has_default(slot):
+        others = ("num_layers", *(q for q in SIZES if q not in ("num_layers", "representation_size")))
+        return (
+            [Option(8, quantity, _forms(quantity, slot)[0]) for quantity in others] if _is_count(slot.default) else []
+        )
+    found = _named_choices(slot)
+    if slot.kind in (EMPTY, int, typing.Any):
+        found += [Option(3 + n, quantity, form) for quantity in SIZES for n, form in enumerate(_forms(quantity, slot))]
+    if slot.kind in (EMPTY, float, typing.Any):
+        found.append(Option(7, "dropout"))
+    return found
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _meant(slot: Slot) -> tuple[str, ...]:
+    """Returns the quantities that the name allows, without those that default or annotation contradict."""
+    meant = meanings(slot.name)
+    default = slot.default
+    if isinstance(default, float) and not default.is_integer():
+        meant = tuple(quantity for quantity in meant if quantity in (*RATES, "mlp_ratio"))
+    if _is_count(default) or slot.kind is int:
+        meant = tuple(quantity for quantity in meant if quantity not in RATES or not _is_count(default))
+    if slot.kind is float:
+        meant = tuple(quantity for quantity in meant if quantity in (*RATES, "mlp_ratio")) or meant
+    if meant == ("patch_size", "patch_vector") and _is_count(default) and default % CHANNELS == 0 and default > 128:
+        meant = ("patch_vector", "patch_size")
+    if {"mlp_dim", "mlp_ratio"} <= {*meant} and isinstance(default, (int, float)):
+        likely = "mlp_ratio" if default <= 16 else "mlp_dim"
+        meant = (likely, *(quantity for quantity in meant if quantity != likely))
+    return meant
+
+
+def _forms(quantity: str, slot: Slot) -> list[Callable[[Any], Any] | None]:
+    """Returns the forms in which a quantity may be wanted, the likeliest first."""
+    if quantity == "mlp_ratio":
+        whole = _is_count(slot.default) or slot.kind is int
+        plain = slot.default is EMPTY and slot.kind in (EMPTY, typing.Any)
+        return [_whole] if whole else [float, _whole] if plain else [None]
+    if quantity in ("image_size", "patch_size", "patches_per_side") and not _is_count(slot.default):
+        return _side_forms(quantity, slot)
+    return [None]
+
+
+def _side_forms(quantity: str, slot: Slot) -> list[Callable[[Any], Any] | None]:
+    """Returns whether the side of an image or patch is wanted as a number, a pair or with the channels."""
+    if isinstance(slot.default, (tuple, list)):
+        return [functools.partial(_like, slot.default)]
+    said, kind = words(slot.name), slot.kind
+    pairs: list[Callable[[Any], Any] | None] = [_pair, _channels_first] if quantity == "image_size" else [_pair]
+    if typing.get_origin(kind) in (tuple, list) or kind in (tuple, list):
+        return pairs[::-1] if len(typing.get_args(kind)) == 3 else pairs
+    if "chw" in said:
+        return pairs[::-1]
+    return [*pairs, None] if "shape" in said and kind is EMPTY else [None, *pairs]
+
+
+def _pair(number: Any) -> Any:
+    return number, number
+
+
+def _channels_first(number: Any) -> Any:
+    return CHANNELS, number, number
+
+
+def _whole(number: float) -> Any:
+    return int(number) if float(number).is_integer() else number
+
+
+def _like(default: Any, number: Any) -> Any:
+    """Returns a pair or triple of the default's type and order."""
+    if len(default) == 3:
+        values = (number, number, CHANNELS) if default[2] in (1, CHANNELS) else (CHANNELS, number, number)
+    else:
+        values = (number,) * len(default)
+    return type(default)(values)
+
+
+def _flags(slot: Slot) -> list[Option]:
+    """Returns the choices for a flag."""
+    said = set(words(slot.name))
+    is_likely = bool(said & _FLAGS) and not said & {"no", "without", "disable", "zero", "scale"}
+    if not _has_default(slot):
+        return [Option(0, value=is_likely), Option(1, value=not is_likely)]
+    return [LEFT, Option(6, value=True)] if is_likely and slot.default is False else [LEFT]
+
+
+def _choices(slot: Slot) -> list[Any]:
+    """Returns the values that an annotation lists."""
+    if typing.get_origin(slot.kind) is typing.Literal:
+        return _reference_first(list(typing.get_args(slot.kind)))
+    if inspect.isclass(slot.kind) and issubclass(slot.kind, enum.Enum):
+        return _reference_first(list(slot.kind))
+    return []
+
+
+# what the reference does, in the words that implementations have for it
+_AS_THE_REFERENCE = (
+    "cls", "class_token", "token", "cls_token", "class", "gelu", "learned", "learnable", "layer_norm", "layernorm",
+    "conv", "pre", "prenorm", "linear", "softmax", "zeros", "none",
+)  # fmt: skip
+
+
+def _reference_first(choices: list[Any]) -> list[Any]:
+    def rank(choice: Any) -> int:
+        said = str(getattr(choice, "value", choice)).lower()
+        said_as_name = str(getattr(choice, "name", choice)).lower()
+        return min(
+            (n for n, known in enumerate(_AS_THE_REFERENCE) if known in (said, said_as_name)),
+            default=len(_AS_THE_REFERENCE),
+        )
+
+    return sorted(choices, key=rank)
+
+
+def _named_choices(slot: Slot) -> list[Option]:
+    """Returns what goes by a name that stands for no number."""
+    said = set(words(slot.name))
+    values: list[Any] = []
+    if inspect.isclass(slot.kind) and slot.kind is not EMPTY and issubclass(slot.kind, nn.Module):
+        return []
+    if "device" in said:
+        values = ["cpu"]
+    elif said & {"pool", "pooling", "classifier", "aggregation"}:
+        values = ["cls", "token", "cls_token", "class_token", "class"]
+    elif said & {"act", "activation", "nonlinearity", "gelu"}:
+        values = ["gelu", nn.GELU, nn.GELU()]
+        if slot.kind is not str:
+            values = [nn.GELU, "gelu", nn.GELU()]
+    elif said & {"norm"}:
+        values = [functools.partial(nn.LayerNorm, eps=1e-6), "layernorm", "layer_norm", True, False]
+    elif said & {"eps", "epsilon"}:
+        values = [1e-6]
+    elif said & {"bias"} or said & _FLAGS:
+        values = [True, False]
+    elif said & {"dtype"}:
+        values = [None]
+    return [Option(rank, value=value) for rank, value in enumerate(values)]
+
+
+def strings_in(function: Any, name: str) -> list[str]:
+    """Returns the words that a constructor's code compares an argument with."""
+    return _reference_first(list(dict.fromkeys(compared_with(function, name))))
+
+
+def is_side(slot: Slot, siblings: list[Slot]) -> bool:
+    """Returns whether an argument is one side of an image or patch, and another one is the other."""
+    said = set(words(slot.name))
+    for other in siblings:
+        theirs = set(words(other.name))
+        if (said - theirs) | (theirs - said) in _BOTH_SIDES and len(said) == len(theirs):
+            return True
+    return False

@@ -1,0 +1,185 @@
+"""What a model's tensors and its attention say about its sizes, however they are called and laid out."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from parity.models.state import Shape, Shapes, state_shapes
+from parity.models.words import CHANNELS, meanings
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    Kind = tuple[int, ...]
+
+
+def totals(shapes: Shapes, primes: Collection[int]) -> Counter[Kind]:
+    """Returns how many values the tensors of each kind have together.
+
+    A kind is told by how often each of some primes divides a tensor's size. Where every setting of a model has a prime
+    of its own, that says which settings a tensor's shape comes from, and the totals are the same whether tensors are
+    fused, split, transposed or flattened.
+
+    Args:
+        shapes: of a model's tensors.
+        primes: one for each setting.
+    """
+    found: Counter[Kind] = Counter()
+    for shape in shapes.values():
+        size = math.prod(shape)
+        found[tuple(_times(size, prime) for prime in primes)] += size
+    return found
+
+
+def distance(one: Counter[Kind], other: Counter[Kind]) -> float:
+    """Returns how far two models' totals are from each other: at most 1 for each kind, 0 where all are the same."""
+    return sum(abs(one[kind] - other[kind]) / max(one[kind], other[kind], 1) for kind in one.keys() | other.keys())
+
+
+def _times(size: int, prime: int) -> int:
+    count = 0
+    while size and size % prime == 0:
+        size //= prime
+        count += 1
+    return count
+
+
+class _Softmaxes(TorchFunctionMode):
+    """Adds up over how many heads of an image attention is normalised, in all blocks together."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()
+        self.batch, self.heads = batch, 0.0
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if args and isinstance(args[0], torch.Tensor):
+            shape = args[0].shape
+            name = getattr(function, "__name__", "")
+            if name == "multi_head_attention_forward":
+                self.heads += kwargs.get("num_heads", args[4] if len(args) > 4 else 0)
+            elif len(shape) > 2 and (name == "scaled_dot_product_attention" or _is_attention(name, shape)):
+                self.heads += math.prod(shape[:-2]) / self.batch
+        return function(*args, **kwargs)
+
+
+def _is_attention(name: str, shape: torch.Size) -> bool:
+    return name == "softmax" and shape[-1] == shape[-2]
+
+
+def heads_in_all(module: nn.Module, image_size: int) -> int:
+    """Runs a model without values on two images and returns how many heads all its blocks have together.
+
+    Returns:
+        0 where the code of its attention does not show any.
+
+    Raises:
+        Exception: whatever the model raises.
+    """
+    watch = _Softmaxes(batch=2)
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.device("meta"), watch:
+            module(torch.empty(2, CHANNELS, image_size, image_size, device="meta"))
+    finally:
+        module.train(was_training)
+    return round(watch.heads)
+
+
+def heads_of(module: nn.Module) -> int | None:
+    """Returns the number of heads that attributes of a model's modules name, or None if they name none or several."""
+    named = {
+        value
+        for inner in module.modules()
+        for name, value in vars(inner).items()
+        if isinstance(value, int) and not isinstance(value, bool) and meanings(name)[:1] == ("num_heads",)
+    }
+    return named.pop() if len(named) == 1 else None
+
+
+def sizes(module: nn.Module) -> dict[str, int]:
+    """Reads a ViT's sizes off its tensors: blocks, width, MLP, classes, patches and images.
+
+    Returns:
+        By the reference's names; what the tensors don't show is missing.
+    """
+    shapes = state_shapes(module)
+    blocks, first = _blocks(shapes)
+    if not blocks:
+        return {}
+    found = {"num_layers": blocks}
+    inside = list(first.values())
+    vectors: Counter[int] = Counter()
+    for shape in inside:
+        if len(shape) == 1:
+            vectors[shape[0]] += shape[0]
+    if not vectors:
+        return found
+    width = found["hidden_dim"] = vectors.most_common(1)[0][0]
+    pairs = Counter(shape for shape in inside if len(shape) == 2)
+    wide = [a for (a, b), n in pairs.items() if b == width != a and n == 1 and pairs.get((b, a)) == 1]
+    if wide:
+        found["mlp_dim"] = max(wide)
+    outside = {name: shape for name, shape in shapes.items() if not _is_in_blocks(name, first, blocks)}
+    last = [shape for name, shape in outside.items() if len(shape) == 2 and width in shape]
+    if last and last[-1][1] == width and (last[-1][0],) in outside.values():
+        found["num_classes"] = last[-1][0]
+    found |= _of_images(outside, width)
+    heads = heads_of(module)
+    return {**found, "num_heads": heads} if heads else found
+
+
+def _of_images(outside: Shapes, width: int) -> dict[str, int]:
+    """Returns the sizes of patches and images, from the patch projection and the table of positions."""
+    kernels = [shape for shape in outside.values() if len(shape) == 4 and shape[0] == width and shape[2] == shape[3]]
+    sides = {shape[2] for shape in kernels}
+    flat = {
+        math.isqrt(a // CHANNELS)
+        for shape in outside.values()
+        if len(shape) == 2 and width in shape
+        for a in shape
+        if a % CHANNELS == 0 and _is_square(a // CHANNELS) and (a != width or shape == (width, width))
+    }
+    sides = sides or flat
+    if len(sides) != 1:
+        return {}
+    patch = sides.pop()
+    tables = [shape for name, shape in outside.items() if "pos" in name.lower() and width in shape]
+    tokens = [math.prod(shape) // width for shape in tables]
+    grids = {math.isqrt(n - extra) for n in tokens for extra in (0, 1) if n > extra and _is_square(n - extra)}
+    return {"patch_size": patch, **({"image_size": patch * grids.pop()} if len(grids) == 1 else {})}
+
+
+def _is_square(number: int) -> bool:
+    return math.isqrt(number) ** 2 == number
+
+
+def _blocks(shapes: Shapes) -> tuple[int, Shapes]:
+    """Returns how many blocks there are, and the tensors of one: what is repeated under a number and holds the most."""
+    groups: dict[str, dict[str, dict[str, Shape]]] = defaultdict(lambda: defaultdict(dict))
+    for name, shape in shapes.items():
+        for number in re.finditer(r"\d+", name):
+            groups[name[: number.start()]][number[0]][name[number.end() :]] = shape
+    best: tuple[int, int, Shapes] = (0, 0, {})
+    for prefix, members in groups.items():
+        alike = Counter(tuple(sorted(member.items())) for member in members.values())
+        content, count = alike.most_common(1)[0]
+        size = count * sum(math.prod(shape) for _, shape in content)
+        if size > best[0] and len(content) > 4:
+            named = {f"{prefix}#{suffix}": shape for suffix, shape in content}
+            best = size, count, named
+    return best[1], best[2]
+
+
+def _is_in_blocks(name: str, first: Shapes, blocks: int) -> bool:
+    return blocks > 0 and any(
+        f"{name[: number.start()]}#{name[number.end() :]}" in first for number in re.finditer(r"\d+", name)
+    )

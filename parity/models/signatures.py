@@ -1,0 +1,103 @@
+"""What the code of a class or function tells of its arguments: annotations, who gets them, what is read of them."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import sys
+import textwrap
+import typing
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+EMPTY: Any = inspect.Parameter.empty
+
+
+def type_hints(function: Any) -> dict[str, Any]:
+    """Returns the annotations of a class's constructor or of a function; those that cannot be resolved are no hint."""
+    is_constructor = inspect.isclass(function) and not typing.is_typeddict(function)
+    target = function.__init__ if is_constructor else function
+    try:
+        found = typing.get_type_hints(target)
+    except Exception:  # noqa: BLE001  (an annotation can be any code)
+        found = {}
+    if dataclasses.is_dataclass(function) and inspect.isclass(function):
+        try:
+            found = {**typing.get_type_hints(function), **found}
+        except Exception:  # noqa: BLE001
+            return found
+    return found
+
+
+def _tree(function: Any) -> ast.AST | None:
+    target = function.__init__ if inspect.isclass(function) else function
+    try:
+        return ast.parse(textwrap.dedent(inspect.getsource(target)))
+    except (OSError, TypeError, SyntaxError):
+        return None
+
+
+def calls_with(function: Any, name: str) -> Iterator[tuple[Callable[..., Any], int, set[str]]]:
+    """Yields who is called with `**name` or `*name`, with how many other arguments, and which of them by name."""
+    tree = _tree(function)
+    for call in ast.walk(tree) if tree else ():
+        if not isinstance(call, ast.Call):
+            continue
+        stars = [a.value for a in call.args if isinstance(a, ast.Starred)]
+        stars += [keyword.value for keyword in call.keywords if keyword.arg is None]
+        if not any(isinstance(star, ast.Name) and star.id == name for star in stars):
+            continue
+        callee = _callee(function, call.func)
+        if callable(callee):
+            positional = sum(not isinstance(a, ast.Starred) for a in call.args)
+            yield callee, positional, {keyword.arg for keyword in call.keywords if keyword.arg}
+
+
+def _callee(function: Any, called: ast.expr) -> Any:
+    text = ast.unparse(called)
+    target = function.__init__ if inspect.isclass(function) else function
+    scope = {**vars(sys.modules["builtins"]), **getattr(target, "__globals__", {})}
+    if inspect.isclass(function) and text.endswith(".__init__") and text.startswith("super("):
+        defining = next(base for base in function.__mro__ if "__init__" in vars(base))
+        after = function.__mro__[function.__mro__.index(defining) + 1 :]
+        base = next((base for base in after if "__init__" in vars(base)), None)
+        return None if base is None or base.__module__.startswith("torch.nn") else base
+    if inspect.isclass(function) and text in ("cls", "self.__class__", "type(self)"):
+        return function
+    found: Any = None
+    for index, part in enumerate(text.removesuffix(".__init__").split(".")):
+        found = scope.get(part) if index == 0 else getattr(found, part, None)
+    return found
+
+
+def read_by_name(function: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yields what is read from `name` by a constant key: `name["dim"]`, `name.get("dim", 768)`, `name.pop("dim")`."""
+    tree = _tree(function)
+    for node in ast.walk(tree) if tree else ():
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == name:
+            if isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str):
+                yield node.slice.value, EMPTY
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in ("get", "pop", "setdefault")
+            and isinstance(node.func.value, ast.Name)
+            and node.func.value.id == name
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            default = node.args[1].value if len(node.args) > 1 and isinstance(node.args[1], ast.Constant) else None
+            yield str(node.args[0].value), default
+
+
+def compared_with(function: Any, name: str) -> Iterator[str]:
+    """Yields the words that the code compares an argument with."""
+    tree = _tree(function)
+    for node in ast.walk(tree) if tree else ():
+        if isinstance(node, ast.Compare) and isinstance(node.left, ast.Name) and node.left.id == name:
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
+                    yield inner.value

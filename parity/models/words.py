@@ -1,0 +1,270 @@
+"""What the name of an argument means: which of a ViT's sizes, rates and choices it may stand for.
+
+A name is cut into words (`nEmbdDim2` into n, embd, dim), and rules read the words. They only say what is worth trying
+first: what the tensors say about it comes in `probing`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+CHANNELS = 3  # of torchvision's models
+
+
+def _grid(c: Mapping[str, Any]) -> tuple[int, int]:
+    """Returns the rows and columns of patches; sizes are numbers, or heights and widths."""
+    (height, width), (rows, columns) = (
+        size if isinstance(size, tuple) else (size, size) for size in (c["image_size"], c["patch_size"])
+    )
+    return height // rows, width // columns
+
+
+def _pixels(c: Mapping[str, Any]) -> int:
+    """Returns how many values a patch has."""
+    patch = c["patch_size"]
+    return int(c.get("in_channels", CHANNELS)) * (math.prod(patch) if isinstance(patch, tuple) else patch**2)
+
+
+# what an argument may stand for, as a function of the reference's configuration
+QUANTITIES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "image_size": lambda c: c["image_size"],
+    "patch_size": lambda c: c["patch_size"],
+    "num_layers": lambda c: c["num_layers"],
+    "num_heads": lambda c: c["num_heads"],
+    "hidden_dim": lambda c: c["hidden_dim"],
+    "mlp_dim": lambda c: c["mlp_dim"],
+    "mlp_ratio": lambda c: c["mlp_dim"] / c["hidden_dim"],
+    "num_classes": lambda c: c["num_classes"],
+    "in_channels": lambda c: c.get("in_channels", CHANNELS),
+    "representation_size": lambda c: c.get("representation_size"),
+    "head_width": lambda c: c["hidden_dim"] // c["num_heads"],
+    "num_patches": lambda c: math.prod(_grid(c)),
+    "num_tokens": lambda c: math.prod(_grid(c)) + 1,
+    "patches_per_side": lambda c: _grid(c)[0],
+    "patch_vector": _pixels,
+    "dropout": lambda c: c.get("dropout", 0.0),
+    "attention_dropout": lambda c: c.get("attention_dropout", 0.0),
+    "embedding_dropout": lambda c: c.get("dropout", 0.0),
+    "inner_dropout": lambda c: c.get("dropout", 0.0),
+    "no_rate": lambda _: 0.0,
+}
+RATES = ("dropout", "attention_dropout", "embedding_dropout", "inner_dropout", "no_rate")
+SIZES = tuple(quantity for quantity in QUANTITIES if quantity not in RATES)
+
+# the settings that a quantity brings along
+SETTINGS: dict[str, tuple[str, ...]] = {
+    **{quantity: (quantity,) for quantity in QUANTITIES},
+    "mlp_ratio": ("mlp_dim", "mlp_ratio"),
+    "head_width": (),
+    "num_patches": ("image_size",),
+    "num_tokens": ("image_size",),
+    "patches_per_side": ("image_size",),
+    "patch_vector": ("patch_size",),
+    "embedding_dropout": (),
+    "inner_dropout": (),
+    "no_rate": (),
+}
+
+SIDES = {"height", "width", "h", "w", "x", "y"}  # of an image or a patch
+
+_NUMBER = {"num", "n", "nb", "no", "number", "count", "nr", "amount", "total", "max"}
+_SIZE = {"size", "dim", "dims", "width", "features", "d", "units", "hidden", "channels", "len", "length", "dimension",
+         "dimensions", "sz", "neurons", "nodes"}  # fmt: skip
+_ATTENTION = {"attention", "attn", "att", "msa", "mha", "mhsa", "attentions", "sa"}
+_EMBEDDING = {"emb", "embed", "embedding", "embd", "embeddings", "embeds", "embedded"}
+_MLP = {"mlp", "ff", "ffn", "feedforward", "feed", "forward", "intermediate", "inner", "fc", "dff", "ffd", "mid",
+        "fcn", "up", "middle"}  # fmt: skip
+_IMAGE = {"image", "img", "im", "imgs", "images", "picture", "input", "resolution", "res", "pixels"}
+_CLASSES = {"class", "classes", "cls", "label", "labels", "category", "categories", "target", "targets", "nclass",
+            "nclasses", "outputs"}  # fmt: skip
+_DEPTH = {"layer", "layers", "block", "blocks", "depth", "encoder", "encoders", "stack", "stacks", "nlayers", "nlayer",
+          "nblocks", "repeats", "deep", "transformers"}  # fmt: skip
+_DROPPED = {"dropout", "drop", "dropouts", "dropped"}
+_FACTOR = {"ratio", "expansion", "multiplier", "mult", "mul", "factor", "expand", "scale", "multiple"}
+_OTHER = {"path", "stochastic", "decay", "lr", "seed", "eps", "epsilon", "momentum", "warmup", "epochs", "epoch",
+          "batch", "temperature", "init", "std", "beta", "decoder", "device", "dtype", "name", "version", "type",
+          "mode",
+          "act", "activation", "norm", "bias", "token", "pool", "pooling", "vocab", "register", "registers", "workers",
+          "optimizer", "shift", "mask", "masking"}  # fmt: skip
+
+# the usual order of a constructor's arguments, where a single letter is all there is
+_LETTERS: dict[str, tuple[str, ...]] = {
+    "d": ("hidden_dim", "num_layers"),
+    "D": ("hidden_dim",),
+    "e": ("hidden_dim",),
+    "E": ("hidden_dim",),
+    "ed": ("hidden_dim",),
+    "w": ("hidden_dim", "image_size"),
+    "h": ("num_heads", "mlp_dim", "image_size"),
+    "H": ("num_heads", "image_size", "mlp_dim"),
+    "l": ("num_layers",),
+    "L": ("num_layers", "num_tokens"),
+    "b": ("num_layers",),
+    "p": ("patch_size", "dropout"),
+    "P": ("patch_size",),
+    "ps": ("patch_size",),
+    "c": ("num_classes", "in_channels"),
+    "C": ("num_classes", "in_channels"),
+    "k": ("num_classes", "num_heads"),
+    "K": ("num_classes", "num_heads"),
+    "m": ("mlp_dim", "mlp_ratio"),
+    "M": ("mlp_dim",),
+    "f": ("mlp_dim",),
+    "r": ("mlp_ratio", "image_size"),
+    "n": ("num_layers", "num_patches", "num_heads", "num_classes"),
+    "N": ("num_layers", "num_patches", "num_tokens"),
+    "s": ("image_size", "patch_size"),
+    "i": ("image_size",),
+    "I": ("image_size",),
+    "dh": ("head_width",),
+    "dk": ("head_width", "hidden_dim"),
+    "dp": ("dropout",),
+    "up": ("mlp_dim",),
+}
+
+
+def words(name: str) -> tuple[str, ...]:
+    """Cuts a name into its words, in lower case; digits stay out."""
+    spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name)
+    spaced = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1 \2", spaced)
+    return tuple(word.lower() for word in re.split(r"[^A-Za-z]+", spaced) if word)
+
+
+def meanings(name: str) -> tuple[str, ...]:
+    """Returns the quantities that an argument of this name may stand for, the likeliest first; often none."""
+    if name in _LETTERS:
+        return _LETTERS[name]
+    said = set(words(name))
+    said |= {word[:-1] for word in said if word.endswith("s")}
+    joined = re.fullmatch(r"(n|num|nb|no)(heads?|layers?|blocks?|classe?s?|patches|channels?|tokens)", name.lower())
+    if joined:
+        said |= {"num", joined[2]}
+    if said & _DROPPED or said & {"p", "prob", "rate"}:
+        return _rate(said)
+    for rule in (_factor, _channels, _patch, _image, _qkv, _head, _classes, _tokens, _depth, _mlp, _width):
+        found = rule(said)
+        if found:
+            return found
+    return ()
+
+
+def _rate(said: set[str]) -> tuple[str, ...]:
+    is_dropout = bool(said & _DROPPED) or not said - {"p", "prob", "rate"} - _ATTENTION
+    of_layers = said & {"path", "stochastic", "depth"} or ("layer" in said and "hidden" not in said)
+    if not is_dropout or of_layers or said & {"head", "classifier", "token", "mask"}:
+        return ("no_rate",)
+    if said & ({"proj", "projection", "out", "output", "resid", "residual"} | _MLP):
+        return ("inner_dropout",)
+    if said & _ATTENTION:
+        return ("attention_dropout",)
+    if said & (_EMBEDDING | {"pos", "position", "positional", "patch", "input"}):
+        return ("embedding_dropout",)
+    return ("dropout",)
+
+
+def _factor(said: set[str]) -> tuple[str, ...]:
+    if not said & _FACTOR or said & _OTHER or said & _ATTENTION or said & {"patch", "image", "qk", "layer", "head"}:
+        return ()
+    if "scale" in said and not said & (_MLP | {"hidden", "dim"}):
+        return ()
+    return ("mlp_ratio", "mlp_dim")
+
+
+def _patch(said: set[str]) -> tuple[str, ...]:
+    patches = {"patch", "patches", "patche", "patchs", "kernel", "stride", "window"}
+    if "grid" in said or (said & patches and said & {"row", "side", "axis", "col", "column", "edge"}):
+        return ("patches_per_side", "num_patches")
+    if not said & patches or said & (_OTHER - {"token"}):
+        return ()
+    if said & _NUMBER or (said & {"patche", "patches"} and not said & _SIZE):
+        return ("num_patches", "num_tokens", "patches_per_side")
+    if said & (_EMBEDDING | {"proj", "projection", "out", "output"}):
+        return ("hidden_dim",) if said & _SIZE else ()
+    if said & {"vector", "vec", "flat", "flattened", "pixels", "input"}:
+        return ("patch_vector", "patch_size")
+    return ("patch_size", "patch_vector")
+
+
+def _channels(said: set[str]) -> tuple[str, ...]:
+    if said & {"channel", "channels", "chan", "chans", "ch", "chn", "color", "colors", "colour", "colours"}:
+        if said & {"out", "hidden", "output"} or said & _EMBEDDING:
+            return ("hidden_dim", "num_classes")
+        return ("in_channels",)
+    if "in" in said and said & (_SIZE | {"c"}):
+        return ("in_channels", "hidden_dim", "patch_vector")
+    if "input" in said and said & {"dim", "features", "feature"} and "dims" not in said:
+        return ("image_size", "in_channels", "patch_vector", "hidden_dim")
+    return ()
+
+
+def _image(said: set[str]) -> tuple[str, ...]:
+    if said & {"height", "rows"}:
+        return ("image_size",)
+    if said & _IMAGE and not said & (_OTHER | _EMBEDDING | _NUMBER):
+        return ("image_size",)
+    return ()
+
+
+def _qkv(said: set[str]) -> tuple[str, ...]:
+    if not said & {"q", "k", "v", "qkv", "key", "query", "value", "qk", "kv"}:
+        return ()
+    return ("head_width", "hidden_dim") if said & _SIZE and not said & _OTHER else ()
+
+
+def _head(said: set[str]) -> tuple[str, ...]:
+    if not said & {"head", "heads", "nhead", "nheads"} or said & _OTHER:
+        return ()
+    if said & _MLP:
+        return ("mlp_dim", "representation_size", "num_classes") if "heads" not in said else ("num_heads",)
+    if said & _SIZE - {"hidden"} and not said & {"num", "n", "nb", "number"}:
+        return ("head_width", "num_heads")
+    if said & {"hidden", "classifier", "classification"}:
+        return ("representation_size",)
+    return ("num_heads",)
+
+
+def _classes(said: set[str]) -> tuple[str, ...]:
+    if said & _CLASSES and not said & _OTHER:
+        return ("num_classes",)
+    if said & {"out", "output"} and said & (_SIZE | _NUMBER) and not said & _OTHER:
+        return ("num_classes", "hidden_dim")
+    if said & {"representation", "prelogits"} and said & _SIZE:
+        return ("representation_size",)
+    return ()
+
+
+def _tokens(said: set[str]) -> tuple[str, ...]:
+    counted = said & (_NUMBER | {"len", "length", "size"})
+    if said & {"seq", "sequence", "context", "positions"} and not said & _EMBEDDING:
+        return ("num_tokens", "num_patches")
+    if counted and (said & {"tokens", "pos", "position"} or {"block", "size"} <= said or {"max", "len"} <= said):
+        return ("num_tokens", "num_patches")
+    return ()
+
+
+def _depth(said: set[str]) -> tuple[str, ...]:
+    if not said & _DEPTH or said & _OTHER or said & {"dim", "size", "width", "features", "fn", "cls"}:
+        return ()
+    return ("num_layers",) if not said & (_MLP | _EMBEDDING) else ()
+
+
+def _mlp(said: set[str]) -> tuple[str, ...]:
+    if said & _MLP and not said & (_OTHER | _EMBEDDING | {"layer", "fn"}):
+        return ("mlp_dim", "mlp_ratio")
+    return ()
+
+
+def _width(said: set[str]) -> tuple[str, ...]:
+    if said & (_OTHER - {"token"}) or said & {"pos", "position", "positional", "fn", "layer"}:
+        return ()
+    if said & {"hidden"}:
+        return ("hidden_dim", "mlp_dim")
+    named = _EMBEDDING | {"dim", "dims", "model", "width", "latent", "feature", "features"}
+    if said & named or (said & {"token", "projection", "proj"} and said & _SIZE):
+        return ("hidden_dim",)
+    return ()

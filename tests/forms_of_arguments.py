@@ -1,0 +1,258 @@
+"""Constructors of one known ViT, whose arguments have many names and forms, for `test_binding`."""
+
+import argparse
+import enum
+import types
+from collections import namedtuple
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypedDict
+
+from torch import nn
+
+import vit
+
+
+def build_vit(
+    image: Any, patch: Any, layers: Any, heads: Any, width: Any, mlp: Any, classes: Any, rate: float = 0.0
+) -> nn.Module:
+    """Builds a ViT; whatever is no whole number is refused."""
+    for value in (image, patch, layers, heads, width, mlp, classes):
+        if type(value) is not int:
+            raise TypeError(value)
+    return vit.ViT(image, 3, patch, width, mlp, heads, layers, rate, classes)
+
+
+def positions_last(n_attention_heads, num_encoder_layers, emb_dims, dim_mlp, class_num, patch_dim, input_resolution):
+    return build_vit(input_resolution, patch_dim, num_encoder_layers, n_attention_heads, emb_dims, dim_mlp, class_num)
+
+
+def by_letters(i, p, L, h, d, m, c):
+    return build_vit(i, p, L, h, d, m, c)
+
+
+def by_nothing(one, two, three, four, five, six, seven):
+    return build_vit(five, one, seven, two, six, three, four)
+
+
+def camel(imgSize, patchSize, numLayers, numHeads, embedDim, mlpRatio, numClasses):
+    return build_vit(imgSize, patchSize, numLayers, numHeads, embedDim, embedDim * mlpRatio, numClasses)
+
+
+def pairs(image_shape=(224, 224), patch=(16, 16), depth=12, heads=12, dim=768, expansion=4, n_classes=1000):
+    return build_vit(image_shape[1], patch[0], depth, heads, dim, dim * expansion, n_classes)
+
+
+def channels_first(input_shape, patch_size, depth, heads, dim, mlp_dim, n_classes):
+    _, height, _ = input_shape
+    return build_vit(height, patch_size, depth, heads, dim, mlp_dim, n_classes)
+
+
+def sides(image_height, image_width, patch_h, patch_w, depth, heads, dim, ff, labels):
+    if (image_height, patch_h) != (image_width, patch_w):
+        raise ValueError
+    return build_vit(image_height, patch_w, depth, heads, dim, ff, labels)
+
+
+def counted(num_patches, patch_vec, depth, dim_head, latent_size, d_ff, nb_classes):
+    patch = round((patch_vec // 3) ** 0.5)
+    return build_vit(
+        round(num_patches**0.5) * patch, patch, depth, latent_size // dim_head, latent_size, d_ff, nb_classes
+    )
+
+
+def sequence(seq_len, patch_size, depth, heads, dim, mlp_dim, n_classes):
+    return build_vit(round((seq_len - 1) ** 0.5) * patch_size, patch_size, depth, heads, dim, mlp_dim, n_classes)
+
+
+def lying(hidden_dim, embed_dim, depth, heads, image_size, patch_size, n_classes):
+    return build_vit(image_size, patch_size, depth, heads, embed_dim, hidden_dim, n_classes)
+
+
+def unnamed_with_defaults(image_size, patch_size, heads, dim, mlp_dim, n_classes, how_often=7):
+    return build_vit(image_size, patch_size, how_often, heads, dim, mlp_dim, n_classes)
+
+
+def choices(image_size, patch_size, depth, heads, dim, mlp_dim, n_classes, pool, device, act, norm, *, learnable: bool):
+    if pool not in ("cls", "mean") or device != "cpu" or not callable(act) or not learnable:
+        raise ValueError
+    norm(4)
+    return build_vit(image_size, patch_size, depth, heads, dim, mlp_dim, n_classes)
+
+
+def literal(image_size, patch_size, depth, heads, dim, mlp_dim, n_classes, how: Literal["mean", "token"]):
+    if how != "token":
+        raise ValueError
+    return build_vit(image_size, patch_size, depth, heads, dim, mlp_dim, n_classes)
+
+
+class Pool(enum.Enum):
+    MEAN = "mean"
+    CLS = "cls"
+
+
+def enumerated(image_size, patch_size, depth, heads, dim, mlp_dim, n_classes, pooling: Pool):
+    if pooling is not Pool.CLS:
+        raise ValueError
+    return build_vit(image_size, patch_size, depth, heads, dim, mlp_dim, n_classes)
+
+
+def compared(image_size, patch_size, depth, heads, dim, mlp_dim, n_classes, flavour: str):
+    if flavour == "plain":
+        return build_vit(image_size, patch_size, depth, heads, dim, mlp_dim, n_classes)
+    raise ValueError(flavour)
+
+
+def by_position(image_size, patch_size, depth, heads, /, dim, *, mlp_dim, n_classes):
+    return build_vit(image_size, patch_size, depth, heads, dim, mlp_dim, n_classes)
+
+
+def passed_on(verbose=False, **kwargs):
+    assert verbose is False
+    return positions_last(**kwargs)
+
+
+def passed_on_in_part(image_size, *args):
+    return build_vit(image_size, *args)
+
+
+def picked(**kwargs):
+    rest = kwargs.get("depth", 12), kwargs["heads"], kwargs.pop("dim"), kwargs["mlp_dim"], kwargs["n_classes"]
+    return build_vit(kwargs["image_size"], kwargs["patch_size"], *rest)
+
+
+class Above:
+    def __new__(cls, image_size=224, patch_size=16, depth=12, heads=12, dim=768, mlp_dim=3072, n_classes=1000):
+        return build_vit(image_size, patch_size, depth, heads, dim, mlp_dim, n_classes)
+
+
+class Base(nn.Module):
+    def __init__(self, image_size, patch_size, depth, heads, dim, mlp_dim, n_classes):
+        super().__init__()
+        self.inner = build_vit(image_size, patch_size, depth, heads, dim, mlp_dim, n_classes)
+
+    def forward(self, images):
+        return self.inner(images)
+
+
+class Derived(Base):
+    def __init__(self, *args, tag="x", **kwargs):
+        super().__init__(*args, **kwargs)
+        self.tag = tag
+
+
+def _of(c: Any) -> nn.Module:
+    return build_vit(c.image_size, c.patch_size, c.depth, c.heads, c.dim, c.mlp_dim, c.n_classes)
+
+
+PLAIN: dict[str, Any] = {
+    "image_size": 224, "patch_size": 16, "depth": 12, "heads": 12, "dim": 768, "mlp_dim": 3072, "n_classes": 1000,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Frozen:
+    image_size: int
+    patch_size: int
+    depth: int
+    heads: int
+    dim: int
+    mlp_dim: int
+    n_classes: int = 1000
+
+
+class Tuple(NamedTuple):
+    image_size: int
+    patch_size: int
+    depth: int
+    heads: int
+    dim: int
+    mlp_dim: int
+    n_classes: int = 1000
+
+
+class Typed(TypedDict):
+    image_size: int
+    patch_size: int
+    depth: int
+    heads: int
+    dim: int
+    mlp_dim: int
+    n_classes: int
+
+
+@dataclass
+class Encoder:
+    depth: int = 12
+    heads: int = 12
+    dim: int = 768
+    mlp_dim: int = 3072
+
+
+@dataclass
+class Nested:
+    n_classes: int
+    encoder: Encoder = field(default_factory=Encoder)
+    sizes: dict[str, int] = field(default_factory=dict)
+    image_size: int = 224
+    patch_size: int = 16
+
+
+class Attributes:
+    image_size, patch_size, depth, heads, dim, mlp_dim, n_classes = PLAIN.values()
+
+
+def frozen(cfg: Frozen):
+    return _of(cfg)
+
+
+def optional(cfg: Frozen | None = None):
+    return _of(cfg or Frozen(**PLAIN))
+
+
+def named_tuple(cfg: Tuple):
+    return _of(cfg)
+
+
+def typed(cfg: Typed):
+    return _of(types.SimpleNamespace(**cfg))
+
+
+def nested(cfg: Nested):
+    e = cfg.encoder
+    return build_vit(cfg.image_size, cfg.patch_size, e.depth, e.heads, e.dim, e.mlp_dim, cfg.n_classes)
+
+
+def attributes(cfg: Attributes):
+    return _of(cfg)
+
+
+def class_as_default(cfg=Attributes):
+    return _of(cfg)
+
+
+def dict_as_default(sizes=PLAIN):
+    return _of(types.SimpleNamespace(**sizes))
+
+
+def namespace_as_default(o=types.SimpleNamespace(**PLAIN)):  # noqa: B008
+    return _of(o)
+
+
+def arguments_as_default(o=argparse.Namespace(**PLAIN)):  # noqa: B008
+    return _of(o)
+
+
+def tuple_as_default(o=namedtuple("Sizes", PLAIN)(**PLAIN)):  # noqa: B008, PYI024
+    return _of(o)
+
+
+def read(config):
+    model = config.model
+    rest = config.get("drop_path", 0.0), getattr(config, "nothing", None)
+    assert rest == (0.0, None)
+    heads = model["num_attention_heads"]
+    return build_vit(config.data.img_size, config["patch"], model.n_layer, heads, model.n_embd, model.mlp, config.K)
+
+
+def read_by_another(params):
+    return Base(**params)

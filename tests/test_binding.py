@@ -1,0 +1,216 @@
+"""Constructors of many forms get the reference's configuration, by their arguments' names and by their tensors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from parity.checking import check
+from parity.errors import ParityError
+from parity.models.candidate import other_sizes, resolve_candidate
+from parity.models.quantities import sizes
+from parity.models.reference import build_reference, configuration
+from parity.models.words import meanings
+from tests import forms_of_arguments as forms
+from tests.forms_of_arguments import build_vit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from parity.models.candidate import Candidate
+
+SMALL = {
+    "image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 4, "hidden_dim": 48, "mlp_dim": 96,
+    "num_classes": 10,
+}  # fmt: skip
+CONFIG = configuration("vit_b_16", SMALL)
+EVAL: dict[str, Any] = {"overrides": SMALL, "modes": ["eval"]}
+
+
+def _is_meant(found: Candidate) -> bool:
+    """Returns whether what is built has the reference's tensors and heads."""
+    module = found.build()
+    return sizes(module) == sizes(build_reference(CONFIG)) and _count(module) == _count(build_reference(CONFIG))
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+CONSTRUCTORS = [
+    forms.positions_last, forms.by_letters, forms.by_nothing, forms.camel, forms.pairs, forms.channels_first,
+    forms.sides, forms.counted, forms.sequence, forms.lying, forms.unnamed_with_defaults, forms.choices,
+    forms.literal, forms.enumerated, forms.compared, forms.by_position, forms.passed_on, forms.passed_on_in_part,
+    forms.picked, forms.Above, forms.Derived, forms.frozen, forms.optional, forms.named_tuple, forms.typed,
+    forms.nested, forms.attributes, forms.class_as_default, forms.dict_as_default, forms.namespace_as_default,
+    forms.arguments_as_default, forms.tuple_as_default, forms.read, forms.read_by_another,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("build", CONSTRUCTORS, ids=lambda build: build.__name__)
+def test_constructor_of_any_form_is_built_with_the_references_sizes(build: Callable[..., Any]) -> None:
+    found = resolve_candidate(build, CONFIG)
+    assert _is_meant(found), found.bound
+
+
+def test_reasons_are_told() -> None:
+    def build(
+        img_size: int, how_often: int, embed_dim: int, heads: int = 12, mlp_dim: int = 3072, verbose: int = 0
+    ) -> nn.Module:
+        assert verbose == 0
+        return build_vit(img_size, 8, how_often, heads, embed_dim, mlp_dim, 10)
+
+    found = resolve_candidate(build, CONFIG, {"heads": 4})
+    assert {path: bound.why for path, bound in found.bound.items()} == {
+        "img_size": "by name", "how_often": "by shape", "embed_dim": "by name", "heads": "as given",
+        "mlp_dim": "by name", "verbose": "left at its default",
+    }  # fmt: skip
+    report = check(build, **EVAL)
+    assert report.candidate["bound"]["how_often"] == {"value": 2, "why": "by shape"}
+    assert "bound      by name: img_size" in str(report)
+    assert "by shape: how_often" in str(report)
+
+
+def test_arguments_that_are_given_win() -> None:
+    found = resolve_candidate(forms.positions_last, CONFIG, {"num_encoder_layers": 5, "emb_dims": 80})
+    assert (found.arguments["num_encoder_layers"], found.arguments["emb_dims"]) == (5, 80)
+    assert found.arguments["dim_mlp"] == 96
+    found = resolve_candidate(forms.nested, CONFIG, {"cfg.encoder.depth": 5})
+    assert found.arguments["cfg"].encoder == forms.Encoder(5, 4, 48, 96)
+
+
+def test_size_that_could_not_be_set_is_told_with_what_to_do() -> None:
+    def build(image_size: int = 32, dim: int = 48, depth: int = 2) -> nn.Module:
+        return build_vit(image_size, 8, depth, 4, dim, 96, 7)
+
+    report = check(build, **EVAL)
+    assert report.verdict == "divergent"
+    assert report.reasons[0].startswith("your model has 7 classes, the reference has 10: no argument of it")
+    assert "--set num_classes=7" in report.reasons[0]
+    report = check(build, overrides={**SMALL, "num_classes": 7}, candidate_args={"depth": 3}, modes=["eval"])
+    assert report.verdict == "divergent"
+    assert report.reasons[0] == (
+        "your model has 3 blocks, the reference has 2: `depth` was given as 3; give --candidate-arg depth=2 or "
+        "--set num_layers=3"
+    )
+
+
+def test_default_that_is_out_of_reach_is_told() -> None:
+    def build(image_size: int, patch_size: int, dim: int, mlp_dim: int, n_classes: int, depth: str = "3") -> nn.Module:
+        return build_vit(image_size, patch_size, int(depth), 4, dim, mlp_dim, n_classes)
+
+    found = resolve_candidate(build, CONFIG)
+    assert found.defaults == ("depth",)
+    (sentence,) = other_sizes(found, found.build(), build_reference(CONFIG))
+    assert sentence.startswith("your model has 3 blocks, the reference has 2: `depth` was left at its default; give ")
+    assert sentence.endswith("--candidate-arg depth=2 or --set num_layers=3")
+
+
+def test_argument_that_nobody_can_know_is_asked_for_with_all_that_was_found() -> None:
+    def build(image_size: int, tokenizer: Any, dim: int = 768) -> nn.Module:
+        return build_vit(image_size, 8, 2, 4, dim, 96, tokenizer.classes)
+
+    with pytest.raises(ParityError) as raised:
+        resolve_candidate(build, CONFIG)
+    assert "needs an argument 'tokenizer'" in str(raised.value)
+    assert "--candidate-arg tokenizer=VALUE (so far image_size=32, tokenizer=?, dim=48; with others" in str(
+        raised.value
+    )
+
+
+def test_flag_that_makes_the_references_tensors_is_set() -> None:
+    class Biased(nn.Module):
+        def __init__(self, dim: int, *, qkv_bias: bool = False, scale_bias: bool = False) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(dim, 3 * dim, bias=qkv_bias) for _ in range(2))
+            self.scale = nn.Parameter(nn.Linear(1, 1).weight.detach()) if scale_bias else None
+
+    bound = resolve_candidate(Biased, CONFIG).bound
+    assert (bound["qkv_bias"].value, bound["qkv_bias"].why) == (True, "by shape")
+    assert bound["scale_bias"].value is False
+
+
+def test_rates_of_other_things_are_left_alone() -> None:
+    def build(dim: int, emb_dropout: float, dropout: float, attn_drop: float, drop_path_rate: float) -> nn.Module:
+        return nn.Linear(dim, int(dropout + attn_drop + emb_dropout + drop_path_rate))
+
+    config = {**CONFIG, "dropout": 0.13, "attention_dropout": 0.21}
+    assert resolve_candidate(build, config).arguments == {
+        "dim": 48, "emb_dropout": 0.13, "dropout": 0.13, "attn_drop": 0.21, "drop_path_rate": 0.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("n_attention_heads", "num_heads"), ("numHeads", "num_heads"), ("nhead", "num_heads"),
+        ("dim_head", "head_width"), ("num_encoder_layers", "num_layers"), ("nblocks", "num_layers"),
+        ("L", "num_layers"), ("emb_dims", "hidden_dim"), ("n_embd", "hidden_dim"), ("latent_size", "hidden_dim"),
+        ("dim_mlp", "mlp_dim"), ("dim_feedforward", "mlp_dim"), ("forward_mul", "mlp_ratio"),
+        ("input_resolution", "image_size"), ("image_height", "image_size"), ("class_num", "num_classes"),
+        ("nb_classes", "num_classes"), ("drop_p", "dropout"), ("attn_p", "attention_dropout"),
+        ("seq_len", "num_tokens"), ("num_patches", "num_patches"), ("patch_size", "patch_size"),
+        ("in_chans", "in_channels"), ("patches_per_side", "patches_per_side"),
+        ("stochastic_depth_prob", "no_rate"),
+    ],
+)  # fmt: skip
+def test_words_of_a_name_say_what_it_means(name: str, meant: str) -> None:
+    assert meanings(name)[0] == meant
+
+
+@pytest.mark.parametrize(
+    "name", ["batch_size", "norm_layer", "qkv_bias", "verbose", "lr", "class_token", "pos_embed_type"]
+)
+def test_other_words_mean_no_size(name: str) -> None:
+    assert meanings(name) in ((), ("no_rate",))
+
+
+_NAMES = {
+    "image_size": ["image_size", "img_size", "input_resolution", "imgSize", "resolution", "foo"],
+    "patch_size": ["patch_size", "patch", "patch_dim", "p", "bar"],
+    "num_layers": ["depth", "n_layers", "num_encoder_blocks", "L", "times"],
+    "num_heads": ["heads", "nhead", "n_attention_heads", "h", "ways"],
+    "hidden_dim": ["dim", "embed_dim", "hidden_size", "d_model", "width", "d", "many"],
+    "mlp_dim": ["mlp_dim", "d_ff", "ffn_hidden", "intermediate_size", "hidden_dim", "wide"],
+    "num_classes": ["num_classes", "n_class", "labels", "class_num", "out"],
+}
+_ORDER = tuple(_NAMES)
+
+
+@st.composite
+def _constructors(draw: st.DrawFn) -> Callable[..., nn.Module]:
+    """Draws a constructor of one known ViT: names, order and defaults of its arguments, and their forms."""
+    names = {quantity: draw(st.sampled_from(choice)) for quantity, choice in _NAMES.items()}
+    order = draw(st.permutations(_ORDER))
+    with_default = draw(st.sets(st.sampled_from(_ORDER)))
+    usual = {"image_size": 224, "patch_size": 16, "num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072,
+             "num_classes": 1000}  # fmt: skip
+    pair = draw(st.booleans())
+    head = ", ".join(names[q] for q in order if q not in with_default)
+    tail = ", ".join(f"{names[q]}={usual[q]}" for q in order if q in with_default)
+    code = f"def build({', '.join(part for part in (head, tail) if part)}):\n"
+    if pair and "image_size" not in with_default:
+        code += f"    {names['image_size']}, _ = {names['image_size']}\n"
+    code += f"    return make({', '.join(names[q] for q in _ORDER)})\n"
+    scope: dict[str, Any] = {"make": build_vit}
+    exec(code, scope)  # noqa: S102
+    build: Callable[..., nn.Module] = scope["build"]
+    return build
+
+
+@given(_constructors())
+@settings(deadline=None, max_examples=30)
+def test_no_size_is_bound_wrongly_in_silence(build: Callable[..., nn.Module]) -> None:
+    assert _is_meant_or_told(build)
+
+
+def _is_meant_or_told(build: Callable[..., nn.Module]) -> bool:
+    try:
+        found = resolve_candidate(build, CONFIG)
+    except ParityError as error:
+        return "--candidate-arg" in str(error)
+    return _is_meant(found) or bool(other_sizes(found, found.build(), build_reference(CONFIG)))

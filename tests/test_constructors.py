@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import nn
 
-from parity.models import build_reference, configuration
+from parity import ParityError, check
+from parity.models import build_reference, build_without_values, configuration, resolve_candidate, state_shapes
 from parity.models.state import without_initial_values
-from tests.constructors.catalogue import BASE, MEANT, REFUSED, Size
+from tests.constructors.catalogue import BASE, MEANT, REFUSED, SMALL, Size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +70,16 @@ def _as_meant(spec: str, size: Size) -> nn.Module:
     return model
 
 
+def _settings(model: nn.Module) -> dict[str, Any]:
+    """Returns what shapes don't show: heads, rates, eps, and whatever else a module has kept."""
+    return {
+        f"{name}.{key}": value
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, (bool, int, float, str)) and key != "training"
+    }
+
+
 def test_every_file_is_in_the_catalogue() -> None:
     files = {path.name for path in FOLDER.iterdir() if path.suffix in (".py", ".ipynb")}
     specs = {spec for spec, _ in MEANT}
@@ -90,3 +102,20 @@ def test_called_as_meant_a_constructor_gives_the_references_parameters(spec: str
     else:
         model = model.to_empty(device="cpu").eval()
         assert model(torch.zeros(2, 3, size.image, size.image)).shape == (2, size.classes)
+
+
+@pytest.mark.parametrize(("spec", "size"), CASES)
+def test_constructor_is_called_as_meant_without_a_hint(spec: str, size: Size) -> None:
+    meant = _as_meant(spec, size)
+    candidate = resolve_candidate(f"{FOLDER}/{spec}", configuration("vit_b_16", size.overrides))
+    built = build_without_values(candidate)
+    assert state_shapes(built) == state_shapes(meant)
+    assert _settings(built) == _settings(meant)
+
+
+@pytest.mark.parametrize("spec", REFUSED)
+def test_what_cannot_be_built_is_said_in_a_sentence(spec: str) -> None:
+    with pytest.raises(ParityError) as raised:
+        check(f"{FOLDER}/{spec}", overrides=SMALL.overrides, modes=["eval"])
+    sentence = str(raised.value)
+    assert not [pattern for pattern in REFUSED[spec] if not re.search(pattern, sentence, re.IGNORECASE)], sentence

@@ -114,10 +114,10 @@ def check(
         except ParityError as error:
             only_batch = fitting_batch(module, shown.images)
             if only_batch is None:
+                require_same_images(module, setup.image_shape)
                 other = other_sizes(setup.candidate, module, setup.reference)
                 if other:
                     raise ParityError(f"{other[0]} ({error})") from error
-                require_same_images(module, setup.image_shape)
                 raise
         # the error is gone, and with it what it kept alive
         return _compare(case.with_batch_of(only_batch))

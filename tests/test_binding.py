@@ -203,7 +203,7 @@ def _constructors(draw: st.DrawFn) -> Callable[..., nn.Module]:
 
 
 @given(_constructors())
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=max(30, settings().max_examples // 4))
 def test_no_size_is_bound_wrongly_in_silence(build: Callable[..., nn.Module]) -> None:
     assert _is_meant_or_told(build)
 

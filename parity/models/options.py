@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BY_NAME, BY_SHAPE, AT_DEFAULT, AS_GIVEN = "by name", "by shape", "left at its default", "as given"
 
+CONTRADICTING = 9  # the cost of what a name says otherwise
 _BOTH_SIDES = ({"height", "width"}, {"h", "w"}, {"x", "y"})
 # what a flag may be about for its tensors to be the reference's
 _FLAGS = {
@@ -119,7 +120,9 @@ def _numbers(slot: Slot, *, is_side: bool) -> list[Option]:
     if not meant:
         found += _unsaid(slot)
     elif not has_default:  # where other arguments contradict the name
-        found += [Option(9, quantity, _forms(quantity, slot)[0]) for quantity in SIZES if quantity not in meant]
+        found += [
+            Option(CONTRADICTING, quantity, _forms(quantity, slot)[0]) for quantity in SIZES if quantity not in meant
+        ]
     return sorted(found, key=lambda option: option.cost)
 
 

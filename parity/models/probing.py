@@ -8,12 +8,13 @@ import io
 import itertools
 import math
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from parity.models.options import LEFT, Option
+from parity.models.options import CONTRADICTING, LEFT, Option
 from parity.models.quantities import distance, heads_in_all, heads_of, totals
 from parity.models.reference import build_reference
 from parity.models.signatures import EMPTY
@@ -237,7 +238,8 @@ class Search:
 
         All sizes are equal at first, so that whatever has to divide another does; then one is doubled or halved.
         """
-        unnamed = [path for path in self.open if self._is_unsaid(path) and self._is_number(path)]
+        unsaid = self._unsaid()
+        unnamed = [path for path in self.open if path in unsaid and self._is_number(path)]
         if not unnamed:
             return
         for usual, other in ((4, 8), (8, 4)):
@@ -266,16 +268,19 @@ class Search:
 
     def _forms(self) -> Iterator[Assignment]:
         """Yields what the names say, in all the forms that it may be wanted in."""
-        paths = [path for path, (_, found) in self.open.items() if found and not self._is_unsaid(path)]
+        unsaid = self._unsaid()
+        paths = [path for path, (_, found) in self.open.items() if found and path not in unsaid]
         every = [[o for o in self.open[path][1] if o.quantity == self.open[path][1][0].quantity] for path in paths]
         for chosen in itertools.product(*every):
             yield dict(zip(paths, chosen, strict=True))
 
-    def _is_unsaid(self, path: str) -> bool:
-        """Returns whether a name means nothing, or the same as another one."""
-        said = [self._held(p, found[0]) for p, (slot, found) in self.open.items() if found and meanings(slot.name)]
-        held = self._held(path, self.open[path][1][0]) if self.open[path][1] else None
-        return not meanings(self.open[path][0].name) or (held is not None and said.count(held) > 1)
+    def _unsaid(self) -> set[str]:
+        """Returns the arguments whose names mean nothing, or the same as another's."""
+        named = {path for path, (slot, found) in self.open.items() if found and meanings(slot.name)}
+        held = {path: self._held(path, self.open[path][1][0]) for path in named}
+        counts = Counter(held.values())
+        doubled = {path for path in named if held[path] is not None and counts[held[path]] > 1}
+        return self.open.keys() - named | doubled
 
     def _is_number(self, path: str) -> bool:
         return any(option.quantity in SIZES for option in self.open[path][1])
@@ -320,8 +325,10 @@ class Search:
         """Returns the best of the assignments that differ from `start` in an argument, or in two that change places."""
         best: tuple[float, float, Assignment, Tried] | None = None
         for path, option in self._changes(start):
+            if self.probe.is_spent:
+                break
             changed = self._with(start, path, option)
-            if changed is None or self.probe.is_spent:
+            if changed is None:
                 continue
             tried = self.probe.tried(changed)
             learn(None)
@@ -340,8 +347,15 @@ class Search:
         return best and (best[2], best[3])
 
     def _changes(self, start: Assignment) -> Iterator[tuple[str, Option]]:
-        every = [(path, option) for path in start for option in self.open[path][1] if option is not start[path]]
-        yield from sorted(every, key=lambda change: (not self._is_unsaid(change[0]), change[1].cost))
+        """Yields the other options of every argument, first those of arguments whose names say nothing."""
+        unsaid = self._unsaid()
+        every = [
+            (path, option)
+            for path in start
+            for option in self.open[path][1]
+            if option is not start[path] and (option.cost < CONTRADICTING or path in unsaid)
+        ]
+        yield from sorted(every, key=lambda change: (change[0] not in unsaid, change[1].cost))
 
     def _with(self, start: Assignment, path: str, option: Option) -> Assignment | None:
         """Returns `start` with another option, and with what stands in its way moved to its next one."""

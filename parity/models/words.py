@@ -6,6 +6,7 @@ first: what the tensors say about it comes in `probing`.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from typing import TYPE_CHECKING, Any
@@ -135,6 +136,7 @@ def words(name: str) -> tuple[str, ...]:
     return tuple(word.lower() for word in re.split(r"[^A-Za-z]+", spaced) if word)
 
 
+@functools.cache
 def meanings(name: str) -> tuple[str, ...]:
     """Returns the quantities that an argument of this name may stand for, the likeliest first; often none."""
     if name in _LETTERS:

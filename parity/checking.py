@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from parity.diagnosis import DTYPES, casts, compare_shapes, decide, find_doubts, layers, origins, run_checks
+from parity.diagnosis import (  # fmt: skip
+    DTYPES,
+    casts,
+    compare_shapes,
+    decide,
+    find_doubts,
+    if_the_map_is_right,
+    layers,
+    origins,
+    run_checks,
+)
 from parity.errors import MappingError, ParityError, listed
 from parity.explanation import explain
 from parity.mapping import fitting_batch, in_place, infer_mapping, require_same_images, set_up
@@ -270,8 +280,13 @@ def _compare(case: _Case) -> Report:
         explanation, explained = explain(subject, setup.name, case.classroom.config, checks, took, progress)
         beyond = look_beyond(options.phases, subject, case.classroom, checks, doubts, progress)
         weights = _compared(case, subject)
+        verdict, reasons = decide(checks, places, doubts, subject.alignment)
+        if verdict == "divergent" and not (explanation and explanation.complete):
+            verdict, reasons = if_the_map_is_right(subject, places, reasons)
     about["notes"] += setup.weights.notes
-    verdict, reasons = beyond.combined(*decide(checks, places, doubts, subject.alignment))
+    verdict, reasons = beyond.combined(verdict, reasons)
+    if verdict in ("identical", "equivalent"):
+        reasons += mapping.missing_without_effect()
     if weights and not doubts.unusable:
         verdict, reasons = _with_own_weights(verdict, reasons, weights)
     if verdict in ("divergent", "inconclusive"):

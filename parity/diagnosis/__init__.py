@@ -5,7 +5,7 @@ without values), `phases` (what phases beyond the forward pass find).
 """
 
 from parity.diagnosis.checks import DTYPES, run_checks
-from parity.diagnosis.doubts import find_doubts
+from parity.diagnosis.doubts import find_doubts, if_the_map_is_right
 from parity.diagnosis.phases import (
     OTHER_RECIPE,
     PHASES,
@@ -50,6 +50,7 @@ __all__ = [
     "compare_shapes",
     "decide",
     "find_doubts",
+    "if_the_map_is_right",
     "in_words_of",
     "is_another_function",
     "layers",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,13 @@ import torch
 from parity.diagnosis.checks import DTYPES
 from parity.diagnosis.verdict import Doubts
 from parity.errors import ParityError, listed
-from parity.models import uniform
+from parity.models import split, uniform
 from parity.tracing import MODES, NOT_FINITE, bare_run, compare, first_tensor, is_degenerate, is_finite
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from parity.diagnosis.verdict import Check
+    from parity.diagnosis.verdict import Check, Place, Verdict
     from parity.tracing import Mode, Models, Subject
 
 
@@ -35,6 +36,43 @@ def find_doubts(subject: Subject, checks: list[Check], *, synthetic: bool) -> Do
     blind = _blind(models, checks, synthetic=synthetic)
     unmapped, overwritten = subject.mapping.without_counterpart(), subject.held.written_to()
     return Doubts(*map(tuple, (unusable, blind, faults, unmapped, overwritten)))
+
+
+def if_the_map_is_right(subject: Subject, places: list[Place], reasons: list[str]) -> tuple[Verdict, list[str]]:
+    """Returns the verdict on a difference that no cause explains: where the map isn't proved it may be the map's.
+
+    Args:
+        subject: who is compared.
+        places: where they differ.
+        reasons: why they are divergent under this map, a sentence each.
+    """
+    undecided = subject.mapping.undecided
+    owners = {split(name)[0].rpartition(".")[0] for name in undecided}
+    if not owners or any(not any(_is_around(place.reference, owner) for owner in owners) for place in places):
+        return "divergent", reasons
+    if _mixes_images(subject.models):
+        return "divergent", ["the logits of an image depend on the other images of its batch, which mix", *reasons]
+    return "inconclusive", [
+        f"the models differ only where the weight map isn't proved: {listed(list(undecided))}",
+        "to decide it, write the map that you know to be right with `parity map -o FILE` and --mapping FILE",
+        *reasons,
+    ]
+
+
+def _is_around(one: str, other: str) -> bool:
+    """Whether two modules are the same, or one is inside the other."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
+def _mixes_images(models: Models) -> bool:
+    """Whether the candidate gives an image other logits when it comes alone."""
+    run = functools.partial(bare_run, mode=MODES["eval"], dtype=torch.float64, seed=models.seed, owner="candidate")
+    with contextlib.suppress(ParityError):
+        together, alone = (run(models.candidate, images).output for images in (models.images, models.images[:1]))
+        assert together is not None
+        assert alone is not None
+        return not compare(together[:1], alone, ulp=False).same_function
+    return False
 
 
 def _unusable(models: Models, checks: list[Check], dtype: str) -> list[str]:

@@ -6,14 +6,12 @@ import dataclasses
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from parity.models import IDENTITY, Entry, WeightMap, split
+from parity.models import IDENTITY, Bounds, Entry, WeightMap, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from parity.models import Shapes
-
-    Bounds = list[tuple[int, int]]
 
 
 def composed(first: WeightMap, second: WeightMap, between: Shapes) -> WeightMap:
@@ -39,6 +37,8 @@ def composed(first: WeightMap, second: WeightMap, between: Shapes) -> WeightMap:
         unmapped_candidate=(*second.unmapped_candidate, *left_candidate),
         warnings=(),
         meaning={},
+        undecided=(),
+        without_effect=(),
     )
 
 
@@ -51,9 +51,9 @@ def _joined(first: Iterable[Entry], second: Iterable[Entry], between: Shapes) ->
         name = split(one.candidate)[0]
         for other in by_tensor[name]:
             ours, theirs = (_bounds(part, between[name]) for part in (one.candidate, other.reference))
-            meeting = [(max(a, c), min(b, d)) for (a, b), (c, d) in zip(ours, theirs, strict=True)]
+            meeting = [_meeting(*pair) for pair in zip(ours, theirs, between[name], strict=True)]
             is_torn = (meeting != ours and one.layout != IDENTITY) or (meeting != theirs and other.layout != IDENTITY)
-            if is_torn or any(start >= stop for start, stop in meeting):
+            if is_torn or any(bounds.start >= bounds.stop for bounds in meeting):
                 continue
             yield Entry(
                 _narrowed(one.reference, ours, meeting),
@@ -62,24 +62,35 @@ def _joined(first: Iterable[Entry], second: Iterable[Entry], between: Shapes) ->
             )
 
 
-def _bounds(part: str, shape: tuple[int, ...]) -> Bounds:
+def _meeting(one: Bounds, other: Bounds, length: int) -> Bounds:
+    """Returns what two slices of an axis have in common; nothing where one tears the other's pieces."""
+    whole = Bounds(0, length)
+    if whole in (one, other):
+        return other if one == whole else one
+    if one.every or other.every:
+        return one if one == other else Bounds(0, 0)
+    return Bounds(max(one.start, other.start), min(one.stop, other.stop))
+
+
+def _bounds(part: str, shape: tuple[int, ...]) -> list[Bounds]:
     box = split(part)[1]
-    bounds = [(start, shape[axis] if stop < 0 else stop) for axis, (start, stop) in enumerate(box)]
-    return [*bounds, *((0, length) for length in shape[len(box) :])]
+    bounds = [Bounds(start, shape[axis] if stop < 0 else stop, every) for axis, (start, stop, every) in enumerate(box)]
+    return [*bounds, *(Bounds(0, length) for length in shape[len(box) :])]
 
 
-def _narrowed(part: str, whole: Bounds, within: Bounds) -> str:
+def _narrowed(part: str, whole: list[Bounds], within: list[Bounds]) -> str:
     """Returns the piece of `part` that lies `within` the bounds where all of it lies in `whole`."""
     if whole == within:
         return part
     name, box = split(part)
     axes = []
-    boxes = [*box, *[(0, -1)] * len(whole)]
-    for (first, last), (start, stop), (at, end) in zip(whole, within, boxes, strict=False):
-        if (first, last) != (start, stop):
-            axes.append(f"{at + start - first}:{at + stop - first}")
-        else:
-            axes.append(":" if end < 0 else f"{at}:{end}")
+    boxes = [*box, *[Bounds(0, -1)] * len(whole)]
+    for all_of_it, piece, at in zip(whole, within, boxes, strict=False):
+        start, stop, every = at
+        if all_of_it != piece:
+            first = at.start - all_of_it.start
+            start, stop, every = first + piece.start, first + piece.stop, piece.every
+        axes.append(":" if stop < 0 else f"{start}:{stop}{f' of {every}' * bool(every)}")
     while axes[-1] == ":":
         axes.pop()
     return f"{name}[{', '.join(axes)}]"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 
-from parity.models import cut, split
+from parity.models import Bounds, cut, put, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -44,8 +44,7 @@ class Draft:
     def __setitem__(self, part: object, value: torch.Tensor) -> None:
         name, box = split(f"{part}")
         whole = self.state[name].clone()
-        place = cut(whole, box)
-        place.copy_(value.expand(place.shape) if value.ndim == 0 else value.reshape(place.shape))
+        put(value.expand(cut(whole, box).shape) if value.ndim == 0 else value, whole, box)
         self.state[name] = whole
 
     def vector(self, view: View) -> torch.Tensor:
@@ -75,7 +74,7 @@ def role_of(name: str, uses: Uses) -> Role:
     tensor, box = split(name)
     for at, operation in enumerate(uses.operations):
         for kind, view in parts_of(operation):
-            if view.name == tensor and box[: len(view.item)] == tuple((n, n + 1) for n in view.item):
+            if view.name == tensor and box[: len(view.item)] == tuple(Bounds(n, n + 1) for n in view.item):
                 return Role(kind, at)
     return Role("free" if any(view.name == tensor for view in uses.free) else "unused")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import functools
 import itertools
 import math
 import re
@@ -20,8 +21,10 @@ import torch
 from torch import nn
 
 from parity.errors import MappingError, ParityError, listed
+from parity.mapping.effects import with_effects
 from parity.mapping.images import image_shape
 from parity.mapping.matching import match
+from parity.mapping.symmetries import rescaled
 from parity.mapping.uses import trace_uses
 from parity.mapping.ways import ATTENTION, POSITIONS
 from parity.models import (
@@ -51,7 +54,10 @@ if TYPE_CHECKING:
     from parity.models import Shapes
     from parity.tracing import Alignment
 
-PROVED, CLOSEST, BY_NAME, AMBIGUOUS = "unique by proof", "the closest by far", "by name only", "ambiguous"
+PROVED, CLOSEST, SYMMETRIC = "unique by proof", "the closest by far", "by an attention's symmetries"
+BY_NAME, AMBIGUOUS = "by name only", "ambiguous"
+
+_WRITE = "`parity map -o FILE` and --mapping FILE"
 
 _BREAKS = "weights loaded by these names would break the model"
 
@@ -96,7 +102,11 @@ def infer_mapping(
     if path is not None:
         written = expand(read_map(path), state_shapes(reference), state_shapes(candidate), str(path))
         require_separate(written, reference, candidate)
-        return written
+        if written.is_complete:
+            return written
+        return with_effects(
+            written, reference, candidate, (_fitting_images(reference) if images is None else images)[:2]
+        )
     try:
         return by_name(reference, candidate)
     except MappingError as error:
@@ -168,16 +178,19 @@ def _infer(
         module = build()
     trial = _Trial(reference, module, images, ours, theirs, matches)
     try:
-        chosen, certainty, warnings = trial.decide()
+        decision = trial.decide()
     except ParityError:
         if build is None or not lacks_values(module):
             raise
-        chosen, certainty, warnings = dataclasses.replace(trial, candidate=build()).decide()
-    found = _as_map(ours, theirs, matches, chosen, certainty, tuple(theirs.unused))
+        decision = dataclasses.replace(trial, candidate=build()).decide()
+    found = _as_map(ours, theirs, matches, decision.chosen, decision.certainty, tuple(theirs.unused))
     require_bijection(found, state_shapes(reference), state_shapes(module))
+    if not found.is_complete:
+        found = with_effects(found, reference, module, images)
     return dataclasses.replace(
         found,
-        warnings=(*matches.warnings, *warnings, *_out_of_order(found)),
+        warnings=(*matches.warnings, *decision.warnings, *_out_of_order(found)),
+        undecided=tuple(decision.undecided),
         meaning=_meanings(found, matches, state_shapes(reference), state_shapes(module)),
     )
 
@@ -233,6 +246,28 @@ def _forgotten(uses: Uses, parts: list[str]) -> list[str]:
     return list(dict.fromkeys(view.name for view in views if view.name not in known))
 
 
+@dataclass
+class _Decision:
+    """Which way of every group was chosen.
+
+    Attributes:
+        chosen: the way, by group.
+        certainty: how sure that is.
+        warnings: what is to be said about it, a sentence each.
+        undecided: names of the reference's tensors that other ways, as good as these, map to something else.
+    """
+
+    chosen: dict[str, Way]
+    certainty: str = PROVED
+    warnings: list[str] = dataclasses.field(default_factory=list)
+    undecided: list[str] = dataclasses.field(default_factory=list)
+
+    def is_as_sure_as(self, certainty: str) -> None:
+        """Lowers the certainty to this one."""
+        order = (AMBIGUOUS, BY_NAME, SYMMETRIC, CLOSEST, PROVED)
+        self.certainty = min(self.certainty, certainty, key=order.index)
+
+
 @dataclass(frozen=True)
 class _Trial:
     """Runs both models in step under one map after the other."""
@@ -244,107 +279,148 @@ class _Trial:
     theirs: Uses
     matches: Matches
 
-    def decide(self) -> tuple[dict[str, Way], str, list[str]]:
-        """Chooses the way of every group with the smallest error.
-
-        Returns:
-            The choice by group, how sure it is, and what is to be said about it.
-        """
-        chosen = self.matches.defaults()
+    def decide(self) -> _Decision:
+        """Chooses the way of every group with the smallest error."""
+        decision = _Decision(self.matches.defaults())
+        chosen = decision.chosen
         before, after = self._around_first_attention(self._align(chosen))
         if after is None:  # nothing of one block alone can be seen: all at once, at the logits
             stages = [(list(chosen), OUTPUT)]
         else:
             others = [name for name in chosen if name != ATTENTION]
             stages = [(others, before or after), ([ATTENTION], after)]
-        certainties, warnings = [], []
         waiting: list[str] = []
         for groups, until in stages:
-            verdict = self._decide_stage([*waiting, *groups], until, chosen, is_last=until == stages[-1][1])
-            if verdict:
-                certainties.append(verdict[0])
-                warnings += verdict[1]
-            else:
+            if not self._decide_stage([*waiting, *groups], until, decision, is_last=until == stages[-1][1]):
                 waiting += groups
+        warnings = decision.warnings
         for name, way in chosen.items():
             if way.by_name < 0:
                 warnings.append(f"the names contradict what the tensors do: {way.contradiction}; {_BREAKS}")
             elif name == POSITIONS and way is not self.matches.choices[name][0]:
                 warnings.append("the class token is the last token, and its position the last row")
-        order = (AMBIGUOUS, BY_NAME, CLOSEST, PROVED)
-        return chosen, min(certainties, key=order.index, default=PROVED), warnings
+        return decision
 
-    def _decide_stage(
-        self, groups: list[str], until: Point, chosen: dict[str, Way], *, is_last: bool
-    ) -> tuple[str, list[str]] | None:
-        """Chooses the ways of `groups` by the errors up to `until`, and puts them into `chosen`.
+    def _decide_stage(self, groups: list[str], until: Point, decision: _Decision, *, is_last: bool) -> bool:
+        """Chooses the ways of `groups` by the errors up to `until`, unless nothing up to there depends on them.
 
         Returns:
-            How sure the choice is and what is to be said about it; None if nothing up to there depends on it.
+            Whether they are chosen.
         """
+        chosen = decision.chosen
         options = [
             dict(zip(groups, ways, strict=True))
             for ways in itertools.product(*(self.matches.choices[name] for name in groups))
         ]
         if len(options) < 2:
-            return (PROVED, [])
-        measured = [self._errors(chosen | option, until) for option in options]
-        shared = set.intersection(*map(set, measured))
-        # what is the same whatever is chosen says nothing about the choice
-        telling = [p for p in shared if max(m[p] for m in measured) - min(m[p] for m in measured) > _AGREES]
+            return True
+        measured: list[dict[Point, float]] = []
+        for _, tier in itertools.groupby(sorted(options, key=_rarity), key=_rarity):
+            measured += [self._errors(chosen | option, until) for option in tier]
+            shared = set.intersection(*map(set, measured))
+            # what is the same whatever is chosen says nothing about the choice
+            telling = [p for p in shared if max(m[p] for m in measured) - min(m[p] for m in measured) > _AGREES]
+            errors = [sum(m[p] for p in telling) for m in measured]
+            best, second = (*sorted(errors), math.inf)[:2]
+            if telling and second > max(_CLEARLY * best, _AGREES):
+                break
         if not telling and not is_last:
-            return None
-        errors = [sum(m[p] for p in telling) for m in measured]
+            return False
+        options = sorted(options, key=_rarity)[: len(measured)]
         ranked = sorted(range(len(options)), key=errors.__getitem__)
-        best, second = errors[ranked[0]], errors[ranked[1]]
-        if second > max(_CLEARLY * best, _AGREES):
+        if telling and second > max(_CLEARLY * best, _AGREES):
             chosen |= options[ranked[0]]
-            return (PROVED if best <= _AGREES else CLOSEST), []
+            decision.is_as_sure_as(PROVED if best <= _AGREES else CLOSEST)
+            return True
         near = sorted(n for n in ranked if errors[n] <= max(_CLEARLY * best, _AGREES))
+        symmetric: list[int] = []
+        if best > _AGREES and until != OUTPUT and ATTENTION in groups:
+            kept = [
+                n for n in near if _rarity(options[n]) == 0
+            ]  # tokens that are mixed up have symmetries of rare ways
+            for with_shift in (False, True):  # what positions turn, for one, has the first symmetry alone
+                kept = [n for n in kept if self._keeps_symmetries(chosen | options[n], until, with_shift=with_shift)]
+                symmetric = kept or symmetric
+            near = symmetric or near
         votes = [sum(way.by_name for way in options[n].values()) for n in near]
         chosen |= options[near[votes.index(max(votes))]]
+        if len(symmetric) == 1:
+            decision.is_as_sure_as(SYMMETRIC)
+            return True
         doubt = (
             f"the {' and '.join(groups)} cannot be told by running: {len(near)} ways are {best:.1e} or little more off"
         )
-        if max(votes) > 0:
-            return BY_NAME, [f"{doubt}; it is taken from the names"]
-        return AMBIGUOUS, [f"{doubt}; write the right one with `parity map -o FILE` and --mapping FILE"]
+        if not symmetric and best > _AGREES:
+            parts = [name for name in groups if name != POSITIONS]
+            decision.undecided += [entry.reference for name in parts for entry in chosen[name].entries]
+        decision.is_as_sure_as(BY_NAME if max(votes) > 0 else AMBIGUOUS)
+        how = "it is taken from the names" if max(votes) > 0 else f"write the right one with {_WRITE}"
+        decision.warnings.append(f"{doubt}; {how}")
+        return True
+
+    def _keeps_symmetries(self, chosen: dict[str, Way], until: Point, *, with_shift: bool) -> bool:
+        """Whether the candidate gives the same up to `until` under weights that no attention tells from each other."""
+        state = self._values(until)
+        others = rescaled(state, self.ours, with_shift=with_shift)
+        partner = next(c for c, r in self._align(chosen).pairs.items() if r == until.module)
+        if others is None:
+            return False
+        outcomes = []
+        for values in (state, others):
+            with contextlib.suppress(ParityError):
+                held = self._mapped(_as_map(self.ours, self.theirs, self.matches, chosen), values)
+                outcomes.append(first_that_runs(functools.partial(self._outcome, held, partner, until), torch.float64))
+        return len(outcomes) == 2 and compare(*outcomes, ulp=False).relative <= _AGREES
+
+    def _outcome(self, values: dict[str, torch.Tensor], partner: str, until: Point, attempt: int) -> torch.Tensor:
+        """Returns what passes a point of the candidate's run."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(MODES["eval-grad"].active(self.candidate))
+            stack.enter_context(assigned(self.candidate, values))
+            stack.enter_context(held_in(self.candidate, torch.float64, attempt))
+            run = Run(self.candidate, self.images.double(), {partner}, 0, "candidate")
+            stack.callback(run.close)
+            while (event := run.advance()) is not None:
+                if event.point.moment == until.moment and event.tensors:
+                    return event.tensors[0].detach().clone()
+        raise ParityError("the candidate doesn't come to this point")
 
     def _align(self, chosen: dict[str, Way]) -> Alignment:
         found = _as_map(self.ours, self.theirs, self.matches, chosen)
         return align(self.reference, self.candidate, found, self.ours.order, self.theirs.order)
 
     def _around_first_attention(self, alignment: Alignment) -> tuple[Point | None, Point | None]:
-        """Returns the last aligned point of the reference before its first attention, and the first one after it."""
+        """Returns the last aligned point of the reference before its first attention, and the first one after it.
+
+        What the attention gives shows in the projection that takes it.
+        """
         aligned = set(alignment.pairs.values())
-        first = next(op for op in self.ours.operations if op.kind == "attention")
+        number, first = next(item for item in enumerate(self.ours.operations) if item[1].kind == "attention")
+        output = next((op.at for op in self.ours.operations[number + 1 :] if op.kind == "matrix"), 0)
         before = [point for point in self.ours.order[: first.at] if point.module in aligned]
-        after = [point for point in self.ours.order[first.until :] if point.module in aligned]
+        after = [point for point in self.ours.order[max(first.until, output) :] if point.module in aligned]
         return before[-1] if before else None, after[0] if after else None
 
     def _errors(self, chosen: dict[str, Way], until: Point) -> dict[Point, float]:
         """Returns the errors that arise at every point up to `until`, each of them at most 10."""
-        return first_that_runs(lambda attempt: self._run(chosen, until, attempt), torch.float64)
+        try:
+            return first_that_runs(functools.partial(self._run, chosen, until, torch.float64), torch.float64)
+        except ParityError:  # it may not run in float64
+            return first_that_runs(functools.partial(self._run, chosen, until, torch.float32), torch.float32)
 
-    def _run(self, chosen: dict[str, Way], until: Point, attempt: int) -> dict[Point, float]:
+    def _run(self, chosen: dict[str, Way], until: Point, dtype: torch.dtype, attempt: int) -> dict[Point, float]:
         alignment = self._align(chosen)
         found = _as_map(self.ours, self.theirs, self.matches, chosen)
         state = self._values(until)
-        entries = tuple(entry for entry in found.entries if split(entry.reference)[0] in state)
-        mapped = dataclasses.replace(found, entries=entries).apply(state)
-        extra = {split(name)[0] for name in found.unmapped_candidate} & dict(self.candidate.named_parameters()).keys()
-        values = (
-            _neutral(synthetic(self.candidate, 0, only=extra), self.matches.left_candidate | self.matches.left_meaning)
-            | mapped
-        )
+        values = self._mapped(found, state)
         watched = set(alignment.pairs.values()), set(alignment.pairs)
-        images = self.images.double()
+        images = self.images.to(dtype)
         errors: dict[Point, float] = {}
         with contextlib.ExitStack() as stack:
             stack.enter_context(MODES["eval-grad"].active(self.reference, self.candidate))
             for model, held in ((self.reference, state), (self.candidate, values)):
                 stack.enter_context(assigned(model, held))
-                stack.enter_context(held_in(model, torch.float64, attempt))
+                stack.enter_context(held_in(model, dtype, attempt))
             runs = (
                 Run(self.reference, images, watched[0], 0, "reference"),
                 Run(self.candidate, images, watched[1], 0, "candidate"),
@@ -361,6 +437,14 @@ class _Trial:
                 errors[OUTPUT] = min(compare(runs[0].finish(), found_output).relative, _MOST)
         return errors
 
+    def _mapped(self, found: WeightMap, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Returns the candidate's values for the reference's; what has no counterpart does as little as it can."""
+        entries = tuple(entry for entry in found.entries if split(entry.reference)[0] in state)
+        mapped = dataclasses.replace(found, entries=entries).apply(state)
+        extra = {split(name)[0] for name in found.unmapped_candidate} & dict(self.candidate.named_parameters()).keys()
+        left = self.matches.left_candidate | self.matches.left_meaning
+        return _neutral(synthetic(self.candidate, 0, only=extra), left) | mapped
+
     def _values(self, until: Point) -> dict[str, torch.Tensor]:
         """Returns synthetic weights for as much of the reference as is run."""
         only = None
@@ -371,6 +455,10 @@ class _Trial:
         return _neutral(
             synthetic(self.reference, 0, only=only), self.matches.left_reference | self.matches.left_meaning
         )
+
+
+def _rarity(option: dict[str, Way]) -> int:
+    return max(way.rarity for way in option.values())
 
 
 def _neutral(values: dict[str, torch.Tensor], left_over: dict[str, str]) -> dict[str, torch.Tensor]:

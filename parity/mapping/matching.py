@@ -11,10 +11,11 @@ import itertools
 import math
 import re
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from parity.mapping.patterns import matrix_layouts, vector_layout
-from parity.mapping.qkv import attention_ways
+from parity.mapping.qkv import attention_ways, merging_ways
 from parity.mapping.ways import ATTENTION, PATCHES, POSITIONS, TOKENS, Matches, Way, joined
 from parity.models import Entry
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 # tokens of equal size that are tried in every order, and tokens that may stand before the patches
 _MOST_ALIKE, _MOST_TOKENS = 4, 16
+
+# how rare two ways together may be that are tried together
+_RAREST = 3
 
 Buffers = tuple["AbstractSet[str]", "AbstractSet[str]"]
 
@@ -43,18 +47,23 @@ def match(reference: Uses, candidate: Uses, buffers: Buffers) -> Matches:
     found = Matches()
     ways: dict[str, list[list[Way]]] = defaultdict(list)  # by what is chosen: a list per block
     pairs = _aligned(reference.operations, candidate.operations)
+    heads = reference.heads or candidate.heads
+    is_merging = False  # the next projection takes what the heads of an attention give
     for ours, theirs in pairs:
         if ours is None or theirs is None:
             continue
         if ours.kind == "attention":
-            ways[ATTENTION].append(attention_ways(ours, theirs, reference.heads or candidate.heads))
+            ways[ATTENTION].append(attention_ways(ours, theirs, heads, is_packed=reference.is_packed))
         elif ours.kind == "matrix":
             one, other = ours.projections[0], theirs.projections[0]
             options = [
                 Way(name, (Entry(str(one.matrix.view), str(other.matrix.view), layout),))
-                for name, layout in matrix_layouts(one.matrix, other.matrix, reference.heads)
+                for name, layout in matrix_layouts(one.matrix, other.matrix, heads)
             ]
-            if len(options) == 1:
+            merging = merging_ways(one.matrix, other.matrix, heads) if is_merging else []
+            if merging and len(options) == 1:
+                ways[ATTENTION].append(_each_with(ways[ATTENTION].pop(), [replace(options[0], name=""), *merging]))
+            elif len(options) == 1:
                 found.fixed += options[0].entries
             else:
                 ways[PATCHES].append(options)
@@ -62,6 +71,7 @@ def match(reference: Uses, candidate: Uses, buffers: Buffers) -> Matches:
         else:
             for left, right, what in zip(ours.vectors, theirs.vectors, ("scale", "shift"), strict=True):
                 _match_vectors(found, left, right, what)
+        is_merging = ours.kind == "attention"
     for name, blocks in ways.items():
         common = [way.name for way in blocks[0] if all(way.name in {w.name for w in block} for block in blocks)]
         found.choices[name] = [
@@ -70,6 +80,17 @@ def match(reference: Uses, candidate: Uses, buffers: Buffers) -> Matches:
     _leave_unmatched(found, pairs)
     _match_free(found, reference, candidate, buffers)
     return found
+
+
+def _each_with(first: list[Way], then: list[Way]) -> list[Way]:
+    """Returns the ways of two that are chosen together, the usual ones first; not of two rare ones both."""
+    both = [
+        replace(joined([one, other]), name=one.name + other.name)
+        for one in first
+        for other in then
+        if one.rarity + other.rarity <= _RAREST
+    ]
+    return sorted(both, key=lambda way: way.rarity)
 
 
 def _aligned(ours: Sequence[Operation], theirs: Sequence[Operation]) -> list[tuple[Operation | None, Operation | None]]:

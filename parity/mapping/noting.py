@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch.overrides import TorchFunctionMode
 
+from parity.mapping.axes import axes_after, axis_order, item_of, own_axes
 from parity.mapping.operations import Matrix, View
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from torch import nn
 
@@ -30,13 +31,23 @@ What = Literal["matrix", "bias", "scale", "shift", "add", "multiply", "free", "o
 class Use:
     """One use: a matrix, a vector that is added or multiplied, an embedding; or an attention, without a tensor.
 
-    `owner` is the number of the matrix's use to whose product a bias is added.
+    `owner` is the number of the matrix's use to whose product a bias is added, `part` the number of those of several
+    equal parts of its rows whose bias it is.
     """
 
     what: What
     view: View | None = None
     matrix: Matrix | None = None
     owner: int | None = None
+    part: int | None = None
+
+
+@dataclass(frozen=True)
+class _Product:
+    """What a matrix has made: the number of the matrix's use, and which of several equal parts of it this is."""
+
+    owner: int
+    part: int | None = None
 
 
 def _words(text: str) -> frozenset[str]:
@@ -54,6 +65,8 @@ _RESHAPING = _words(
 )
 _VIEWS = _REORDERING | _KEEPING | _RESHAPING
 _TOGETHER = _words("cat concat concatenate stack hstack vstack interpolate")
+_JOINING = _words("cat concat concatenate")
+_FUSED = (2, 3)  # query, key and value, or two of them, in one matrix
 _TABLES = _TOGETHER | _words("embedding sub where index_select gather")
 _SILENT = _words(
     "size dim numel nelement stride storage_offset element_size get_device is_contiguous is_floating_point is_complex "
@@ -62,10 +75,11 @@ _SILENT = _words(
 )
 # and for norms, which of their arguments is the scale; the shift follows
 _NORMS = {"layer_norm": 2, "native_layer_norm": 2, "group_norm": 2, "rms_norm": 2, "batch_norm": 3, "instance_norm": 3}
-_PRODUCTS = _words("matmul __matmul__ __rmatmul__ __imatmul__ mm bmm addmm baddbmm mv dot inner")
+_PRODUCTS = _words("matmul __matmul__ __rmatmul__ __imatmul__ mm bmm addmm baddbmm mv dot")
 _SUMS = _words("add add_ __add__ __radd__ __iadd__")
 _SCALINGS = _words("mul mul_ multiply __mul__ __rmul__ __imul__")
 _CONVOLUTIONS = _words("conv1d conv2d conv3d")
+_MULTIPLYING = _PRODUCTS | _CONVOLUTIONS | _words("linear einsum tensordot inner bilinear")
 _ATTENDING = _words("softmax scaled_dot_product_attention exp exp_")  # a softmax may be written out
 
 
@@ -79,13 +93,17 @@ class Notes(TorchFunctionMode):
         self.noted: list[Use] = []
         self.places: list[int] = []  # how many enters and leaves of modules come before each use
         self.heads: int | None = None
+        self.is_packed = False
         self._known: dict[int, tuple[View, ...]] = {}
-        self._products: dict[int, int] = {}  # id of a matrix's product -> number of the matrix's use
+        self._products: dict[int, _Product] = {}  # by the id of a matrix's product
+        self._joined: dict[
+            int, list[tuple[int, int, View]]
+        ] = {}  # first row, rows and tensor, by the id of a joined one
         self._kept: list[torch.Tensor] = []  # so that no other tensor gets a noted one's id
         for name, tensor in model.state_dict(keep_vars=True).items():
             shape = tuple(tensor.shape)
             if id(tensor) not in self._known:  # a shared one goes by its first name, as in `named_parameters`
-                self._know(tensor, (View(name, shape, axes=tuple(range(len(shape)))),))
+                self._know(tensor, (View(name, shape, axes=own_axes(shape)),))
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -94,8 +112,7 @@ class Notes(TorchFunctionMode):
             self._note_attention(*args, **kwargs)
         elif name in _ATTENDING:
             self.noted.append(Use("attend"))
-            shape = next((tuple(value.shape) for value in _flat((args, kwargs))), ())
-            self.heads = self.heads or _heads_of(shape, self._batch, is_query=name.startswith("scaled"))
+            self.heads = self.heads or self._heads_in(args, kwargs)
         self._place()
         if not _indexing_is_told():
             for value in _flat((args, kwargs)):
@@ -107,10 +124,30 @@ class Notes(TorchFunctionMode):
         if given:
             self._note(name, args, kwargs, given, result)
             self._place()
-        elif name in _VIEWS and isinstance(result, torch.Tensor):
-            owners = [self._products[id(value)] for value in _flat(args) if id(value) in self._products]
-            self._has_made(result, owners[:1])
+        elif name in _VIEWS:
+            made = [self._products[id(value)] for value in _flat(args) if id(value) in self._products]
+            self._follow_product(name, args, result, made[:1])
         return result
+
+    def _heads_in(self, args: Any, kwargs: Any) -> int | None:
+        """Returns how many heads attend at once in a softmax over scores (B, H, N, N), or to what (B, H, N, d)."""
+        first = next(_flat((args, kwargs)), None)
+        if first is None or first.ndim < 3 or 0 in first.shape:
+            return None
+        count, rest = divmod(first.numel(), self._batch * first.shape[-1] * first.shape[-2])
+        return count if count > 1 and not rest else None
+
+    def _follow_product(self, name: str, args: Any, result: Any, made: list[_Product]) -> None:
+        """Notes that views of a matrix's product are still this product, or one of several equal parts of it."""
+        parts = result if isinstance(result, (tuple, list)) else [result]
+        for number, tensor in enumerate(parts):
+            for product in made:
+                part = product.part
+                if part is None and len(parts) in _FUSED:
+                    part = number
+                elif part is None and name in ("__getitem__", "select") and isinstance(tensor, torch.Tensor):
+                    part = item_of(name, args, args[0], 0, 1) if len(args[0]) in _FUSED else None
+                self._has_made(tensor, [_Product(product.owner, part)])
 
     def _recognise(self, value: torch.Tensor) -> None:
         """Knows a view that was made by indexing, which torch 2.0 tells nobody of, by the tensor that it is part of."""
@@ -127,17 +164,17 @@ class Notes(TorchFunctionMode):
                 items.append(left // stride)
                 left %= stride
             inner = value.shape == base.shape[len(items) :] and value.stride() == base.stride()[len(items) :]
-            axes = tuple(range(value.ndim)) if inner else None
+            axes = own_axes(value.shape) if inner else None
             shape, item = (view.shape[len(items) :], tuple(items)) if inner else (view.shape, ())
             self._know(value, (View(view.name, shape, item, axes),))
 
     def _place(self) -> None:
         self.places += [len(self._order)] * (len(self.noted) - len(self.places))
 
-    def _has_made(self, result: Any, owners: list[int]) -> None:
+    def _has_made(self, result: Any, made: list[_Product]) -> None:
         """Remembers that `result` is the product of a matrix."""
-        if owners and isinstance(result, torch.Tensor):
-            self._products[id(result)] = owners[0]
+        if made and isinstance(result, torch.Tensor):
+            self._products[id(result)] = made[0]
             self._kept.append(result)
 
     def _know(self, tensor: torch.Tensor, views: tuple[View, ...]) -> None:
@@ -157,30 +194,51 @@ class Notes(TorchFunctionMode):
         first = len(self.noted)
         if is_own and name in _VIEWS | _TOGETHER:
             self._follow(name, args, given, result)
-        elif name == "linear":
-            self._note_linear(*args, **kwargs)
-        elif name in _CONVOLUTIONS:
-            self._note_linear(*args[:3], **{k: v for k, v in kwargs.items() if k in ("input", "weight", "bias")})
+            if name in _JOINING:
+                self._join(all_tensors, args, kwargs, result)
+        elif name in _JOINING and all(tensor.ndim == 1 for tensor in all_tensors):
+            self._know(result, tuple(view for tensor in given for view in self._known[id(tensor)]))
+            self._join(all_tensors, args, kwargs, result)
         elif name in _NORMS:
             self._note_norm(_NORMS[name], *args, **kwargs)
-        elif name in _PRODUCTS:
-            self._note_product(name, all_tensors)
-        elif name == "einsum":
-            self._note_einsum(args)
+        elif name in _MULTIPLYING:
+            self._note_matrices(name, args, kwargs)
         elif name in _SUMS or name in _SCALINGS:
-            owner = next((self._products[id(t)] for t in all_tensors if id(t) in self._products), None)
-            self._note_all("add" if name in _SUMS else "multiply", given, owner)
+            product = next((self._products[id(t)] for t in all_tensors if id(t) in self._products), None)
+            self._note_all("add" if name in _SUMS else "multiply", given, product)
+            if product and name in _SUMS:
+                self._has_made(result, [product])
         elif name == "addcmul":
             self._note_all("multiply", [tensor for tensor in given if tensor is not all_tensors[0]])
             self._note_all("add", [tensor for tensor in given if tensor is all_tensors[0]])
         else:
             self._note_all("free" if name in _TABLES else "other", given)
-        made = [n for n in range(first, len(self.noted)) if self.noted[n].matrix]
+        made = [_Product(n) for n in range(first, len(self.noted)) if self.noted[n].matrix]
         self._has_made(result, made[:1])
 
-    def _note_all(self, what: What, tensors: list[Any], owner: int | None = None) -> None:
+    def _note_matrices(self, name: str, args: Any, kwargs: Any) -> None:
+        """Notes what an operation multiplies its input with, and the bias that it adds."""
+        if name == "linear":
+            self._note_linear(*args, **kwargs)
+        elif name in _CONVOLUTIONS:
+            self._note_linear(*args[:3], **{k: v for k, v in kwargs.items() if k in ("input", "weight", "bias")})
+        elif name == "einsum":
+            self._note_einsum(args)
+        elif name == "tensordot":
+            self._note_tensordot(*args, **kwargs)
+        elif name == "inner":
+            self._note_oriented(_flat(args), lambda rank: (range(rank - 1), [rank - 1]))
+        elif name == "bilinear":
+            weight, *bias = [*_flat((args, kwargs))][2:]
+            self._note_oriented([weight], lambda rank: ([0], range(1, rank)))
+            self._note_all("bias", bias)
+        else:
+            self._note_product(name, [*_flat((args, kwargs))])
+
+    def _note_all(self, what: What, tensors: list[Any], product: _Product | None = None) -> None:
+        owner, part = (product.owner, product.part) if product else (None, None)
         for tensor in tensors:
-            self.noted += [Use(what, view, owner=owner) for view in self._known.get(id(tensor), ())]
+            self.noted += [Use(what, view, owner=owner, part=part) for view in self._known.get(id(tensor), ())]
 
     def _follow(self, name: str, args: Any, given: list[torch.Tensor], result: Any) -> None:
         """Notes that the result of an operation on a model's own tensors alone is still those tensors."""
@@ -195,29 +253,55 @@ class Notes(TorchFunctionMode):
             elif name in _REORDERING:
                 followed = (self._reordered(view, given[0], tensor),)
             else:
-                item = _item(name, args, given[0], position, len(results))
-                stored = tuple(range(len(view.shape)))
-                if item is not None and view.axes == stored and tensor.shape == given[0].shape[1:]:
-                    followed = (View(view.name, view.shape[1:], (*view.item, item), stored[:-1]),)
+                item = item_of(name, args, given[0], position, len(results))
+                if item is not None and view.axes == own_axes(view.shape) and tensor.shape == given[0].shape[1:]:
+                    shape = view.shape[1:]
+                    followed = (View(view.name, shape, (*view.item, item), own_axes(shape)),)
                 else:
-                    axes = view.axes if tensor.shape == given[0].shape else None
+                    axes = axes_after(name, view.axes, given[0], tensor, is_item=item is not None)
                     followed = (View(view.name, view.shape, view.item, axes),)
             self._know(tensor, followed)
+
+    def _join(self, tensors: list[torch.Tensor], args: Any, kwargs: Any, result: torch.Tensor) -> None:
+        """Remembers which rows of a tensor joined of several are whose, if it is joined along the first axis."""
+        if (args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))) != 0:
+            return
+        row, pieces = 0, []
+        for tensor in tensors:
+            view = self._of(tensor)
+            pieces += [(row, len(tensor), view)] if view else []
+            row += len(tensor)
+        self._joined[id(result)] = pieces
 
     @staticmethod
     def _reordered(view: View, before: torch.Tensor, after: torch.Tensor) -> View:
         if view.axes is None or len(view.axes) != before.ndim:
             return View(view.name, view.shape, view.item)
         # axes are told apart by their strides, which a reordering view keeps
-        order = _axis_order(before, after)
+        order = axis_order(before, after)
         axes = tuple(view.axes[axis] for axis in order) if order else None
         return View(view.name, view.shape, view.item, axes)
 
+    def _note_oriented(self, tensors: Iterable[Any], orientation: Callable[[int], tuple[Any, Any]]) -> None:
+        """Notes every tensor as a matrix; `orientation` tells the axes of rows and of columns by their number."""
+        for tensor in tensors:
+            for view in self._known.get(id(tensor), ()):
+                self._note_matrix(view, *orientation(tensor.ndim), tensor.ndim)
+
     def _note_linear(self, input: Any, weight: Any, bias: Any = None) -> None:  # noqa: A002, ARG002
-        for view in self._known.get(id(weight), ()):
-            axes = view.axes or tuple(range(len(view.shape)))
-            self._note_matrix(view, axes[:1], axes[1:])
-        self._note_all("bias", [bias])
+        first = len(self.noted)
+        self._note_oriented([weight], lambda rank: ([0], range(1, rank)))
+        rows = self._joined.get(id(weight), [(0, 0, None)])
+        pieces = self._joined.get(id(bias))
+        if pieces is None:
+            self._note_all("bias", [bias])
+            return
+        owners = {start: first + number for number, (start, *_) in enumerate(rows)}
+        for start, length, view in pieces:
+            if len(owners) == 1:  # one matrix, and a bias for each part of it
+                self.noted.append(Use("bias", view, owner=first, part=start // length))
+            else:
+                self.noted.append(Use("bias", view, owner=owners.get(start)))
 
     def _note_norm(self, first: int, *args: Any, **options: Any) -> None:
         """Notes scale and shift of a norm, which stand from position `first` on, or are named."""
@@ -231,18 +315,21 @@ class Notes(TorchFunctionMode):
         else:
             bias = None
         for position, tensor in enumerate(tensors):
-            for view in self._known.get(id(tensor), ()):
-                axes = view.axes or tuple(range(len(view.shape)))
-                is_right = position == (0 if name == "__rmatmul__" else 1)
-                if len(axes) < 2:
-                    self.noted.append(Use("free", view))
-                    continue
-                last, rest = axes[-1:], axes[:-1]
-                if len(axes) > 2:  # a matrix per head: (heads, in, out)
-                    last, rest = (axes[:-2] + axes[-1:], axes[-2:-1]) if is_right else (axes[:-1], axes[-1:])
-                rows, columns = (last, rest) if is_right or len(axes) > 2 else (rest, last)
-                self._note_matrix(view, rows, columns)
+            if position == (0 if name == "__rmatmul__" else 1):  # (..., in, out)
+                self._note_oriented([tensor], lambda rank: ([*range(rank - 2), rank - 1], [rank - 2]))
+            else:
+                self._note_oriented([tensor], lambda rank: (range(rank - 1), [rank - 1]))
         self._note_all("bias", [bias])
+
+    def _note_tensordot(self, one: Any, other: Any, dims: Any = 2, **_: Any) -> None:
+        for tensor, which in ((one, 0), (other, 1)):
+            if isinstance(dims, int):
+                over = [*range(one.ndim - dims, one.ndim)] if which == 0 else [*range(dims)]
+            else:
+                over = [axis % tensor.ndim for axis in dims[which]]
+            kept = [axis for axis in range(tensor.ndim) if axis not in over]
+            for view in self._known.get(id(tensor), ()):
+                self._note_matrix(view, kept, over, tensor.ndim)
 
     def _note_einsum(self, args: Any) -> None:
         equation, *operands = args
@@ -252,21 +339,24 @@ class Notes(TorchFunctionMode):
             return
         left, _, right = equation.replace(" ", "").partition("->")
         for letters, operand in zip(left.split(","), operands, strict=False):
+            kept = [axis for axis, letter in enumerate(letters) if letter in right]
+            summed = [axis for axis, letter in enumerate(letters) if letter not in right]
             for view in self._known.get(id(operand), ()):
-                axes = view.axes
-                if axes is None or len(axes) != len(letters):
-                    self.noted.append(Use("free", view))
-                    continue
-                rows = tuple(axis for axis, letter in zip(axes, letters, strict=True) if letter in right)
-                columns = tuple(axis for axis in axes if axis not in rows)
-                if rows and columns:
-                    self._note_matrix(view, rows, columns)
-                else:
-                    self.noted.append(Use("free", view))
+                self._note_matrix(view, kept, summed, len(letters))
 
-    def _note_matrix(self, view: View, rows: tuple[int, ...], columns: tuple[int, ...]) -> None:
-        rows, columns = (tuple(a for a in axes if view.shape[a] > 1) or axes[:1] for axes in (rows, columns))
-        self.noted.append(Use("matrix", view, Matrix(view, rows, columns)))
+    def _note_matrix(self, view: View, rows: Iterable[int], columns: Iterable[int], rank: int) -> None:
+        """Notes a matrix by the axes of its value; a table, where an axis of its own is both of rows and of columns."""
+        rows, columns = [*rows], [*columns]
+        axes = view.axes if view.axes is not None else own_axes(view.shape)
+        if len(axes) != rank or not rows or not columns or max(*rows, *columns) >= rank:
+            self.noted.append(Use("free", view))
+            return
+        ours, theirs = (tuple(dict.fromkeys(a for n in which for a in axes[n])) for which in (rows, columns))
+        ours, theirs = (tuple(a for a in own if view.shape[a] > 1) or own[:1] for own in (ours, theirs))
+        if not ours or not theirs or set(ours) & set(theirs):
+            self.noted.append(Use("free", view))
+            return
+        self.noted.append(Use("matrix", view, Matrix(view, ours, theirs)))
 
     def _note_attention(
         self,
@@ -281,7 +371,7 @@ class Notes(TorchFunctionMode):
         **options: Any,
     ) -> None:
         """Notes what `F.multi_head_attention_forward` is given; its inside is torch's own."""
-        self.heads = heads
+        self.heads, self.is_packed = heads, in_weight is not None
         names = ("bias_k", "bias_v", "add_zero_attn", "dropout_p", "out_proj_weight", "out_proj_bias")
         options |= dict(zip(names, others, strict=False))
         weights = [in_weight, *(options.get(f"{part}_proj_weight") for part in "qkv")]
@@ -310,43 +400,6 @@ def _indexing_is_told() -> bool:
     with mode:
         tensor[0]
     return mode.calls > 0
-
-
-def _heads_of(shape: tuple[int, ...], batch: int, *, is_query: bool) -> int | None:
-    """Returns the number of heads, if an attention's queries or scores have this shape and more than one of them."""
-    if is_query and len(shape) == 4:
-        return shape[1]
-    if len(shape) == 3:
-        return shape[0] // batch if shape[0] > batch else None
-    if len(shape) != 4:
-        return None
-    others = list(shape[:-1])  # samples, heads and queries, in any order; there are as many queries as keys
-    for length in (shape[-1], batch):
-        if length in others:
-            others.remove(length)
-    return others[0] if len(others) == 1 else None
-
-
-def _item(name: str, args: Any, whole: torch.Tensor, position: int, pieces: int) -> int | None:
-    """Which item of the first axis a view is, if it is one."""
-    if name == "__getitem__" and isinstance(args[1], int):
-        return args[1] % len(whole)
-    if name == "select" and len(args) > 2 and args[1] == 0:
-        return int(args[2]) % len(whole)
-    if name == "unbind" and pieces == len(whole):
-        return position
-    return None
-
-
-def _axis_order(before: torch.Tensor, after: torch.Tensor) -> tuple[int, ...] | None:
-    """Returns for every axis of `after` the axis of `before` that it is."""
-    axes = {
-        (length, stride): axis for axis, (length, stride) in enumerate(zip(before.shape, before.stride(), strict=True))
-    }
-    order = [axes.get(pair) for pair in zip(after.shape, after.stride(), strict=True)]
-    if len(axes) != before.ndim or None in order or len(set(order)) != len(order):
-        return None
-    return tuple(axis for axis in order if axis is not None)
 
 
 def _name_of(function: Callable[..., Any]) -> str:

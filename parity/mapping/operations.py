@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import torch
 
+Axes = tuple[tuple[int, ...], ...]
+
 Kind = Literal["matrix", "attention", "norm", "scale"]
 
 
@@ -18,14 +20,14 @@ class View:
         name: in the state dict.
         shape: of the tensor, or of the item.
         item: which item of the first axes (parameters of all blocks stacked in one tensor); empty for the whole.
-        axes: where each axis of `shape` went: the candidate's own axis by position in the value that is used; None once
-            it has been reshaped, so that this can't be said.
+        axes: for each axis of the value that is used, the axes of `shape` that it is made of; None if that can't be
+            said.
     """
 
     name: str
     shape: tuple[int, ...]
     item: tuple[int, ...] = ()
-    axes: tuple[int, ...] | None = None
+    axes: Axes | None = None
 
     @property
     def size(self) -> int:
@@ -45,6 +47,11 @@ class Matrix:
     rows: tuple[int, ...]
     columns: tuple[int, ...]
 
+    @property
+    def column_lengths(self) -> tuple[int, ...]:
+        """Lengths of its axes of input features."""
+        return tuple(self.view.shape[axis] for axis in self.columns)
+
     def features(self, axes: tuple[int, ...]) -> int:
         """Number of features along `axes`."""
         return torch.Size(self.view.shape[axis] for axis in axes).numel()
@@ -57,10 +64,22 @@ class Matrix:
 
 @dataclass
 class Projection:
-    """A matrix, and the bias that is added to its product."""
+    """A matrix, and the bias that is added to its product.
+
+    Attributes:
+        matrix: what something is multiplied with.
+        bias: of all its rows.
+        bias_parts: biases of some of several equal parts of its rows, by the part's number.
+    """
 
     matrix: Matrix
     bias: View | None = None
+    bias_parts: dict[int, View] = field(default_factory=dict)
+
+    @property
+    def part_rows(self) -> int:
+        """Rows of each of these parts."""
+        return next(iter(self.bias_parts.values())).size
 
 
 @dataclass
@@ -100,5 +119,6 @@ class Operation:
     @property
     def views(self) -> list[View]:
         """Every tensor in it."""
-        matrices, biases = [p.matrix.view for p in self.projections], [p.bias for p in self.projections]
+        matrices = [projection.matrix.view for projection in self.projections]
+        biases = [view for p in self.projections for view in (p.bias, *p.bias_parts.values())]
         return matrices + [view for view in (*biases, *self.vectors) if view]

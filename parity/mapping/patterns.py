@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from parity.models import IDENTITY
+from parity.models import IDENTITY, Entry
 
 if TYPE_CHECKING:
-    from parity.mapping.operations import Matrix
+    from collections.abc import Mapping, Sequence
+
+    from parity.mapping.operations import Matrix, View
 
 
 def matrix_layouts(ours: Matrix, theirs: Matrix, heads: int | None) -> list[tuple[str, str]]:
@@ -42,10 +45,8 @@ def _axis_ways(ours: Matrix, theirs: Matrix, which: str, heads: int | None) -> l
     if len(mine) > 1 and len(other) == 1:  # a convolution's channels and pixels in one axis
         names = list("cpqrs"[: len(mine)])
         lengths = dict(zip(names, shapes[0], strict=True))
-        orders = [names, [*names[1:], names[0]]]
-        if len(mine) == 3:
-            c, p, q = names
-            orders += [[q, p, c], [c, q, p]]
+        first = [names, [*names[1:], names[0]]]
+        orders = [*first, *(o for o in map(list, itertools.permutations(names)) if o not in first and len(mine) < 4)]
         return [
             (f"({' '.join(order)})", ({a: [n] for a, n in zip(mine, names, strict=True)}, {other[0]: order}, lengths))
             for order in orders
@@ -117,3 +118,70 @@ def _grouped(lengths: list[int], products: list[int]) -> list[list[int]] | None:
             return None
         groups.append(group)
     return groups if position == len(lengths) else None
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A tensor, or a slice of one, and the letters along each of its axes."""
+
+    name: str
+    letters: tuple[str, ...]
+
+
+def placed(
+    view: View,
+    axes: Sequence[tuple[tuple[int, ...], str]],
+    lengths: Mapping[str, int],
+    fixed: Mapping[str, int] | None = None,
+) -> Placed | None:
+    """Spreads letters over the axes of a tensor.
+
+    Args:
+        view: the tensor.
+        axes: axes, and the letters whose items are counted along them, the last one the fastest.
+        lengths: of every letter.
+        fixed: letters of which only one item is taken, and which.
+
+    Returns:
+        The slice in which the fixed letters have these items; None if the lengths don't fit, or it is no slice.
+    """
+    fixed = fixed or {}
+    letters, bounds = ["1"] * len(view.shape), [""] * len(view.shape)
+    for members, order in axes:
+        counted = [letter for letter in order if lengths[letter] > 1]
+        groups = _grouped([lengths[letter] for letter in counted], [view.shape[axis] for axis in members])
+        if groups is None:
+            return None
+        for axis, group in zip(members, groups, strict=True):
+            along = [counted[number] for number in group]
+            taken = [number for number, letter in enumerate(along) if letter in fixed]
+            letters[axis] = "".join(letter for letter in along if letter not in fixed) or "1"
+            if not taken:
+                continue
+            first, last = taken[0], taken[-1] + 1
+            if last - first != len(taken):
+                return None
+            item = 0
+            for letter in along[first:last]:
+                item = item * lengths[letter] + fixed[letter]
+            block, inside = (math.prod(lengths[x] for x in part) for part in (along[first:last], along[last:]))
+            every = f" of {block * inside}" if first else ""
+            bounds[axis] = f"{item * inside}:{(item + 1) * inside}{every}"
+    items = [f"{n}:{n + 1}" for n in view.item]
+    texts = [*items, *(text or ":" for text in bounds)]
+    while texts and texts[-1] == ":":
+        texts.pop()
+    return Placed(f"{view.name}[{', '.join(texts)}]" if texts else view.name, ("1",) * len(items) + tuple(letters))
+
+
+def entry_between(ours: Placed | None, theirs: Placed | None, lengths: Mapping[str, int]) -> Entry | None:
+    """Returns the entry that maps the same letters to each other; None if one side has others."""
+    if ours is None or theirs is None or {*"".join(ours.letters), "1"} != {*"".join(theirs.letters), "1"}:
+        return None
+    if ours.letters == theirs.letters:
+        return Entry(ours.name, theirs.name)
+    texts = [" ".join(_bracketed([*letters]) for letters in side.letters) for side in (ours, theirs)]
+    merged = sorted({letter for side in (ours, theirs) for text in side.letters if len(text) > 1 for letter in text})
+    if all("(h d)" in text for text in texts) and "q" not in "".join(merged):  # no need to tell heads apart
+        texts, merged = [text.replace("(h d)", "o") for text in texts], [x for x in merged if x not in "hd"]
+    return Entry(ours.name, theirs.name, ", ".join([" -> ".join(texts), *(f"{x}={lengths[x]}" for x in merged)]))

@@ -1,55 +1,233 @@
 """Every way in which the projections of one attention can hold the query, key and value of another.
 
-They are fused into one matrix or two or none, in any order, one after the other or head by head. What the names of the
-matrices say for a way is counted, and decides nothing here.
+They are fused into one matrix or two or none, in any order. In a fused matrix the three parts (q), the heads (h) and a
+head's features (d) may stand in any order as well, and so may heads and features in one that is alone. What the names
+of the matrices say for a way is counted, and decides nothing here.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from parity.mapping.patterns import matrix_layouts, vector_layout
-from parity.mapping.ways import Way, joined
-from parity.models import Entry
+from parity.mapping.patterns import Placed, entry_between, placed
+from parity.mapping.ways import Way
 from parity.tracing import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from parity.mapping.operations import Matrix, Operation, View
+    from parity.mapping.operations import Matrix, Operation, Projection
+    from parity.models import Entry
+
+_UNFIT = Placed("", ())  # a tensor whose axes are other ones
+
+# orders of parts, heads and features in a fused matrix, the usual ones first
+_ORDERS = {
+    "qhd": "", "hqd": " per head", "hdq": " interleaved",
+    "qdh": " feature by feature", "dqh": " per feature", "dhq": " interleaved feature by feature",
+}  # fmt: skip
+_USUAL = ("qhd", "hqd", "hdq", "hd", "d", "qd")
+_PLAIN = ("qhd", "hd", "d", "qd")
 
 
 @dataclass(frozen=True)
-class _Segment:
-    """Rows of the reference's query, key and value, one after the other, and the rows of the candidate's matrix."""
+class _Part:
+    """Where query, key or value stands, or a head of it: in which matrix, and as which of how many parts.
 
-    start: int
-    rows: int
+    Attributes:
+        matrix: its number.
+        number: of the part in it; None for all of them.
+        count: of parts in it.
+        order: of the matrix's rows, in letters of `_ORDERS`.
+        head: the only head that is meant; None for all that are in the matrix.
+    """
+
     matrix: int
-    at: int
-    layout: tuple[str, str] | None = None  # einops names of the rows on both sides, if they are interleaved
+    number: int | None
+    count: int
+    order: str
+    head: int | None = None
+
+    @property
+    def fixed(self) -> dict[str, int]:
+        """The letters of the order of which only one item is meant, and which."""
+        chosen = {"q": self.number if self.count > 1 else None, "h": self.head}
+        return {letter: number for letter, number in chosen.items() if number is not None and letter in self.order}
 
 
-def attention_ways(ours: Operation, theirs: Operation, heads: int | None) -> list[Way]:
-    """Lists the maps between the projections of two attentions."""
+@dataclass(frozen=True)
+class _Reading:
+    """What the matrices of an attention hold: query, key and value, each as one part or as one for every head."""
+
+    name: str
+    parts: tuple[tuple[_Part, ...], ...]
+
+    @property
+    def order(self) -> str:
+        """Order of the rows of the matrix that holds the most."""
+        return max((part.order for parts in self.parts for part in parts), key=len)
+
+
+def attention_ways(ours: Operation, theirs: Operation, heads: int | None, *, is_packed: bool) -> list[Way]:
+    """Lists the maps between the projections of two attentions, the usual ones first.
+
+    Args:
+        ours: the reference's.
+        theirs: the candidate's.
+        heads: how many there are, if that is known.
+        is_packed: the reference's query, key and value are known to stand one after the other, as torch has them.
+    """
     width = ours.rows // 3
-    sizes = [projection.matrix.shape[0] for projection in theirs.projections]
-    ways = []
-    for name, segments in _segmentations(sizes, width, heads, is_whole=len(ours.projections) == 1):
-        rows = [_row_way(ours, theirs, segment, heads) for segment in segments]
-        if all(rows):
-            votes = [_vote(theirs.projections[s.matrix].matrix, s, width) for s in segments]
-            against = next((words for vote, words in votes if vote < 0), "")
-            way = joined([row for row in rows if row])
-            ways.append(replace(way, name=name, by_name=sum(vote for vote, _ in votes), contradiction=against))
-    return ways
+    head = width // heads if heads and heads > 1 and width % heads == 0 else width
+    mine, other = (
+        list(_readings([projection.matrix.shape[0] for projection in operation.projections], width, head))
+        for operation in (ours, theirs)
+    )
+    # only how the parts of both sides stand to each other counts: on one of them they are called in their order
+    mine = [reading for reading in mine if reading.name.startswith(_in_words((0, 1, 2)))]
+    lengths = {"h": width // head, "d": head}
+    ways: dict[tuple[Entry, ...], Way] = {}
+    for our, their in itertools.product(mine[:1] if is_packed else mine, other):
+        way = _way(ours, theirs, (our, their), lengths)
+        if way is not None:
+            ways.setdefault(way.entries, way)
+    return sorted(ways.values(), key=lambda way: way.rarity)
 
 
-_FUSED_NAME = re.compile(r"(?<![a-z])(qkv|qvk|kqv|kvq|vqk|vkq|kv|vk)(?![a-z])")
+def merging_ways(ours: Matrix, theirs: Matrix, heads: int | None) -> list[Way]:
+    """Lists the maps between two projections of the heads' outputs, whose features may stand in another order."""
+    width = ours.shape[1]
+    if not heads or heads in (1, width) or width % heads or ours.shape != theirs.shape:
+        return []
+    lengths = {"h": heads, "d": width // heads, "o": ours.shape[0]}
+    our, their = (
+        placed(matrix.view, [(matrix.rows, "o"), (matrix.columns, order)], lengths)
+        for matrix, order in ((ours, "hd"), (theirs, "dh"))
+    )
+    entry = entry_between(our, their, lengths)
+    return [Way(", heads merged feature by feature", (entry,), rarity=1)] if entry else []
+
+
+def _in_words(order: tuple[int, ...]) -> str:
+    return ", ".join(PARTS[part] for part in order)
+
+
+def _readings(sizes: list[int], width: int, head: int) -> Iterator[_Reading]:
+    """Yields what matrices of `sizes` rows can hold of query, key and value, of `width` rows each."""
+    count = width // head
+    orders = {order: how for order, how in _ORDERS.items() if count > 1 or order == "qhd"}
+    alone = [order for order in ("hd", "dh") if count > 1 or order == "hd"]
+    single = sizes.index(width) if sorted(sizes) == [width, 2 * width] else None
+    for order in itertools.permutations(range(3)):
+        at = [order.index(part) for part in range(3)]
+        words = _in_words(order)
+        if sizes == [3 * width]:
+            for rows, how in orders.items():
+                yield _Reading(f"{words} fused{how}", tuple((_Part(0, n, 3, rows),) for n in at))
+        elif sizes == [width] * 3:
+            for rows in alone:
+                how = _ORDERS[f"q{rows}"]
+                yield _Reading(f"{words}{how}", tuple((_Part(n, 0, 1, rows),) for n in at))
+        elif single is not None:
+            for rows, how in orders.items():
+                alone_rows = rows.replace("q", "")
+                places = [
+                    _Part(single, 0, 1, alone_rows) if n == 2 * single else _Part(1 - single, n - 1 + single, 2, rows)
+                    for n in at
+                ]
+                yield _Reading(f"{words}, two of them fused{how}", tuple((place,) for place in places))
+        elif sizes == [head] * (3 * count):
+            by_head = tuple(tuple(_Part(3 * h + n, 0, 1, "d") for h in range(count)) for n in at)
+            yield _Reading(f"{words} head by head", by_head)
+            lists = tuple(tuple(_Part(count * n + h, 0, 1, "d") for h in range(count)) for n in at)
+            yield _Reading(f"{words}, each a list of heads", lists)
+        elif sizes == [3 * head] * count:
+            own = tuple(tuple(_Part(h, n, 3, "qd") for h in range(count)) for n in at)
+            yield _Reading(f"{words} fused in each head's own", own)
+
+
+def _way(
+    ours: Operation, theirs: Operation, readings: tuple[_Reading, _Reading], lengths: dict[str, int]
+) -> Way | None:
+    """Returns the entries of both sides' readings, weights and biases; None if the shapes rule them out."""
+    both = zip(readings[0].parts, readings[1].parts, strict=True)
+    pairs = [pair for our, their in both for pair in _paired(our, their, lengths["h"])]
+    is_whole = _is_whole(ours.projections, pairs[0][0]) and _is_whole(theirs.projections, pairs[0][1])
+    if is_whole and all(our.number == their.number for our, their in pairs):
+        pairs = [(replace(pairs[0][0], number=None), replace(pairs[0][1], number=None))]
+    entries: list[Entry] = []
+    left_reference: list[str] = []
+    left_candidate: list[str] = []
+    for our, their in pairs:
+        sides = (ours.projections[our.matrix], our), (theirs.projections[their.matrix], their)
+        columns = max((projection.matrix.column_lengths for projection, _ in sides), key=len)
+        letters = lengths | {"q": our.count} | dict(zip("ijkl", columns, strict=False))
+        one, other = (_rows_of(*side, letters, "ijkl"[: len(columns)]) for side in sides)
+        found = [entry_between(one, other, letters)]
+        one, other = (_bias_of(*side, lengths) for side in sides)
+        if _UNFIT in (one, other):
+            return None
+        if one and other:
+            found.append(entry_between(one, other, letters))
+        else:
+            left_reference += [one.name] if one else []
+            left_candidate += [other.name] if other else []
+        if None in found:
+            return None
+        entries += filter(None, found)
+    votes = [
+        _vote(theirs.projections[their.matrix].matrix, their, part)
+        for part, parts in zip(PARTS, readings[1].parts, strict=True)
+        for their in parts
+    ]
+    is_plain, is_usual = readings[0].order in _PLAIN, readings[1].order in _USUAL
+    name = readings[1].name if is_plain else f"{readings[1].name}, of {readings[0].name}"
+    rarity = (not is_usual) + 2 * (not is_plain)
+    against = next((words for vote, words in votes if vote < 0), "")
+    by_name = sum(vote for vote, _ in votes)
+    return Way(name, tuple(entries), by_name, against, tuple(left_reference), tuple(left_candidate), rarity)
+
+
+def _paired(ours: tuple[_Part, ...], theirs: tuple[_Part, ...], heads: int) -> list[tuple[_Part, _Part]]:
+    """Pairs the parts of both sides, head by head if one of them has one for each."""
+    sides = [
+        [replace(parts[0], head=h) for h in range(heads)] if len(parts) == 1 < count else list(parts)
+        for parts, count in ((ours, len(theirs)), (theirs, len(ours)))
+    ]
+    return list(zip(*sides, strict=True))
+
+
+def _is_whole(projections: list[Projection], part: _Part) -> bool:
+    """Whether the first part stands in a matrix, with its bias if it has one, that holds all three."""
+    return len(projections) == 1 and part.head is None and not projections[0].bias_parts
+
+
+def _rows_of(projection: Projection, part: _Part, lengths: dict[str, int], columns: str) -> Placed | None:
+    axes = [(projection.matrix.rows, part.order), (projection.matrix.columns, columns)]
+    return placed(projection.matrix.view, axes, lengths | {"q": part.count}, part.fixed)
+
+
+def _bias_of(projection: Projection, part: _Part, lengths: dict[str, int]) -> Placed | None:
+    """Returns the bias of a part; None if there is none, and `_UNFIT` if its shape rules the part out."""
+    view, order, fixed = projection.bias, part.order, part.fixed
+    if view is None and projection.bias_parts:
+        if projection.matrix.shape[0] // projection.part_rows != part.count or part.number is None:
+            return _UNFIT
+        view, order = projection.bias_parts.get(part.number), order.replace("q", "")
+        fixed = {letter: number for letter, number in fixed.items() if letter != "q"}
+    if view is None:
+        return None
+    axes = tuple(axis for axis, length in enumerate(view.shape) if length != 1)
+    # its axes may stand in another order than the weight's
+    orders = [order, *map("".join, itertools.permutations(order))]
+    fitting = (placed(view, [(axes, letters)], lengths | {"q": part.count}, fixed) for letters in orders)
+    return next(filter(None, fitting), _UNFIT)
+
+
+_FUSED_NAME = re.compile(r"(?<![a-z])(qkv|qvk|kqv|kvq|vqk|vkq|qk|kq|qv|vq|kv|vk)(?![a-z])")
 _PART_NAME = re.compile(
     r"(?<![a-z])(?:w_?|to_?|(?:proj|lin|linear|fc)_?)?"  # to_q, w_q, proj_q
     r"([qkv])(?:uery|ueries|ey|eys|al|alue|alues)?"
@@ -57,178 +235,19 @@ _PART_NAME = re.compile(
 )
 
 
-def _vote(matrix: Matrix, segment: _Segment, width: int) -> tuple[int, str]:
-    """Returns whether a matrix's name speaks for (1) or against (-1) the part that a segment gives it, and how."""
-    part = PARTS[segment.start // width]
+def _vote(matrix: Matrix, at: _Part, part: str) -> tuple[int, str]:
+    """Returns whether a matrix's name speaks for (1) or against (-1) the part that is read there, and how."""
     name = matrix.view.name
-    text = name.lower()
-    fused = _FUSED_NAME.findall(text)
+    fused, single = _FUSED_NAME.findall(name.lower()), _PART_NAME.findall(name.lower())
     if fused:
-        if matrix.shape[0] != len(fused[-1]) * width or segment.rows != width:
+        if len(fused[-1]) != at.count:
             return 0, ""
-        letter = fused[-1][segment.at // width]
-    else:
-        single = _PART_NAME.findall(text)
-        if not single or matrix.shape[0] > width:
-            return 0, ""
+        letter = fused[-1][at.number or 0]
+    elif single and at.count == 1:
         letter = single[-1]
+    else:
+        return 0, ""
     if letter == part[0]:
         return 1, ""
     named = next(p for p in PARTS if p[0] == letter)
     return -1, f"{name}, the {named} by its name, acts as the {part}"
-
-
-_Segmentation = tuple[str, list[_Segment]]
-
-
-def _segmentations(sizes: list[int], width: int, heads: int | None, *, is_whole: bool) -> Iterator[_Segmentation]:
-    """Yields every way in which matrices of `sizes` rows can hold query, key and value of `width` rows each.
-
-    `is_whole` says that the reference keeps all three in one matrix.
-    """
-    head = width // heads if heads and heads > 1 and width % heads == 0 else width
-    count = width // head
-    for order in itertools.permutations(range(3)):
-        in_order = ", ".join(PARTS[part] for part in order)
-        if sizes == [3 * width]:
-            ways = _fused(order, width, head, is_whole=is_whole)
-        elif sizes == [width] * 3:
-            ways = [("", [_Segment(p * width, width, n, 0) for n, p in enumerate(order)])]
-        elif sorted(sizes) == [width, 2 * width]:
-            ways = _two_fused(order, width, head, single=sizes.index(width))
-        elif sizes == [head] * (3 * count):
-            ways = _per_head(order, width, head)
-        elif sizes == [3 * head] * count:
-            segments = [
-                _Segment(p * width + h * head, head, h, n * head) for h in range(count) for n, p in enumerate(order)
-            ]
-            ways = [(" fused in each head's own", segments)]
-        else:
-            ways = []
-        yield from ((in_order + how, segments) for how, segments in ways)
-
-
-def _fused(order: tuple[int, ...], width: int, head: int, *, is_whole: bool) -> list[_Segmentation]:
-    """All three in one matrix: one after the other, or head by head, or feature by feature."""
-    if is_whole and order == (0, 1, 2):
-        ways = [(" fused", [_Segment(0, 3 * width, 0, 0)])]
-        if head != width:
-            ways += [
-                (" fused per head", [_Segment(0, 3 * width, 0, 0, ("(q h d)", "(h q d)"))]),
-                (" interleaved", [_Segment(0, 3 * width, 0, 0, ("(q h d)", "(h d q)"))]),
-            ]
-        return ways
-    ways = [(" fused", [_Segment(p * width, width, 0, n * width) for n, p in enumerate(order)])]
-    if head != width:
-        per_head = [
-            _Segment(p * width + h * head, head, 0, (3 * h + n) * head)
-            for h in range(width // head)
-            for n, p in enumerate(order)
-        ]
-        ways.append((" fused per head", per_head))
-    return ways
-
-
-def _two_fused(order: tuple[int, ...], width: int, head: int, single: int) -> list[_Segmentation]:
-    """Two of the three in one matrix; `single` is the number of the other one's."""
-    first, *pair = order if single == 0 else (order[2], order[0], order[1])
-    alone = _Segment(first * width, width, single, 0)
-    together = [_Segment(p * width, width, 1 - single, n * width) for n, p in enumerate(pair)]
-    ways = [(", two of them fused", [alone, *together])]
-    if head != width:
-        per_head = [
-            _Segment(p * width + h * head, head, 1 - single, (2 * h + n) * head)
-            for h in range(width // head)
-            for n, p in enumerate(pair)
-        ]
-        ways.append((", two of them fused per head", [alone, *per_head]))
-    return ways
-
-
-def _per_head(order: tuple[int, ...], width: int, head: int) -> list[_Segmentation]:
-    """A matrix for each head of each of the three."""
-    heads = range(width // head)
-    return [
-        (
-            " head by head",
-            [_Segment(p * width + h * head, head, 3 * h + n, 0) for h in heads for n, p in enumerate(order)],
-        ),
-        (
-            ", each a list of heads",
-            [_Segment(p * width + h * head, head, n * len(heads) + h, 0) for n, p in enumerate(order) for h in heads],
-        ),
-    ]
-
-
-def _row_way(ours: Operation, theirs: Operation, segment: _Segment, heads: int | None) -> Way | None:
-    """Returns the entries of one segment, weight and bias; None if the shapes rule it out."""
-    start = segment.start
-    for source in ours.projections:
-        if start < source.matrix.shape[0]:
-            break
-        start -= source.matrix.shape[0]
-    target = theirs.projections[segment.matrix]
-    left = _sliced(source.matrix.view, source.matrix.rows, start, segment.rows)
-    right = _sliced(target.matrix.view, target.matrix.rows, segment.at, segment.rows)
-    if start + segment.rows > source.matrix.shape[0] or left is None or right is None:
-        return None
-    sizes = f", h={heads}, q=3"
-    if segment.layout:
-        layout = _interleaved(source.matrix, target.matrix, segment.layout) + sizes
-    else:
-        matrices = _with_rows(source.matrix, segment.rows), _with_rows(target.matrix, segment.rows)
-        patterns = matrix_layouts(*matrices, heads)
-        if len(patterns) != 1:
-            return None
-        layout = patterns[0][1]
-    entries = [Entry(left, right, layout)]
-    views = (source.bias, start), (target.bias, segment.at)
-    cut = [_sliced_vector(view, begin, segment.rows) if view else None for view, begin in views]
-    if source.bias and target.bias:
-        shapes = _cut_shape(source.bias, segment.rows), _cut_shape(target.bias, segment.rows)
-        step = vector_layout(*shapes, source.bias.item, target.bias.item)
-        if segment.layout:
-            step = f"{segment.layout[0]} -> {segment.layout[1]}{sizes}"
-        if step is None or None in cut:
-            return None
-        return Way("", (*entries, Entry(f"{cut[0]}", f"{cut[1]}", step)))
-    return Way("", tuple(entries), 0, "", *(((name,) if name else ()) for name in cut))
-
-
-def _interleaved(source: Matrix, target: Matrix, names: tuple[str, str]) -> str:
-    texts = []
-    for matrix, rows in ((source, names[0]), (target, names[1])):
-        axes = {matrix.rows[0]: rows, matrix.columns[0]: "i"}
-        letters = [axes.get(axis, "1") for axis in range(len(matrix.view.shape))]
-        texts.append(" ".join(["1"] * len(matrix.view.item) + letters))
-    return f"{texts[0]} -> {texts[1]}"
-
-
-def _with_rows(matrix: Matrix, rows: int) -> Matrix:
-    """Returns a matrix as the given number of its rows would be."""
-    if matrix.shape[0] == rows or len(matrix.rows) != 1:
-        return matrix
-    shape = tuple(rows if axis == matrix.rows[0] else n for axis, n in enumerate(matrix.view.shape))
-    return replace(matrix, view=replace(matrix.view, shape=shape))
-
-
-def _sliced(view: View, rows: tuple[int, ...], start: int, length: int) -> str | None:
-    total = math.prod(view.shape[axis] for axis in rows)
-    if length == total:
-        return str(view)
-    if len(rows) != 1:
-        return None
-    items = [f"{n}:{n + 1}" for n in view.item]
-    return f"{view.name}[{', '.join([*items, *[':'] * rows[0], f'{start}:{start + length}'])}]"
-
-
-def _sliced_vector(view: View, start: int, length: int) -> str | None:
-    long = [axis for axis, n in enumerate(view.shape) if n != 1]
-    return _sliced(view, tuple(long), start, length)
-
-
-def _cut_shape(view: View, length: int) -> tuple[int, ...]:
-    long = [axis for axis, n in enumerate(view.shape) if n != 1]
-    if view.size == length or len(long) != 1:
-        return view.shape
-    return tuple(length if axis == long[0] else n for axis, n in enumerate(view.shape))

@@ -35,6 +35,7 @@ class Uses:
         unused: names of tensors that no operation took.
         order: enters and leaves of its modules.
         heads: number of heads, where an attention has several and told it.
+        is_packed: an attention of torch's own is among them, in which query, key and value stand one after the other.
     """
 
     operations: list[Operation]
@@ -42,6 +43,7 @@ class Uses:
     unused: list[str]
     order: list[Point]
     heads: int | None
+    is_packed: bool
 
 
 def trace_uses(model: nn.Module, images: torch.Tensor, owner: str) -> Uses:
@@ -65,7 +67,7 @@ def trace_uses(model: nn.Module, images: torch.Tensor, owner: str) -> Uses:
         gatherer.take(number, use, at)
     used = {use.view.name for use in notes.noted if use.view}
     unused = [name for name in state_shapes(model) if name not in used]
-    return Uses(gatherer.operations, gatherer.free, unused, order, notes.heads)
+    return Uses(gatherer.operations, gatherer.free, unused, order, notes.heads, notes.is_packed)
 
 
 class _Gatherer:
@@ -97,7 +99,11 @@ class _Gatherer:
         """Puts a vector to the operation it is part of, if there is one."""
         last = self.operations[-1] if self.operations else None
         owner = self._made_by.get(use.owner) if use.owner is not None else None
-        if use.what == "bias" and last and last.projections:
+        if use.what in ("add", "bias") and owner and use.part is not None and owner.bias is None:
+            owner.bias_parts[use.part] = view
+        elif use.what == "bias" and owner:
+            owner.bias = view
+        elif use.what == "bias" and last and last.projections:
             last.projections[-1].bias = view
         elif use.what == "shift" and last and last.kind == "norm":
             last.vectors[1] = view

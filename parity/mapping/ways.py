@@ -23,6 +23,7 @@ class Way:
         contradiction: in words, what the names would have had otherwise.
         left_reference: biases that only the reference has, or slices of them.
         left_candidate: biases that only the candidate has.
+        rarity: 0 for what people usually choose; rarer ways are tried where no usual one holds.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Way:
     contradiction: str = ""
     left_reference: tuple[str, ...] = ()
     left_candidate: tuple[str, ...] = ()
+    rarity: int = 0
 
 
 def joined(ways: list[Way]) -> Way:
@@ -42,6 +44,7 @@ def joined(ways: list[Way]) -> Way:
         ways[0].contradiction,
         tuple(name for way in ways for name in way.left_reference),
         tuple(name for way in ways for name in way.left_candidate),
+        max(way.rarity for way in ways),
     )
 
 

@@ -2,15 +2,15 @@
 
 Read `state` (tensors in and out of a model), `entries`, `written_map`, `weight_map`, `bijection` and `expansion` (what
 a weight map is), `definitions`, `projects` and `importing` (how a name becomes a callable), what binds a configuration
-to a constructor (`words`, `signatures`, `slots`, `options`, `quantities`, `probing`, `binding`), `candidate` and
-`sizes`, `reference` and `libraries`, `checkpoint`, `brought` and `weights`, `inputs`.
+to a constructor (`words`, `signatures`, `slots`, `options`, `quantities`, `probing`, `binding`), `computed`,
+`candidate` and `sizes`, `reference` and `libraries`, `checkpoint`, `brought` and `weights`, `inputs`.
 """
 
 from parity.models.bijection import require_bijection, require_separate
 from parity.models.brought import Brought, brings_weights, brought_by
 from parity.models.candidate import Candidate, build_without_values, other_sizes, resolve_candidate
 from parity.models.checkpoint import Checkpoint, fitted, is_path, read
-from parity.models.entries import IDENTITY, Box, Entry, cut, inverted, rearranged, split
+from parity.models.entries import IDENTITY, Bounds, Box, Entry, cut, inverted, put, rearranged, split
 from parity.models.expansion import by_name, expand
 from parity.models.inputs import Inputs, make_inputs
 from parity.models.libraries import build_elsewhere, is_elsewhere, resolve_elsewhere
@@ -54,6 +54,7 @@ __all__ = [
     "IDENTITY",
     "PARAMETER",
     "RATES",
+    "Bounds",
     "Box",
     "Brought",
     "Candidate",
@@ -87,6 +88,7 @@ __all__ = [
     "other_sizes",
     "own_weights",
     "possible_images",
+    "put",
     "read",
     "read_map",
     "rearranged",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from parity.errors import MappingError, listed
-from parity.models.entries import IDENTITY, cut, rearranged, split
+from parity.models.entries import IDENTITY, Bounds, cut, rearranged, split
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,13 +88,16 @@ def require_bijection(found: WeightMap, reference: Shapes, candidate: Shapes) ->
         raise MappingError(f"tensors of different shapes are mapped to each other: {listed(misshapen)}")
 
 
-def _bounds(box: Box, shape: Shape) -> list[tuple[int, int]]:
-    bounds = [(start, shape[axis] if stop < 0 else stop) for axis, (start, stop) in enumerate(box)]
-    return bounds + [(0, length) for length in shape[len(box) :]]
+def _bounds(box: Box, shape: Shape) -> list[Bounds]:
+    bounds = [Bounds(start, shape[axis] if stop < 0 else stop, every) for axis, (start, stop, every) in enumerate(box)]
+    return bounds + [Bounds(0, length) for length in shape[len(box) :]]
 
 
 def _volume(box: Box, shape: Shape) -> int:
-    return math.prod(max(stop - start, 0) for start, stop in _bounds(box, shape))
+    return math.prod(
+        max(stop - start, 0) * (length // every if every else 1)
+        for (start, stop, every), length in zip(_bounds(box, shape), shape, strict=False)
+    )
 
 
 def _overlap(boxes: Sequence[Box], shape: Shape) -> bool:
@@ -102,7 +105,14 @@ def _overlap(boxes: Sequence[Box], shape: Shape) -> bool:
     if len(bounds) == 1:
         return False
     pairs = itertools.combinations(sorted(bounds), 2)
-    return any(all(a[0] < b[1] and b[0] < a[1] for a, b in zip(one, other, strict=True)) for one, other in pairs)
+    return any(all(itertools.starmap(_meet, zip(one, other, shape, strict=False))) for one, other in pairs)
+
+
+def _meet(one: Bounds, other: Bounds, length: int) -> bool:
+    """Whether two slices of an axis have an item in common."""
+    if one.every == other.every:
+        return one.start < other.stop and other.start < one.stop
+    return not set(one.items(length)).isdisjoint(other.items(length))
 
 
 def _part_shape(part: str, shapes: Shapes) -> Shape:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import einops
 
@@ -13,8 +13,29 @@ from parity.errors import MappingError
 if TYPE_CHECKING:
     import torch
 
+
+class Bounds(NamedTuple):
+    """Which items of an axis belong to a slice.
+
+    Attributes:
+        start: the first.
+        stop: the one after the last; -1 for the end of the axis.
+        every: 0, or after how many items the slice begins anew: items 0 to 2 of every 6.
+    """
+
+    start: int
+    stop: int
+    every: int = 0
+
+    def items(self, length: int) -> list[int]:
+        """Returns the items of an axis of `length` that belong to the slice."""
+        stop = length if self.stop < 0 else self.stop
+        starts = range(0, length, self.every) if self.every else (0,)
+        return [first + n for first in starts for n in range(self.start, stop)]
+
+
 # bounds along the first axes of a tensor, as `split` reads them
-Box = tuple[tuple[int, int], ...]
+Box = tuple[Bounds, ...]
 
 IDENTITY = "identity"
 
@@ -24,7 +45,8 @@ class Entry:
     """The same values on both sides, and the layout step between them.
 
     Attributes:
-        reference: a tensor's name, or a slice of it: `name[0:64]` (rows), `name[:, 0:64]` (columns).
+        reference: a tensor's name, or a slice of it: `name[0:64]` (rows), `name[:, 0:64]` (columns), `name[0:16 of 48]`
+            (16 rows of every 48, which is what a projection fused head by head has of each).
         candidate: the same on the other side.
         layout: `identity`, or an einops pattern with its sizes, from the reference's side to the candidate's.
     """
@@ -47,16 +69,21 @@ def inverted(layout: str) -> str:
     return ",".join((f"{right.strip()} -> {left.strip()}", *sizes))
 
 
+_BOUNDS = r"[\d: ]+(?:of *\d+ *)?"
+_SLICE = re.compile(rf"(.*?)\[({_BOUNDS}(?:,{_BOUNDS})*)\]")
+
+
 def split(part: str) -> tuple[str, Box]:
-    """Splits `name[a:b, c:d]` into the name and the bounds along each axis; (0, -1) means a whole axis."""
-    match = re.fullmatch(r"(.*?)\[([\d:, ]+)\]", part) if part.endswith("]") else None
+    """Splits `name[a:b, c:d of e]` into the name and the bounds along each axis."""
+    match = _SLICE.fullmatch(part) if part.endswith("]") else None
     if match is None:
         return part, ()
-    bounds = []
+    box = []
     for axis in match[2].split(","):
-        start, _, stop = axis.strip().partition(":")
-        bounds.append((int(start or 0), int(stop or -1)))
-    return match[1], tuple(bounds)
+        bounds, _, every = axis.partition("of")
+        start, _, stop = bounds.strip().partition(":")
+        box.append(Bounds(int(start or 0), int(stop or -1), int(every or 0)))
+    return match[1], tuple(box)
 
 
 def rearranged(tensor: torch.Tensor, layout: str) -> torch.Tensor:
@@ -76,7 +103,27 @@ def rearranged(tensor: torch.Tensor, layout: str) -> torch.Tensor:
 
 
 def cut(tensor: torch.Tensor, box: Box) -> torch.Tensor:
-    """Returns the part of a tensor within the bounds of `split`; storage is shared."""
-    for axis, (start, stop) in enumerate(box):
-        tensor = tensor.narrow(axis, start, (tensor.shape[axis] if stop < 0 else stop) - start)
+    """Returns the part of a tensor within the bounds of `split`; storage is shared where its strides allow that."""
+    if not box:
+        return tensor
+    inner = _within(tensor, box)
+    lengths = [(stop - start) * (length // every) if every else (length if stop < 0 else stop) - start
+               for length, (start, stop, every) in zip(tensor.shape, box, strict=False)]  # fmt: skip
+    return inner.reshape(*lengths, *tensor.shape[len(box) :])
+
+
+def put(values: torch.Tensor, tensor: torch.Tensor, box: Box) -> None:
+    """Writes `values` into the part of `tensor` within the bounds of `split`."""
+    inner = _within(tensor, box)
+    inner.copy_(values.reshape(inner.shape))
+
+
+def _within(tensor: torch.Tensor, box: Box) -> torch.Tensor:
+    """Returns the part within the bounds, in the tensor's own storage; an axis of some of every so many is two axes."""
+    for axis, (start, stop, every) in reversed(list(enumerate(box))):
+        inner = axis
+        if every:
+            tensor = tensor.view(*tensor.shape[:axis], -1, every, *tensor.shape[axis + 1 :])
+            inner = axis + 1
+        tensor = tensor.narrow(inner, start, (tensor.shape[inner] if stop < 0 else stop) - start)
     return tensor

@@ -6,13 +6,15 @@ of one, and says how the values are rearranged between them. It is read in both 
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from parity.errors import MappingError, listed
-from parity.models.entries import Entry, cut, rearranged, split
+from parity.models.entries import Entry, cut, put, rearranged, split
 from parity.models.state import hold
 from parity.models.written_map import Patterns, rules_of
 
@@ -38,6 +40,8 @@ class WeightMap:
         unused: tensors of the candidate that its forward pass never uses.
         warnings: a sentence each, on what is odd about the map.
         meaning: what it means that a tensor has no counterpart, by name, where that is known.
+        undecided: tensors of the reference that other maps, as good as this one, map to something else.
+        without_effect: those of the tensors without a counterpart that cannot change the logits, whatever they hold.
     """
 
     entries: tuple[Entry, ...]
@@ -48,11 +52,13 @@ class WeightMap:
     unused: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=(), compare=False)
     meaning: Mapping[str, str] = field(default_factory=dict, compare=False)
+    undecided: tuple[str, ...] = field(default=(), compare=False)
+    without_effect: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def is_complete(self) -> bool:
-        """Whether every tensor that either model uses has its counterpart."""
-        return not (self.unmapped_reference or self.unmapped_candidate)
+        """Whether every tensor that has an effect in either model has its counterpart."""
+        return {*self.unmapped_reference, *self.unmapped_candidate} <= {*self.without_effect}
 
     def apply(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Turns a reference's state dict into the candidate's.
@@ -76,7 +82,10 @@ class WeightMap:
         for entry in self.entries:
             (source, box), (target, place) = split(entry.reference), split(entry.candidate)
             pieces[target].append((place, rearranged(cut(state[source], box), entry.layout)))
-        return {name: _assembled(parts) for name, parts in pieces.items()}
+        left_out = defaultdict(list)
+        for name, box in map(split, self.unmapped_candidate):
+            left_out[name].append(box)
+        return {name: _assembled(parts, left_out[name]) for name, parts in pieces.items()}
 
     def load(self, candidate: nn.Module, state: Mapping[str, torch.Tensor], *, assign: bool = False) -> None:
         """Puts a reference's state dict into `candidate`; what has no counterpart keeps its values.
@@ -104,19 +113,29 @@ class WeightMap:
             (*self.unmapped_candidate, *self.unused),
             self.unmapped_reference,
             warnings=self.warnings,
+            without_effect=self.without_effect,
         )
 
     def without_counterpart(self) -> list[str]:
-        """Says, a sentence for each kind, which tensors have no counterpart and what that means."""
+        """Says, a sentence for each kind, which tensors with an effect have no counterpart and what that means."""
+        return self._sentences({*self.unmapped_reference, *self.unmapped_candidate} - {*self.without_effect})
+
+    def missing_without_effect(self) -> list[str]:
+        """Says, a sentence for each kind, which tensors without a counterpart change nothing."""
+        said = dataclasses.replace(self, meaning={})._sentences({*self.without_effect})  # noqa: SLF001
+        return [f"{sentence}, which changes nothing, whatever it holds" for sentence in said]
+
+    def _sentences(self, which: set[str]) -> list[str]:
         sentences = []
-        for owner, names in (("reference", self.unmapped_reference), ("candidate", self.unmapped_candidate)):
+        for owner, unmapped in (("reference", self.unmapped_reference), ("candidate", self.unmapped_candidate)):
+            names = [name for name in unmapped if name in which]
             kinds: dict[tuple[str, str], list[str]] = defaultdict(list)
             for name in names:
                 kinds[self.meaning.get(name, ""), re.sub(r"\d+", "{i}", split(name)[0])].append(name)
             for (meaning, pattern), members in kinds.items():
-                which = members[0] if len(members) == 1 else f"{pattern} ({len(members)} tensors)"
+                tensors = members[0] if len(members) == 1 else f"{pattern} ({len(members)} tensors)"
                 lacks = "the candidate has no counterpart of" if owner == "reference" else "the reference has none of"
-                sentences.append(f"{meaning}: {lacks} {which}" if meaning else f"{lacks} {which}")
+                sentences.append(f"{meaning}: {lacks} {tensors}" if meaning else f"{lacks} {tensors}")
         return sentences
 
     @property
@@ -129,6 +148,7 @@ class WeightMap:
         unused = [f"never used by the candidate: {listed(list(self.unused))}"] * bool(self.unused)
         return [
             *(f"without counterpart: {sentence}" for sentence in self.without_counterpart()),
+            *(f"without effect: {sentence}" for sentence in self.missing_without_effect()),
             *unused,
             *(f"warning: {warning}" for warning in self.warnings),
         ]
@@ -139,15 +159,22 @@ class WeightMap:
         return Patterns(rules, self.unmapped_reference, self.unmapped_candidate, self.unused).to_toml()
 
 
-def _assembled(parts: list[tuple[Box, torch.Tensor]]) -> torch.Tensor:
-    if len(parts) == 1:
+def _assembled(parts: list[tuple[Box, torch.Tensor]], left_out: list[Box]) -> torch.Tensor:
+    """Puts the slices of a tensor together; those that are left out are zero."""
+    if len(parts) == 1 and not parts[0][0]:
         return parts[0][1].contiguous()
-    first_box, first = parts[0]
-    shape = [
-        max(box[axis][1] for box, _ in parts) if axis < len(first_box) and first_box[axis][1] >= 0 else length
-        for axis, length in enumerate(first.shape)
-    ]
-    whole = first.new_empty(shape)
+    shapes = [_least_shape(box, piece) for box, piece in parts]
+    shapes += [[max(bounds.stop, length) for bounds, length in zip(box, shapes[0], strict=False)] for box in left_out]
+    whole = parts[0][1].new_zeros([max(lengths) for lengths in itertools.zip_longest(*shapes, fillvalue=0)])
     for box, piece in parts:
-        cut(whole, box).copy_(piece)
+        put(piece, whole, box)
     return whole
+
+
+def _least_shape(box: Box, piece: torch.Tensor) -> list[int]:
+    """Returns the shape that a tensor has at least, by a slice of it."""
+    lengths = [
+        length // (stop - start) * every if every else start + length
+        for (start, stop, every), length in zip(box, piece.shape, strict=False)
+    ]
+    return [*lengths, *piece.shape[len(box) :]]

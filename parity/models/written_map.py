@@ -4,6 +4,7 @@
 [map]
 "encoder.layers.encoder_layer_{i}.ln_1.weight" = "blocks.{i}.norm1.weight"
 "encoder.layers.encoder_layer_{i}.self_attention.in_proj_weight[0:768]" = "blocks.{i}.query.weight"
+"encoder.layers.encoder_layer_{i}.self_attention.in_proj_weight[768:1536]" = "blocks.{i}.key_value.weight[0:64 of 128]"
 "conv_proj.weight" = { candidate = "patches.weight", layout = "o c p q -> o (p q c), c=3, p=16, q=16" }
 
 [unmapped]
@@ -92,7 +93,7 @@ def _is_right_side(value: Any) -> bool:
     return isinstance(value, str)
 
 
-_NUMBER = re.compile(r"(?<![\d\[:])(?<!: )\d+(?![\d:\]=])")
+_NUMBER = re.compile(r"(?<![\d\[:])(?<!: )(?<!of )\d+(?![\d:\]=])")
 
 
 def rules_of(entries: Iterable[Entry]) -> Iterator[Entry]:

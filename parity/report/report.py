@@ -120,6 +120,7 @@ class Report:
                 "unmapped_reference": mapping.unmapped_reference,
                 "unmapped_candidate": mapping.unmapped_candidate,
                 "unused_candidate": mapping.unused,
+                "without_effect": mapping.without_effect,
                 "certified_by_bijection": self.unverifiable,
                 "entries": [asdict(entry) for entry in mapping.entries],
                 "warnings": mapping.warnings,

@@ -1,7 +1,8 @@
 """Both models in step: in come two models, their weight map and images, out goes how far apart they are at every layer.
 
 Read `modes`, `masks`, `casting` and `nested` (how a pass is run), `attention`, `run` (a pass that stops at every
-module), `alignment` and `layouts` (which module is which), `measuring`, `passes`, `subject` (who is compared).
+module), `features`, `alignment` and `layouts` (which module is which), `measuring`, `passes`, `subject` (who is
+compared).
 """
 
 from parity.tracing.alignment import Alignment, align

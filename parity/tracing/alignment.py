@@ -13,17 +13,20 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
-from parity.models import IDENTITY, WeightMap, split, state_shapes
+from parity.models import split
 from parity.tracing.attention import PARTS, STEPS, can_be_opened
+from parity.tracing.features import orders_of_features
 from parity.tracing.run import Point, outer_modules
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from parity.models import Entry, Shapes
+    import torch
+
+    from parity.models import Entry, WeightMap
+    from parity.tracing.run import Moment
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Alignment:
         order: reference modules that were called, in the order in which they were entered.
         containers: aligned reference modules in which another aligned one is called.
         by_place: aligned reference modules without weights, which only their place pairs.
-        features: reference modules whose features the candidate has in another order -> which of them each of the
-            candidate's is.
+        features: for what enters or leaves a module, which of the reference's features each of the candidate's is,
+            where their orders differ.
         rolled: number of tokens, if the candidate's class token is the last of them and not the first; else None.
     """
 
@@ -46,7 +49,7 @@ class Alignment:
     order: tuple[str, ...]
     containers: frozenset[str]
     by_place: frozenset[str] = frozenset()
-    features: dict[str, list[int]] = field(default_factory=dict)
+    features: dict[tuple[str, Moment], torch.Tensor] = field(default_factory=dict)
     rolled: int | None = None
 
     def without(self, modules: Collection[str]) -> Alignment:
@@ -114,9 +117,13 @@ def align(
     }
     containers = frozenset(_containers(reference_order, aligned))
     weightless = frozenset(by_place.values())
-    shapes = state_shapes(reference)
-    orders = {name: _order_of_features(r_owned[name], mapping.entries, shapes) for name in aligned & r_owned.keys()}
-    features = {name: order for name, order in orders.items() if order}
+    entries = [[mapping.entries[number] for number in sorted(r_owned[r])] for r in pairs.values()]
+    shapes = [{k: tuple(v.shape) for k, v in model.state_dict().items()} for model in (reference, candidate)]
+    features = {
+        (module, moment): order
+        for module, owned in zip(pairs.values(), entries, strict=True)
+        for moment, order in orders_of_features(owned, *shapes).items()
+    }
     return Alignment(pairs, unaligned, order, containers, weightless, features, _tokens_if_class_is_last(mapping))
 
 
@@ -127,47 +134,22 @@ def _owned_inside(name: str, module: nn.MultiheadAttention, entries: tuple[Entry
     for number, entry in enumerate(entries):
         tensor, box = split(entry.reference)
         if tensor in (f"{name}.in_proj_weight", f"{name}.in_proj_bias"):
-            start, stop = box[0] if box else (0, 3 * width)
+            rows = box[0].items(3 * width) if box else range(3 * width)
             owned[f"{name}.in_proj"].add(number)
             for part, step in enumerate(PARTS):
-                if part * width <= start and stop <= (part + 1) * width:
+                if part * width <= rows[0] and rows[-1] < (part + 1) * width:
                     owned[f"{name}.{step}"].add(number)
         elif tensor.startswith(f"{name}.out_proj."):
             owned[f"{name}.out_proj"].add(number)
     return {step: frozenset(numbers) for step, numbers in owned.items()}
 
 
-def _order_of_features(owned: frozenset[int], entries: tuple[Entry, ...], shapes: Shapes) -> list[int] | None:
-    """Returns which of a projection's features, which the rows of its tensors are, each of the candidate's is.
-
-    None where they stand in the same order, or what owns the entries is no single projection.
-    """
-    own = [entries[number] for number in owned]
-    if all(entry.layout == IDENTITY and not split(entry.candidate)[1] for entry in own):
-        return None
-    for rank in (1, 2):  # the bias says it, or else the weight
-        parts = [entry for entry in own if len(shapes[split(entry.reference)[0]]) == rank]
-        names = {split(entry.reference)[0] for entry in parts}, {split(entry.candidate)[0] for entry in parts}
-        if [len(each) for each in names] == [1, 1]:
-            (name,) = names[0]
-            rows = torch.arange(shapes[name][0]).view(-1, *[1] * (rank - 1)).expand(shapes[name])
-            (moved,) = WeightMap(tuple(parts), "").apply({name: rows}).values()
-            found = (
-                moved if moved.ndim == 1 else moved[:, 0] if moved.ndim == 2 and moved[0, 0] == moved[0, -1] else None
-            )
-            if found is None:
-                return None
-            order = [int(row) for row in found - found.min()]
-            return order if sorted(order) == [*range(len(order))] != order else None
-    return None
-
-
 def _tokens_if_class_is_last(mapping: WeightMap) -> int | None:
     """Returns the number of tokens if the map puts the first row of a table into the last row."""
     for entry in mapping.entries:
         (_, first), (_, last) = split(entry.reference), split(entry.candidate)
-        if first and last and first[-1] == (0, 1) and last[-1][0] == last[-1][1] - 1 > 0:
-            return last[-1][1]
+        if first and last and first[-1] == (0, 1, 0) and last[-1].start == last[-1].stop - 1 > 0:
+            return last[-1].stop
     return None
 
 

@@ -36,10 +36,10 @@ def steps_to(actual: torch.Size, expected: torch.Tensor, point: Point, alignment
     candidate goes on with one token, (B, D), that is the class token. No step is returned that the shapes leave open.
     """
     steps = []
-    order = alignment.features.get(point.module, ()) if point.moment == "leave" else ()
-    if order and len(order) == expected.shape[-1]:
-        inverse = sorted(range(len(order)), key=order.__getitem__)
-        steps.append(Step(lambda x: x[..., order], lambda x, _: x[..., inverse]))
+    order = alignment.features.get((point.module, point.moment))
+    if order is not None and expected.shape[-1:] == order.shape:
+        there, back = order.to(expected.device), order.argsort().to(expected.device)
+        steps.append(Step(lambda x: x[..., there], lambda x, _: x[..., back]))
         expected = steps[-1].there(expected)
     if expected.ndim == 3 and len(actual) == 2:
         steps.append(Step(lambda x: x[:, 0], lambda x, like: torch.cat([x[:, None], like[:, 1:]], 1)))

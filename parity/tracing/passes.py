@@ -203,8 +203,16 @@ def steps(
             measurement = measure(expected, actual, ulp=actual[0].dtype != torch.float64)
             last = identity, measurement, (expected, actual)
         if forced and not measurement.identical and measurement.problem is None:
-            substitute = expected
+            substitute = [_laid_out_as(own, tensor) for own, tensor in zip(actual, expected, strict=True)]
         yield point, expected, event, measurement
+
+
+def _laid_out_as(own: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Returns the values in the strides of a model's own tensor, which a view of it may need."""
+    is_laid_out = all(stride > 0 or length == 1 for length, stride in zip(own.shape, own.stride(), strict=True))
+    if own.shape != values.shape or own.stride() == values.stride() or not is_laid_out:
+        return values
+    return torch.empty_strided(own.shape, own.stride(), dtype=values.dtype, device=values.device).copy_(values)
 
 
 def _output(run: Run) -> torch.Tensor:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from parity.models import IDENTITY, cut, inverted, rearranged, split
+from parity.models import IDENTITY, cut, inverted, put, rearranged, split
 from parity.transfer.altering import altered, altered_by_slice, halves, rounded
 from parity.transfer.finding import Found, by_pattern, pattern_of
 from parity.transfer.rearranging import axis_name, in_no_known_order
@@ -117,7 +117,7 @@ class Namer:
         if len(entries) > 1 and sum(self._pair(entry).expected.numel() for entry in entries) == expected.numel():
             found = torch.empty_like(expected)
             for entry in entries:
-                cut(found, split(entry.reference)[1]).copy_(self._pair(entry).found)
+                put(self._pair(entry).found, found, split(entry.reference)[1])
             yield Pair(source, expected, found)
 
     def _of_pair(self, name: str, pair: Pair, level: int = 0) -> Found | None:

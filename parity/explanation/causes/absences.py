@@ -10,7 +10,7 @@ from parity.explanation.bending import Change, Kind
 from parity.explanation.causes.catalogue import catalogue
 from parity.explanation.causes.places import NORM
 from parity.explanation.causes.variants import after, given, skipped
-from parity.models import cut, split
+from parity.models import cut, put, split
 from parity.tracing import PARTS
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _joined(names: Iterable[str], width: int) -> Iterator[str]:
     for name in names:
         tensor, box = split(name)
         if ".in_proj_" in tensor and len(box) == 1:
-            rows.setdefault(tensor, set()).update(range(*box[0]))
+            rows.setdefault(tensor, set()).update(range(box[0].start, box[0].stop))
         else:
             yield name
     for tensor, missing in rows.items():
@@ -100,7 +100,7 @@ def _absence(name: str, width: int) -> Iterator[Kind]:
     box = split(name)[1]
     tensor = after(functools.partial(_zeroed, box=box)) if box else given(None)
     if ".in_proj_" in name and box:
-        start, stop = box[0]
+        start, stop, _ = box[0]
         some = "some rows of " * (stop - start < width)
         phrase = f"no {'bias' if 'bias' in name else 'projection'} of {some}the {PARTS[start // width]}"
     yield Kind(id_, {"tensor": tensor}, phrase, "one", hint)
@@ -108,5 +108,5 @@ def _absence(name: str, width: int) -> Iterator[Kind]:
 
 def _zeroed(tensor: Tensor, *, box: Box) -> Tensor:
     tensor = tensor.clone()
-    cut(tensor, box).zero_()
+    put(tensor.new_zeros(cut(tensor, box).shape), tensor, box)
     return tensor

@@ -1,0 +1,72 @@
+"""Which of the tensors that only one model has change nothing, such as a key's bias, which every softmax takes away."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import torch
+
+from parity.errors import ParityError
+from parity.models import assigned, cut, put, split, synthetic
+from parity.tracing import MODES, SAME_FUNCTION_BOUND, bare_run, compare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import nn
+
+    from parity.models import WeightMap
+
+    State = dict[str, torch.Tensor]
+
+
+def with_effects(found: WeightMap, reference: nn.Module, candidate: nn.Module, images: torch.Tensor) -> WeightMap:
+    """Returns the map; in it are named the biases without a counterpart of which no value shows in the logits.
+
+    Both models are run to their end, in float64, on synthetic weights.
+
+    Args:
+        found: the map.
+        reference: the model taken as right.
+        candidate: the model under test.
+        images: (B, C, H, W).
+    """
+    left = found.unmapped_reference, found.unmapped_candidate
+    biases = [[name for name in names if "bias" in name] for names in left]
+    silent: list[str] = []
+    state = synthetic(reference, 0)
+    with contextlib.suppress(ParityError):
+        silent += _silent(reference, state, biases[0], images, "reference")
+    with contextlib.suppress(ParityError):
+        own = {split(name)[0] for name in found.unmapped_candidate} & dict(candidate.named_parameters()).keys()
+        values = synthetic(candidate, 0, only=own) | found.apply(state)
+        silent += _silent(candidate, values, biases[1], images, "candidate")
+    return dataclasses.replace(found, without_effect=tuple(silent))
+
+
+def _silent(model: nn.Module, state: State, names: Sequence[str], images: torch.Tensor, owner: str) -> Iterator[str]:
+    """Yields the names of the tensors, or slices, that may hold anything; those of all blocks are changed together."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        kinds[re.sub(r"\d+", "#", name)].append(name)
+    expected = _logits(model, state, images, owner) if kinds else None
+    others = synthetic(model, 1, only={split(name)[0] for name in names})
+    for members in kinds.values():
+        changed = {split(name)[0]: state[split(name)[0]].clone() for name in members}
+        for name in members:
+            tensor, box = split(name)
+            put(cut(others[tensor], box), changed[tensor], box)
+        assert expected is not None
+        if compare(expected, _logits(model, state | changed, images, owner), ulp=False).relative <= SAME_FUNCTION_BOUND:
+            yield from members
+
+
+def _logits(model: nn.Module, state: State, images: torch.Tensor, owner: str) -> torch.Tensor:
+    with assigned(model, state):
+        output = bare_run(model, images, MODES["eval"], torch.float64, 0, owner).output
+    assert output is not None
+    return output

@@ -171,6 +171,11 @@ def convert(
     found = report.mapping
     if found is None:
         raise _not_proved(report)
+    if setup.candidate.computed:
+        raise ParityError(
+            f"the candidate computes {listed(setup.candidate.computed)} of other tensors, for which there is no one "
+            "choice of values; convert for the candidate without that, and apply it once the weights are loaded"
+        )
     plan = Plan(source, target, found.invert() if reverse else found, forward=not reverse)
     is_proved, proof = not report.exit_status, f"{report.verdict}, {report.reasons[0]}"
     if not is_proved:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from parity.errors import ParityError
+from parity.errors import ParityError, listed
 from parity.models.binding import Bound, bind
+from parity.models.computed import computed_weights, store_computed
 from parity.models.importing import imported
 from parity.models.options import AS_GIVEN, AT_DEFAULT
 from parity.models.quantities import sizes
@@ -32,6 +34,7 @@ class Candidate:
         settings: the reference's settings that reached it.
         notes: what there is to say about what was built, a sentence each.
         is_built: it was handed over as a module, with the weights that it has.
+        computed: names of weights that it computes of other tensors as it is run, such as by weight normalisation.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Candidate:
     bound: dict[str, Bound] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list, compare=False)
     is_built: bool = False
+    computed: list[str] = field(default_factory=list, compare=False)
 
     def build(self) -> nn.Module:
         """Builds the module, on the device and in the dtype that are torch's defaults at the moment.
@@ -62,6 +66,19 @@ class Candidate:
         module = self._unwrapped(module)
         if any(map(nn.parameter.is_lazy, (*module.parameters(), *module.buffers()))):
             raise ParityError(f"the candidate {self.name} has lazy layers without shapes; run it once before the check")
+        return self._stored(module)
+
+    def _stored(self, module: nn.Module) -> nn.Module:
+        """Makes computed weights plain ones; in a copy, if somebody else holds the module."""
+        names = computed_weights(module)
+        if not names:
+            return module
+        note = f"computed by the candidate as it is run: {listed(names)}; what is compared is what comes of it"
+        if note not in self.notes:
+            self.notes.append(note)
+            self.computed.extend(names)
+        module = copy.deepcopy(module) if self.is_built else module
+        store_computed(module)
         return module
 
     def _unwrapped(self, module: nn.Module) -> nn.Module:

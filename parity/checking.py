@@ -157,6 +157,11 @@ def assert_parity(
     return report
 
 
+# sizes that may differ where every tensor has its counterpart, and where some have none
+_UNSEEN = ("num_heads",)
+_UNMAPPED = ("num_layers", "mlp_dim", "num_heads", "num_classes")
+
+
 @dataclass(frozen=True)
 class _Options:
     """What is to be compared, and how: the options of `check` that setting up doesn't need."""
@@ -290,7 +295,8 @@ def _compare(case: _Case) -> Report:
     if weights and not doubts.unusable:
         verdict, reasons = _with_own_weights(verdict, reasons, weights)
     if verdict in ("divergent", "inconclusive"):
-        other = other_sizes(setup.candidate, module, setup.reference)
+        may_differ = _UNSEEN if mapping.is_complete else _UNMAPPED
+        other = other_sizes(setup.candidate, module, setup.reference, may_differ)
         verdict, reasons = "divergent" if other else verdict, [*other, *reasons]
     return Report(
         verdict,

@@ -19,7 +19,7 @@ from parity.models.state import without_initial_values
 from parity.models.words import SETTINGS, meanings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 
 @dataclass(frozen=True)
@@ -157,19 +157,22 @@ _SAID = {
 }
 
 
-def other_sizes(candidate: Candidate, module: nn.Module, reference: nn.Module) -> list[str]:
+def other_sizes(
+    candidate: Candidate, module: nn.Module, reference: nn.Module, settings: Collection[str] = tuple(_SAID)
+) -> list[str]:
     """Says which sizes of the candidate are not the reference's, and how that is mended, a sentence each.
 
     Args:
         candidate: what was built.
         module: the module that it is.
         reference: the reference.
+        settings: those that may differ, as far as is known.
     """
     theirs, wanted = sizes(module), sizes(reference)
     return [
         f"{said.format(theirs[setting], wanted[setting])}: {_why_other(candidate, setting, theirs, wanted)}"
         for setting, said in _SAID.items()
-        if setting in theirs and setting in wanted and theirs[setting] != wanted[setting]
+        if setting in settings and setting in theirs and setting in wanted and theirs[setting] != wanted[setting]
     ]
 
 

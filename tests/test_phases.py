@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models import VisionTransformer
 
 import vit
-from parity import build_pair, check
+from parity import build_pair, check, infer_mapping
 from parity.diagnosis.phases import PhaseCheck
 from parity.models.reference import configuration
 from parity.models.weights import uniform
@@ -121,6 +121,7 @@ def test_modules_that_are_built_already_train_alike_and_are_left_alone() -> None
     for parameter in reference.parameters():
         nn.init.normal_(parameter, std=0.3)
     candidate = vit.ViT(**_sizes()).eval()
+    candidate.load_state_dict(infer_mapping(reference, candidate).apply(reference.state_dict()))
     before = {name: tensor.clone() for name, tensor in candidate.state_dict().items()}
     candidate.head.weight.grad = torch.ones_like(candidate.head.weight)
     report = check(candidate, reference, phases=["backward", "training"], steps=2)

@@ -151,13 +151,18 @@ def _is_torchvisions(config: Mapping[str, Any]) -> bool:
 
 def _said(slots: Mapping[str, tuple[Slot, list[Option]]], config: Mapping[str, Any]) -> Assignment:
     """Gives to each slot what its name says, as far as the configuration knows it."""
-    chosen = {}
-    for path, (slot, found) in slots.items():
+    chosen: Assignment = {}
+    # what has one meaning only comes first: `hidden_dim` is the MLP's width beside an `embed_dim`
+    for path in sorted(slots, key=lambda path: len(meanings(path.rpartition(".")[2]))):
+        slot, found = slots[path]
+        taken = {option.quantity for option in chosen.values() if option.quantity not in RATES} - {None}
         for option in found:
             with contextlib.suppress(KeyError, TypeError):
                 option.of(config)
-                if option.cost == 0 and _is_said(path, option, slot):
-                    chosen[path] = option
+                is_free = option.quantity is None or option.quantity not in taken
+                if is_free and (option.cost == 0 or option.quantity in meanings(path.rpartition(".")[2])):
+                    if _is_said(path, option, slot):
+                        chosen[path] = option
                     break
     return chosen
 

@@ -130,7 +130,15 @@ def _found(
         for key, value in arguments.items()
         if (meant := meanings(key.rpartition(".")[2])) and meant[0] in config and isinstance(value, int)
     }
-    for sizes in (small, config):
+    named = _said(slots(), config)
+
+    def can_be_built(sizes: Mapping[str, Any]) -> bool:
+        with contextlib.suppress(ParityError):
+            return Probe(sizes, make, arguments).tried(named).distance is not None
+        return False
+
+    # a constructor may refuse the small sizes for what it asserts of them
+    for sizes in (config,) if can_be_built(config) and not can_be_built(small) else (small, config):
         try:
             search = Search(Probe(sizes, make, arguments), slots)
         except ParityError:

@@ -170,7 +170,8 @@ def test_floor_runs_as_often_as_a_check(what: str, passes: int, monkeypatch: pyt
         forward = kind.forward
 
         def counted(self: nn.Module, images: torch.Tensor) -> torch.Tensor:
-            ran.append(kind)
+            if images.shape[-1] == SMALL["image_size"]:  # what finds the arguments runs smaller ones
+                ran.append(kind)
             logits: torch.Tensor = forward(self, images)
             return logits
 

@@ -170,7 +170,7 @@ def test_floor_runs_as_often_as_a_check(what: str, passes: int, monkeypatch: pyt
         forward = kind.forward
 
         def counted(self: nn.Module, images: torch.Tensor) -> torch.Tensor:
-            if images.shape[-1] == SMALL["image_size"]:  # what finds the arguments runs smaller ones
+            if next(self.parameters()).device.type != "meta":  # what finds the arguments and the map has no values
                 ran.append(kind)
             logits: torch.Tensor = forward(self, images)
             return logits

@@ -138,14 +138,6 @@ FOLDED: dict[str, tuple[Changes, str, str]] = {
         [("self.proj(x).flatten", "self.proj(2 * x - 1).flatten")], r"conv_proj\.weight .*2 x - 1",
         r"conv_proj\.weight .*2 x - 1",
     ),
-    "no key bias": (
-        _without("key"), r"in_proj_bias\[48:96\] \(2 tensors\): without effect, and left out",
-        r"in_proj_bias\[48:96\] \(2 tensors\): filled with zeros",
-    ),
-    "biases of query and value by themselves": (
-        BEIT, r"blocks\.\{i\}\.attn\.v_bias \(2 tensors\): filled with .*in_proj_bias\[96:144\]",
-        r"in_proj_bias\[0:48\] \(2 tensors\): filled with blocks\.\{i\}\.attn\.q_bias",
-    ),
     "no value bias": (
         _without("value"), r"in_proj_bias\[96:144\] .*: folded into the bias of the projection that follows",
         r"in_proj_bias\[96:144\] \(2 tensors\): filled with zeros",
@@ -288,6 +280,20 @@ def test_what_is_left_over_is_folded_and_that_is_said(what: str, run: Command, t
         folds = [line for line in out.splitlines() if line.startswith("folded: ")]
         assert any(re.search(sentence, line) for line in folds), out
         assert re.search(r"proof: the same function with \d folds?: in float64 .* agree to \S+e-1[4-9]", out)
+        assert re.match(r"read back: logits of both models agree to \S+e-(0[7-9]|1\d)", out.splitlines()[-1])
+        moved = load_file(output)
+        pair = (moved, own) if "--reverse" in arguments else (state, moved)
+        assert _apart(pair[0], _built(candidate), pair[1]) < ROUNDED
+
+
+@pytest.mark.parametrize("changes", [_without("key"), BEIT], ids=["no key bias", "biases by themselves"])
+def test_keys_bias_has_no_effect_and_needs_no_fold(changes: Changes, run: Command, tmp_path: Path) -> None:
+    candidate, output = _written(tmp_path, changes), tmp_path / "out.safetensors"
+    state = _reference_weights(tmp_path / "weights.pth")
+    own = _own_weights(_built(candidate), tmp_path / "own.pth")
+    for arguments in ((f"--weights={tmp_path}/weights.pth",), (f"--weights={tmp_path}/own.pth", "--reverse")):
+        status, out, err = run("convert", candidate, *OPTIONS, *arguments, "-o", output)
+        assert status == 0, err
         assert re.match(r"read back: logits of both models agree to \S+e-(0[7-9]|1\d)", out.splitlines()[-1])
         moved = load_file(output)
         pair = (moved, own) if "--reverse" in arguments else (state, moved)

@@ -160,6 +160,8 @@ def assert_parity(
 # sizes that may differ where every tensor has its counterpart, and where some have none
 _UNSEEN = ("num_heads",)
 _UNMAPPED = ("num_layers", "mlp_dim", "num_heads", "num_classes")
+# and of a candidate that takes the reference's images, where nobody knows which tensor is which
+_WHATEVER_RUNS = ("hidden_dim", "patch_size", *_UNMAPPED)
 
 
 @dataclass(frozen=True)
@@ -266,7 +268,7 @@ def _compare(case: _Case) -> Report:
         mapping = infer_mapping(setup.reference, module, options.mapping, images=images, build=setup.candidate.build)
     except MappingError as error:
         left_over = error.unmapped_reference, error.unmapped_candidate
-        other = other_sizes(setup.candidate, module, setup.reference)
+        other = other_sizes(setup.candidate, module, setup.reference, _WHATEVER_RUNS)
         weights = _as_they_are(case)
         logits = [weights.logits()] if weights else []
         reasons = [*other, f"no weight map: {error}", *logits, *about["notes"]]
@@ -352,19 +354,20 @@ def _with_own_weights(verdict: Verdict, reasons: list[str], weights: OwnWeights)
     """Returns the verdict about a candidate that brings these weights, and its reasons."""
     if weights.verdict == "set aside":
         return verdict, reasons
-    if verdict == "divergent" and weights.tensors and weights.agrees_as_is:
-        agree = "with the weights that they have both models agree: the candidate's make up for what its function does"
-        return verdict, [f"{agree} otherwise; {weights.summary()}", *reasons]
-    if weights.verdict == "same":
-        is_other = bool(weights.tensors) and verdict == "identical"
-        return ("equivalent" if is_other else verdict), [*reasons, *weights.sentences()]
-    causes = [cause.statement for cause in weights.causes]
-    said = [weights.summary(), *causes, *weights.notes]
-    if verdict in ("identical", "equivalent"):
-        return "divergent", [f"the same function, with other weights: {said[0]}", *said[1:], *reasons]
-    if verdict == "inconclusive":
-        return "divergent", [f"other weights: {said[0]}", *said[1:], *reasons]
-    return verdict, [*reasons, f"and other weights: {said[0]}", *said[1:]]
+    is_other = weights.verdict == "different"
+    said = [weights.summary(), *(cause.statement for cause in weights.causes), *weights.notes]
+    if verdict == "divergent":
+        if weights.tensors and weights.agrees_as_is:
+            agree = "with the weights that they have both models agree: the candidate's make up for what its function"
+            return verdict, [f"{agree} does otherwise; {said[0]}", *reasons]
+        return verdict, [*reasons, f"{'and other weights: ' * is_other}{said[0]}", *said[1:]]
+    # where the map itself is in doubt only the models as they are can tell
+    is_shown = weights.as_is is not None and not weights.agrees_as_is
+    if is_shown or (is_other and verdict != "inconclusive"):
+        function = "the same function, " * (verdict != "inconclusive")
+        what = "with other weights" if is_other else "with other values of what has no counterpart"
+        return "divergent", [f"{function}{what}: {said[0]}", *said[1:], *reasons]
+    return "equivalent" if weights.tensors and verdict == "identical" else verdict, [*reasons, *said]
 
 
 def _causes(explanation: Explanation | None, checks: list[Check], subject: Subject) -> list[Cause]:
@@ -386,12 +389,10 @@ def _oddities(setup: Setup, module: nn.Module) -> list[str]:
     """Says what is odd about the candidate before anything is compared."""
     notes = list(setup.candidate.notes)
     for owner, model in (("reference", setup.reference), ("candidate", module)):
-        dtypes = {f"{p.dtype}".removeprefix("torch.") for p in model.parameters() if p.is_floating_point()} - {
-            "float32"
-        }
-        if dtypes:
+        dtypes = {f"{p.dtype}".removeprefix("torch.") for p in model.parameters() if p.is_floating_point()}
+        if others := sorted(dtypes - {"float32"}):
             how = "both models are held in the dtypes that are compared"
-            notes.append(f"the {owner} is built in {' and '.join(sorted(dtypes))}; {how}")
+            notes.append(f"the {owner} is built in {' and '.join(others)}; {how}")
     lists = unregistered(module)
     if lists:
         what = "is a plain list or attribute that holds layers torch doesn't know of"

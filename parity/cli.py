@@ -211,6 +211,8 @@ def _check(options: argparse.Namespace) -> int:
 def _map(options: argparse.Namespace) -> int:
     if options.output:
         _require_folder(Path(options.output))
+    if options.candidate_weights and not options.check_weights:
+        raise ParityError("--candidate-weights are compared with the reference's: ask for that with --check-weights")
     models = _models(options)
     with _progress(quiet=False) as progress, contextlib.redirect_stdout(sys.stderr):
         progress("finding the weight map", 0, 0)
@@ -261,7 +263,7 @@ def _diff(options: argparse.Namespace) -> int:
 
         found = diff(options.first, options.second, model=options.model, overrides=overrides, model_args=arguments,
                      progress=progress)  # fmt: skip
-    content = json.dumps(found.to_dict(), indent=1)
+    content = json.dumps(found.to_dict(), indent=1, allow_nan=False)
     if options.json != "-":
         _print("".join(f"{line}\n" for line in found.lines()))
     if options.json:

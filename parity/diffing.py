@@ -23,6 +23,7 @@ from parity.models import (
     uniform,
 )
 from parity.progress import Progress
+from parity.report import only_finite
 from parity.tracing import ambient_kept
 from parity.transfer import OwnWeights, compare_states, compare_weights
 
@@ -79,7 +80,8 @@ class Difference:
         own = self.weights
         causes = [vars(cause) for cause in own.causes]
         only = {"only_first": self.only_first, "only_second": self.only_second, "notes": [*self.notes, *own.notes]}
-        return {**own.to_dict(), "causes": causes, **only}
+        finite: dict[str, Any] = only_finite({**own.to_dict(), "causes": causes, **only})
+        return finite
 
 
 @ambient_kept()

@@ -92,3 +92,12 @@ def test_model_for_files_of_other_names(tmp_path: Path) -> None:
     assert diff(port(), first).is_same
     with pytest.raises(ParityError, match="don't fit the VisionTransformer"):
         diff(first, second, model=FUSED)
+
+
+def test_json_holds_no_number_that_is_not_finite(tmp_path: Path, run: Callable[..., tuple[int, str, str]]) -> None:
+    """What should be zero has no size to measure a difference by."""
+    first = _saved(tmp_path / "a.pth", {"x": torch.zeros(12), "y": torch.ones(3)})
+    second = _saved(tmp_path / "b.pth", {"x": torch.arange(12.0), "y": torch.ones(3)})
+    status, output, _ = run("diff", first, second, "--json=-")
+    assert status == 1
+    assert json.loads(output, parse_constant=pytest.fail)["tensors"][0]["relative"] is None

@@ -288,6 +288,8 @@ def test_map_has_the_weights_checked(tmp_path: Path, run: Callable[..., tuple[in
     assert (status, "brings no weights" in errors) == (2, True)
     status, _, errors = run(*command, f"--candidate-weights={own}")
     assert (status, "say whose weights they should be" in errors) == (2, True)
+    status, _, errors = run(*command[:-1], f"--weights={theirs}", f"--candidate-weights={own}")
+    assert (status, "ask for that with --check-weights" in errors) == (2, True)
 
 
 def test_weights_that_make_up_for_the_function_are_said_first() -> None:
@@ -320,3 +322,27 @@ def test_models_without_a_map_are_run_as_they_are() -> None:
     assert report.verdict == "inconclusive"
     assert any("as both models are, in float64, their logits differ by" in reason for reason in report.reasons)
     assert report.to_dict()["weights"]["as_is"]["relative"] < 1e-12
+
+
+class _WithGain(nn.Module):
+    """A port that multiplies its logits with a number that no tensor of the original corresponds to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = resolve_candidate(FUSED, CONFIG).build()
+        self.register_buffer("gain", torch.ones(1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(images) * self.gain
+        return logits
+
+
+@pytest.mark.parametrize(("gain", "verdict"), [(1.0, "inconclusive"), (2.0, "divergent")])
+def test_models_that_differ_as_they_are_are_divergent(gain: float, verdict: str, tmp_path: Path) -> None:
+    """All tensors that have a counterpart are right; the file has another value of the buffer than the constructor."""
+    file = tmp_path / "own.pth"
+    torch.save({f"model.{k}": t for k, t in port().state_dict().items()} | {"gain": torch.full((1,), gain)}, file)
+    report = check(_WithGain, ORIGINAL, candidate_weights=str(file), modes=["eval"])
+    assert report.weights is not None
+    assert report.weights.verdict == "same"
+    assert report.verdict == verdict, report

@@ -18,16 +18,13 @@ from torch import nn
 from parity.errors import ParityError
 from parity.explanation.composing import composed
 from parity.mapping import infer_mapping, trace_uses
-from parity.models import Entry, WeightMap, build_reference, configuration_of, cut, split, state_shapes
+from parity.models import Entry, WeightMap, build_reference, configuration_of, cut, said_numbers, split, state_shapes
 from parity.tracing import MODES, Models, Subject, align, call_order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from parity.tracing import Held, Point
-
-# attributes by which attentions tell their number of heads
-_HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
 
 
 class NoStandInError(Exception):
@@ -169,7 +166,7 @@ def _configuration(reference: nn.Module, images: torch.Tensor) -> dict[str, Any]
         raise NoStandInError("doesn't begin with one projection of square patches")
     pairs = [n for n, (one, other) in enumerate(itertools.pairwise(shapes)) if one == other[::-1] and one[1] == width]
     mlps = [n for n in pairs if shapes[n][0] != width] or pairs
-    heads = uses.heads or _heads(reference)
+    heads = uses.heads or next(said_numbers(reference, "num_heads"), None)
     if not mlps:
         raise NoStandInError("has no MLP of two projections")
     if not heads or width % heads:
@@ -187,8 +184,3 @@ def _configuration(reference: nn.Module, images: torch.Tensor) -> dict[str, Any]
         "num_classes": end[-1][0],
         "representation_size": end[0][0] if len(end) == 2 and end[1][1] == end[0][0] else None,
     }
-
-
-def _heads(reference: nn.Module) -> int | None:
-    values = (getattr(module, name, None) for module in reference.modules() for name in _HEADS)
-    return next((value for value in values if isinstance(value, int)), None)

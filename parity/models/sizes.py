@@ -26,7 +26,7 @@ _NAMES = {
     "image_size": ("image_size", "img_size", "input_size", "img_dim", "image_dim", "resolution"),
     "patch_size": ("patch_size", "patch_dim", "patch"),
     "num_layers": ("num_layers", "n_layers", "depth", "num_blocks", "n_blocks", "num_hidden_layers", "layers"),
-    "num_heads": ("num_heads", "n_heads", "heads", "nheads", "nhead", "num_attention_heads"),
+    "num_heads": ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "nheads", "heads"),
     "hidden_dim": ("embed_dim", "dim", "d_model", "hidden_size", "emb_dim", "embedding_dim", "emb_size", "model_dim"),
     "mlp_dim": ("mlp_dim", "intermediate_size", "mlp_size", "mlp_hidden_dim", "ffn_dim", "dim_feedforward", "d_ff"),
     "num_classes": ("num_classes", "n_classes", "classes", "num_labels", "out_dim"),

@@ -4,6 +4,6 @@ Read `report` (the object, its JSON and its tables), `about` (where the comparis
 """
 
 from parity.report.about import environment, peak_memory, top5
-from parity.report.report import Report
+from parity.report.report import Report, only_finite
 
-__all__ = ["Report", "environment", "peak_memory", "top5"]
+__all__ = ["Report", "environment", "only_finite", "peak_memory", "top5"]

@@ -138,7 +138,7 @@ class Report:
             "peak_memory": self.peak_memory,
             "complete": self.mapping is not None,
         }
-        finite: dict[str, Any] = _only_finite(report)
+        finite: dict[str, Any] = only_finite(report)
         return finite
 
     def to_json(self) -> str:
@@ -187,11 +187,12 @@ def _line(text: str, style: str = "") -> Text:
     return Text(text, style=style, no_wrap=True, overflow="ignore")
 
 
-def _only_finite(value: Any) -> Any:
+def only_finite(value: Any) -> Any:
+    """Returns a value of JSON types with None for every number that is not finite, which JSON cannot hold."""
     if isinstance(value, dict):
-        return {key: _only_finite(item) for key, item in value.items()}
+        return {key: only_finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_only_finite(item) for item in value]
+        return [only_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -235,7 +236,7 @@ def _heading(report: Report) -> Text:
     if report.mapping:
         lines += [f"map        {line}" if n == 0 else f"           {line}" for n, line in enumerate(_map_lines(report))]
     if report.weights and report.weights.verdict == "set aside" and report.mapping:
-        lines += [f"its own    {sentence}" for sentence in report.weights.sentences()]
+        lines += [f"its own    {sentence}" for sentence in report.weights.notes]
     lines += [f"note       {note}" for note in report.notes]
     return Text("\n".join(lines))
 

@@ -77,12 +77,6 @@ class OwnWeights:
             "notes": self.notes,
         }
 
-    def sentences(self) -> list[str]:
-        """Returns what there is to say, the most important first."""
-        if self.verdict == "set aside":
-            return list(self.notes)
-        return [self.summary(), *self.notes]
-
     def logits(self) -> str:
         """Says how far the logits of both models are apart as they are."""
         assert self.as_is is not None

@@ -12,7 +12,7 @@ import torch
 
 from parity.errors import ParityError
 from parity.findings import Cause
-from parity.models import assigned
+from parity.models import assigned, said_numbers
 from parity.tracing import MODES, SAME_FUNCTION_BOUND, bare_run, compare
 from parity.transfer.answer import OwnWeights, Tensor, named
 from parity.transfer.finding import by_pattern
@@ -66,8 +66,11 @@ def compare_weights(subject: Subject, brought: Brought, progress: Progress) -> O
         found = _Differences(subject.mapping, subject.held.reference, brought.state, subject.models.reference)
         runs = _Runs(subject, brought.state)
         as_is = runs.error({})
+        lacking = (f"not compared, since the candidate's weights lack it: {named(found.lacking)}",) * bool(
+            found.lacking
+        )
         if not found.tensors:
-            return OwnWeights("same", brought.source, len(found.names), as_is)
+            return OwnWeights("same", brought.source, len(found.names), as_is, notes=lacking)
         residual = runs.error(found.right)
         causes = []
         for n, group in enumerate(found.groups):
@@ -77,9 +80,9 @@ def compare_weights(subject: Subject, brought: Brought, progress: Progress) -> O
         silent = [cause for cause in causes if cause.without is not None and cause.without <= SAME_FUNCTION_BOUND]
         if answer.agrees_as_is and (why := _why_it_is_the_same(runs, found, as_is)):
             notes = (f"{why}: {cause.statement}" for cause in causes)
-            return dataclasses.replace(answer, verdict="same", causes=(), notes=tuple(notes))
+            return dataclasses.replace(answer, verdict="same", causes=(), notes=(*notes, *lacking))
         notes = (f"no output shows that {named(cause.where)} differ" for cause in silent)
-        return dataclasses.replace(answer, notes=tuple(notes))
+        return dataclasses.replace(answer, notes=(*notes, *lacking))
 
 
 class _Differences:
@@ -87,6 +90,7 @@ class _Differences:
 
     Attributes:
         names: those of all tensors that were compared.
+        lacking: those that have no values to compare.
         own: the candidate's, in float32.
         right: what those that differ should be, by name.
         tensors: what is wrong with each.
@@ -96,16 +100,17 @@ class _Differences:
     def __init__(self, mapping: WeightMap, reference: State, own: State, model: nn.Module | None) -> None:
         expected = mapping.apply(reference)
         self.own = {k: t.to(expected[k]) for k, t in own.items() if k in expected and t.is_floating_point()}
-        self.names = list(self.own)
+        self.names, self.lacking = list(self.own), [name for name in expected if name not in self.own]
         self.right = {name: expected[name] for name in self.own if not torch.equal(self.own[name], expected[name])}
         namer = Namer(mapping, reference, expected, self.own, *_geometry(model))
         found = seen_together({name: namer.name(name) for name in self.right})
-        self.tensors = tuple(
-            Tensor(name, namer.reference_of(name), f.id, str(f), _relative(self.own[name], self.right[name]))
+        pairs = [
+            (Tensor(name, namer.reference_of(name), f.id, str(f), _relative(self.own[name], self.right[name])), f)
             for name in self.right
             for f in found[name]
-        )
-        self.groups = _grouped(self.tensors, found, len(self.names))
+        ]
+        self.tensors = tuple(tensor for tensor, _ in pairs)
+        self.groups = _grouped(pairs, len(self.names))
 
     def without(self, names: Collection[str], times: float = 1.0) -> dict[str, torch.Tensor]:
         """Returns what makes every tensor right but `names`, which are off `times` as far as they are."""
@@ -191,8 +196,7 @@ def _relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 def _geometry(reference: nn.Module | None) -> tuple[tuple[int, ...], int | None]:
     """Returns the numbers of heads to reckon with, and the width of a token, as the reference's modules tell them."""
     modules = list(reference.modules()) if reference else []
-    attributes = "num_heads", "num_attention_heads", "n_heads", "heads", "nhead"
-    told = {n for m in modules for key in attributes if isinstance(n := getattr(m, key, None), int)}
+    told = set(said_numbers(reference, "num_heads")) if reference else set()
     norms = [m.normalized_shape[-1] for m in modules if isinstance(m, torch.nn.LayerNorm)]
     width = max(norms, key=norms.count) if norms else None
     return tuple(sorted(told)) or (2, 3, 4, 6, 8, 12, 16), width
@@ -208,13 +212,11 @@ class _Group:
     hint: str
 
 
-def _grouped(tensors: Sequence[Tensor], found: Mapping[str, list[Found]], count: int) -> list[_Group]:
+def _grouped(differing: Sequence[tuple[Tensor, Found]], count: int) -> list[_Group]:
     """Puts the tensors together that have the same thing wrong with them; the worst one's own detail is told."""
     members: dict[tuple[str, str], list[tuple[Tensor, Found]]] = defaultdict(list)
-    for tensor in tensors:
-        for f in found[tensor.candidate]:
-            if str(f) == tensor.statement:
-                members[f.id, f.phrase].append((tensor, f))
+    for tensor, found in differing:
+        members[found.id, found.phrase].append((tensor, found))
     groups = []
     for (id, phrase), pairs in members.items():  # noqa: A001
         names = tuple(dict.fromkeys(tensor.candidate for tensor, _ in pairs))

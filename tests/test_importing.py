@@ -307,6 +307,15 @@ def test_neighbour_that_cannot_be_run_gives_what_is_wanted_of_it(tmp_path: Path)
     assert "net/swin.py:1: there is no module library_of_nobody" in refusal(f"{tmp_path}/net/swin.py:Swin")
 
 
+def test_library_is_installed_by_the_name_that_it_is_published_under(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    monkeypatch.setitem(sys.modules, "cv2.dnn", None)
+    write(tmp_path, {"vit.py": "from cv2.dnn import Net\nclass ViT(Net): ..."})
+    assert "there is no module cv2.dnn; install it (pip install opencv-python)" in refusal(f"{tmp_path}/vit.py:ViT")
+
+
 FAILURES: dict[str, tuple[dict[str, str], str]] = {
     "library": (
         {

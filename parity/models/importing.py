@@ -191,7 +191,8 @@ def _what(error: BaseException) -> str:
         name = error.name
         if name.startswith(NAME):
             return f"the project has no module {name}"
-        package = name.partition(".")[0]
+        top = name.partition(".")[0]
+        package = _DISTRIBUTIONS.get(top, top)
         return (
             f"there is no module {name}; install it (pip install {package}), or set PYTHONPATH to the folder it is in"
         )

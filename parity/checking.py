@@ -290,13 +290,13 @@ def _compare(case: _Case) -> Report:
         verdict, reasons = decide(checks, places, doubts, subject.alignment)
         if verdict == "divergent" and not (explanation and explanation.complete):
             verdict, reasons = if_the_map_is_right(subject, places, reasons)
-    about["notes"] += setup.weights.notes
+    about["notes"] += [*setup.weights.notes, *(case.brought.notes if case.brought else ())]
     verdict, reasons = beyond.combined(verdict, reasons)
     if verdict in ("identical", "equivalent"):
         reasons += mapping.missing_without_effect()
     if weights and not doubts.unusable:
         verdict, reasons = _with_own_weights(verdict, reasons, weights)
-    if verdict in ("divergent", "inconclusive"):
+    if verdict in ("divergent", "inconclusive") and not doubts.unusable:
         may_differ = _UNSEEN if mapping.is_complete else _UNMAPPED
         other = other_sizes(setup.candidate, module, setup.reference, may_differ)
         verdict, reasons = "divergent" if other else verdict, [*other, *reasons]

@@ -258,13 +258,15 @@ def test_file_in_the_candidates_own_names(tmp_path: Path, run: Callable[..., tup
     theirs, right, wrong = (tmp_path / name for name in ("theirs.pth", "right.pth", "wrong.pth"))
     torch.save(original_state(), theirs)
     torch.save({"model": port().state_dict()}, right)
-    torch.save(port(_on("head", lambda t: t.flip(0))).state_dict(), wrong)
+    other = port(_on("head", lambda t: t.flip(0))).state_dict()
+    torch.save({f"module.{name}": tensor for name, tensor in other.items()}, wrong)
     command = ["check", FUSED, *(f"--set={key}={value}" for key, value in SIZES.items()), "--modes=eval"]
     status, output, errors = run(*command, f"--weights={theirs}", f"--candidate-weights={right}#model")
     assert (status, "the weights are the same" in output) == (0, True), errors
     status, output, _ = run(*command, f"--weights={theirs}", f"--candidate-weights={wrong}", "--json=-")
     assert status == 1
     assert json.loads(output)["weights"]["tensors"][0]["cause"] == "weights-reversed"
+    assert any("have the prefix 'module.'" in note for note in json.loads(output)["notes"])
     status, _, errors = run(*command, f"--candidate-weights={right}")
     assert (status, "the reference has synthetic weights" in errors) == (2, True)
 

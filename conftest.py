@@ -5,12 +5,49 @@ Several threads in each of several workers would wait for each other most of the
 
 from __future__ import annotations
 
+import logging
 import os
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 # so many of the largest models fit into a usual machine's memory
 _MOST_WORKERS = 8
+
+
+class _Faults(logging.Handler):
+    """Keeps every bug in parity that is told of: a verdict stands all the same, and a test must not."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.kept: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.kept.append(self.format(record))
+
+
+_FAULTS = _Faults()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """Fails a test during which parity has told of a bug of its own."""
+    yield
+    faults = "\n".join(_FAULTS.kept)
+    _FAULTS.kept.clear()
+    if faults:
+        pytest.fail(faults)
+
+
+@pytest.fixture
+def faults_are_planted() -> Iterator[None]:
+    """Lets parity tell of a bug."""
+    logging.getLogger("parity").removeHandler(_FAULTS)
+    yield
+    logging.getLogger("parity").addHandler(_FAULTS)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -22,7 +59,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Lets torch have one thread in each worker, and in whatever a worker starts."""
+    """Lets torch have one thread in each worker, and in whatever a worker starts; has faults of parity's own fail."""
+    logging.getLogger("parity").addHandler(_FAULTS)
     if config.getoption("numprocesses", None):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 

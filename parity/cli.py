@@ -1,13 +1,12 @@
 """The command line: `parity check`, `map`, `convert`, `diff`. Results go to stdout, progress and errors to stderr."""
 
-# ruff: noqa: T201  (printing is what a command line is for)
-
 from __future__ import annotations
 
 import argparse
 import ast
 import contextlib
 import json
+import logging
 import os
 import secrets
 import signal
@@ -18,7 +17,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity.errors import ParityError
+from parity.errors import ParityError, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,25 +30,31 @@ if TYPE_CHECKING:
     from parity.transfer import OwnWeights
 
 USAGE_ERROR = 2
+INTERRUPTED = 130  # as a shell has it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status.
 
     0: identical or equivalent; 1: divergent, or only equivalent under `--require identical`; 2: wrong usage or input;
-    3: inconclusive.
+    3: inconclusive; 130: interrupted.
     """
     options = _parser().parse_args(arguments)
+    logged = logging.StreamHandler()
+    if options.traceback:
+        logging.getLogger("parity").addHandler(logged)
     try:
         status: int = options.run(options)
-    except Exception as error:  # noqa: BLE001  (no crash may look like a verdict)
+    except BaseException as error:  # noqa: BLE001  (no crash may look like a verdict)
         if options.traceback:
             traceback.print_exc()
-        is_users = isinstance(error, ParityError)
-        what = error if is_users else f"a bug in parity itself, {type(error).__name__}: {error}; please report it"
-        hint = "" if is_users or options.traceback else " with what --traceback shows"
-        print(f"parity: {what}{hint}", file=sys.stderr)
+        if isinstance(error, KeyboardInterrupt):
+            _say("interrupted")
+            return INTERRUPTED
+        _say(told(error))
         return USAGE_ERROR
+    finally:
+        logging.getLogger("parity").removeHandler(logged)
     return status
 
 
@@ -199,11 +204,13 @@ def _check(options: argparse.Namespace) -> int:
             steps=options.steps,
             progress=progress,
         )
-    _print(f"{report.to_json()}\n" if options.json == "-" else _rendered(report, options))
-    if options.json not in (None, "-"):
-        _write(Path(options.json), report.to_json())
+    with contextlib.ExitStack() as stack:
+        if options.json not in (None, "-"):
+            # the one is written whatever becomes of the other
+            stack.callback(_write, Path(options.json), report.to_json())
+        _print(f"{report.to_json()}\n" if options.json == "-" else _rendered(report, options))
     if options.require == "identical" and report.verdict == "equivalent":
-        print("parity: equivalent, and --require identical was asked for", file=sys.stderr)
+        _say("equivalent, and --require identical was asked for")
         return 1
     return report.exit_status
 
@@ -221,14 +228,14 @@ def _map(options: argparse.Namespace) -> int:
         setup, module, found = find_map_of(**models, weights=options.weights)
         own = _own_weights(options, setup, module, found) if options.check_weights else None
     for line in (f"{len(found.entries)} entries ({found.origin})", *found.remarks()):
-        print(line, file=sys.stderr)
+        _tell(line)
     if options.output:
         _write(Path(options.output), found.to_toml().rstrip("\n"))
     else:
         _print(found.to_toml())
     if own is not None:
         for line in _told(own):
-            print(line, file=sys.stderr)
+            _tell(line)
         if own.verdict == "different":
             return 1
     return 0 if found.is_complete else 3
@@ -290,7 +297,7 @@ def _convert(options: argparse.Namespace) -> int:
     proved_for = converted.report.mapping
     left = proved_for.without_counterpart() if proved_for and not converted.is_proved else ()
     for sentence in (*converted.notes, *left):
-        print(f"parity: {sentence}", file=sys.stderr)
+        _say(sentence)
     folded = "".join(f"folded: {sentence}\n" for sentence in converted.folds)
     _print(f"{output}: {len(converted.state)} tensors of {converted.source} under {converted.names}'s names; "
            f"proof: {converted.proof}\n{folded}{agreement}\n")  # fmt: skip
@@ -300,28 +307,50 @@ def _convert(options: argparse.Namespace) -> int:
 def _rendered(report: Report, options: argparse.Namespace) -> str:
     from rich.console import Console  # noqa: PLC0415  (keeps --help quick)
 
+    if options.quiet:
+        return f"{report.verdict}\n"
     # a table that goes to a file or a pipe is not cut to some terminal's width
-    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200)
-    with console.capture() as capture:
-        console.print(report.verdict if options.quiet else report.render(all_layers=options.all_layers), crop=False)
-    return capture.get()
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return report.drawn(
+        Console(markup=False, highlight=False, width=None if is_terminal else 200), all_layers=options.all_layers
+    )
 
 
 def _print(text: str) -> None:
-    """Writes to stdout; whoever reads it may stop early, which says nothing about the verdict."""
+    """Writes to stdout; that nobody reads it, or stops early, says nothing about the verdict."""
+    if sys.stdout is None:
+        return
+    is_real = sys.stdout is sys.__stdout__
     try:
-        sys.stdout.write(text)
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
-        if sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
+        if is_real:
             os.dup2(2, sys.stdout.fileno())  # what a candidate prints when Python exits is not a result
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if is_real:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would try once more as it exits
+        if not isinstance(error, BrokenPipeError):
+            raise ParityError(f"stdout cannot be written: {error.strerror}") from error
+
+
+def _say(sentence: str) -> None:
+    """Says something to the user."""
+    _tell(f"parity: {sentence}")
+
+
+def _tell(line: str) -> None:
+    """Writes a line to stderr, if that takes it."""
+    with contextlib.suppress(OSError):
+        if sys.stderr is not None:
+            sys.stderr.write(f"{line}\n".encode("utf-8", "backslashreplace").decode())
+            sys.stderr.flush()
 
 
 @contextlib.contextmanager
 def _progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Yields a function that draws a progress bar on stderr; nothing is drawn where that is no terminal."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield lambda *_: None
         return
     from rich.console import Console  # noqa: PLC0415  (keeps --help quick)
@@ -345,7 +374,7 @@ def _key_values(pairs: list[str], option: str) -> dict[str, Any]:
             raise ParityError(f"{option} {pair}: expected KEY=VALUE")
         try:
             values[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two: too many brackets
             values[key] = text
     return values
 

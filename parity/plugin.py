@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from parity.errors import described
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -127,7 +129,7 @@ def assert_parity(
         try:
             report = check(**options)
         except Exception as error:
-            _record(record_property, *names, require, "error", f"{type(error).__name__}: {error}")
+            _record(record_property, *names, require, "error", described(error))
             raise
         _record(record_property, *names, require, report.verdict, next(iter(report.reasons), ""))
         if report.verdict not in _ACCEPTED[require]:

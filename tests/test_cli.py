@@ -269,16 +269,15 @@ def test_candidate_that_ends_python_is_an_error(run: Callable[..., tuple[int, st
     assert "script.py:2: SystemExit: 0" in err
 
 
+@pytest.mark.usefixtures("faults_are_planted")
 def test_bug_of_our_own_is_no_verdict(
     run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
-        raise KeyError("missing")
-
-    monkeypatch.setattr("parity.mapping.setup.align", fail)
+    monkeypatch.setattr("parity.mapping.setup.align", None)
     status, out, err = run("check", *SMALL_OPTIONS)
     assert (status, out) == (2, "")
-    assert err.startswith("parity: a bug in parity itself, KeyError")
+    assert err.startswith("parity: a bug in parity itself, TypeError: 'NoneType' object is not callable in setup.py")
+    assert "Traceback" in run("check", *SMALL_OPTIONS, "--traceback")[2]
 
 
 def test_verdict_stays_on_the_last_line_however_long_the_name(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from parity.errors import ParityError
+from parity.errors import ParityError, input_errors
 from parity.mapping.images import image_shape, require_same_images, settings_of
 from parity.mapping.inferring import infer_mapping
 from parity.models import (  # fmt: skip
@@ -239,6 +239,7 @@ def _ready(
 
 
 @ambient_kept()
+@input_errors()
 def find_map_of(
     candidate: str | nn.Module | Callable[..., Any],
     reference: str | nn.Module = "vit_b_16",

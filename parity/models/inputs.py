@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from parity.errors import ParityError
+from parity.errors import ParityError, described
 from parity.models.weights import uniform
 
 if TYPE_CHECKING:
@@ -70,8 +70,10 @@ def make_inputs(
                 f"the weights' transforms make {path} {tuple(image.shape)}, the reference wants "
                 f"{image_shape}; leave image_size to the weights"
             )
-    shown += [uniform(f"{seed}/image {number}", image_shape) for number in range(len(shown), batch)]
-    return Inputs(torch.stack(shown), tuple(path.name for path in pictures))
+    images = torch.empty((max(batch, len(shown)), *image_shape))  # as a whole, since there may be no room for it
+    for number, image in enumerate(images):
+        image.copy_(shown[number] if number < len(shown) else uniform(f"{seed}/image {number}", image_shape))
+    return Inputs(images, tuple(path.name for path in pictures))
 
 
 def _find_pictures(path: Path) -> list[Path]:
@@ -79,6 +81,8 @@ def _find_pictures(path: Path) -> list[Path]:
         raise ParityError(f"--input {path}: there is no such picture or folder")
     if path.is_file():
         return [path]
+    if not path.is_dir():
+        raise ParityError(f"--input {path}: it is neither a picture nor a folder of pictures")
     found = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
     if not found:
         raise ParityError(f"--input {path}: the folder holds no pictures ({', '.join(_SUFFIXES)})")
@@ -92,5 +96,5 @@ def _read_picture(path: Path, colours: str) -> Image.Image:
         with Image.open(path) as picture:
             image: Image.Image = picture.convert(colours)
             return image
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ParityError(f"{path} cannot be read as a picture ({error})") from error
+    except Exception as error:  # a decoder raises anything
+        raise ParityError(f"{path} cannot be read as a picture ({described(error)})") from error

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from parity.errors import ParityError
+from parity.errors import ParityError, described
 from parity.models import cut, rearranged, slots, split, uniform
 from parity.tracing import (
     NOISE_BOUND,
@@ -216,7 +216,7 @@ def _backward(
             if loss.requires_grad:  # or nothing at all gets a gradient
                 torch.autograd.backward(loss)
         except Exception as error:
-            raise ParityError(f"the {owner}'s backward pass failed: {type(error).__name__}: {error}") from error
+            raise ParityError(f"the {owner}'s backward pass failed: {described(error)}") from error
         for parameter in names:
             _taking(names[parameter], take)(parameter)
         if images.grad is not None:

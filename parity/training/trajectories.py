@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from parity.diagnosis import worst_of
-from parity.errors import ParityError
+from parity.errors import ParityError, described
 from parity.models import cut, replaced, slots, split
 from parity.tracing import Measurement, Run, compare, first_that_runs, held_in
 from parity.training.gradients import labels, moved
@@ -149,9 +149,7 @@ class Learner:
             try:
                 torch.autograd.backward(loss)
             except Exception as error:
-                raise ParityError(
-                    f"the {self._owner}'s backward pass failed: {type(error).__name__}: {error}"
-                ) from error
+                raise ParityError(f"the {self._owner}'s backward pass failed: {described(error)}") from error
         trained = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
         nn.utils.clip_grad_norm_(trained, CLIP)
         self._optimizer.step()

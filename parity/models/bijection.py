@@ -61,6 +61,8 @@ def require_bijection(found: WeightMap, reference: Shapes, candidate: Shapes) ->
         for part in (*parts, *left_out):
             name, box = split(part)
             boxes[name].append(box)
+            if name in shapes:
+                _part_shape(part, shapes)
         missing = [name for name in boxes if name not in shapes]
         twice = [name for name, b in boxes.items() if name in shapes and _overlap(b, shapes[name])]
         unknown = [

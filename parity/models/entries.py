@@ -69,12 +69,15 @@ def inverted(layout: str) -> str:
     return ",".join((f"{right.strip()} -> {left.strip()}", *sizes))
 
 
-_BOUNDS = r"[\d: ]+(?:of *\d+ *)?"
+_BOUNDS = r" *\d* *: *\d* *(?:of *\d+ *)?"
 _SLICE = re.compile(rf"(.*?)\[({_BOUNDS}(?:,{_BOUNDS})*)\]")
 
 
 def split(part: str) -> tuple[str, Box]:
-    """Splits `name[a:b, c:d of e]` into the name and the bounds along each axis."""
+    """Splits `name[a:b, c:d of e]` into the name and the bounds along each axis.
+
+    What stands in other brackets is part of the name.
+    """
     match = _SLICE.fullmatch(part) if part.endswith("]") else None
     if match is None:
         return part, ()
@@ -98,7 +101,7 @@ def rearranged(tensor: torch.Tensor, layout: str) -> torch.Tensor:
     try:
         lengths = {name.strip(): int(length) for name, length in (size.split("=") for size in sizes)}
         return einops.rearrange(tensor, pattern, **lengths).contiguous()
-    except (einops.EinopsError, ValueError) as error:
+    except (einops.EinopsError, ValueError, TypeError) as error:
         raise MappingError(f"the layout {layout!r} doesn't fit a tensor of shape {tuple(tensor.shape)}") from error
 
 

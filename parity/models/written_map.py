@@ -69,7 +69,7 @@ def read_map(path: Path) -> Patterns:
             content = tomllib.load(file)
     except OSError as error:
         raise ParityError(f"cannot read the weight map {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ParityError(f"the weight map {path} is not valid TOML: {error}") from error
     table, leftovers = content.get("map"), content.get("unmapped", {})
     if not isinstance(table, dict) or not all(map(_is_right_side, table.values())):

@@ -23,7 +23,7 @@ from parity.models import (
     uniform,
 )
 from parity.progress import Progress
-from parity.report import only_finite
+from parity.report import as_json
 from parity.tracing import ambient_kept
 from parity.transfer import OwnWeights, compare_states, compare_weights
 
@@ -80,7 +80,7 @@ class Difference:
         own = self.weights
         causes = [vars(cause) for cause in own.causes]
         only = {"only_first": self.only_first, "only_second": self.only_second, "notes": [*self.notes, *own.notes]}
-        finite: dict[str, Any] = only_finite({**own.to_dict(), "causes": causes, **only})
+        finite: dict[str, Any] = as_json({**own.to_dict(), "causes": causes, **only})
         return finite
 
 

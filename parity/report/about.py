@@ -44,18 +44,24 @@ def peak_memory() -> int | None:
 def top5(checks: list[Check], pictures: tuple[str, ...], categories: Sequence[str]) -> list[Top]:
     """Returns the likeliest classes of every picture by both models, from the last check that was made.
 
+    There are none where an output is not (B, classes).
+
     Args:
         checks: of the forward pass.
         pictures: names of the first images of the batch.
         categories: names of the classes; empty where nobody knows.
     """
     shown = next((check.free for check in reversed(checks) if check.free), None)
-    if shown is None:
+    if (
+        shown is None
+        or shown.reference_output.ndim != 2
+        or shown.candidate_output.shape != shown.reference_output.shape
+    ):
         return []
 
     def best(logits: torch.Tensor) -> tuple[tuple[str, float], ...]:
         values, classes = logits.double().softmax(-1).topk(min(5, len(logits)))
-        names = [categories[c] if categories else f"class {c}" for c in classes.tolist()]
+        names = [categories[c] if c < len(categories) else f"class {c}" for c in classes.tolist()]
         return tuple(zip(names, values.tolist(), strict=True))
 
     rows = zip(pictures, shown.reference_output, shown.candidate_output, strict=False)

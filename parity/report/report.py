@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
-import math
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
+from rich.segment import Segment, Segments
 from rich.table import Column, Table
 from rich.text import Text
 
 from parity.diagnosis import PhaseCheck, number, table_of
+from parity.errors import told
 from parity.models import WeightMap
+from parity.report.plain import as_json, in_a_line, printable
 from parity.tracing import OUTPUT
 
 if TYPE_CHECKING:
@@ -138,12 +141,31 @@ class Report:
             "peak_memory": self.peak_memory,
             "complete": self.mapping is not None,
         }
-        finite: dict[str, Any] = only_finite(report)
-        return finite
+        written: dict[str, Any] = as_json(report)
+        return written
 
     def to_json(self) -> str:
-        """Returns the report as JSON text."""
-        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
+        """Returns the report as JSON text; where that fails, the verdict and why it has failed."""
+        try:
+            return json.dumps(self.to_dict(), indent=1, allow_nan=False)
+        except Exception as error:  # noqa: BLE001  (no crash costs a verdict)
+            reasons = [*self.reasons, f"the report could not be written as JSON: {told(error)}"]
+            return json.dumps({"schema": SCHEMA, "verdict": self.verdict, "reasons": reasons, "complete": False})
+
+    def drawn(self, console: Console, *, all_layers: bool = False) -> str:
+        """Returns what `console` makes of the report; where that fails, the reasons, why it has failed, the verdict.
+
+        Args:
+            console: of rich; nothing is printed.
+            all_layers: show every module, not only blocks and those that differ.
+        """
+        try:
+            with console.capture() as capture:
+                console.print(self._printable(console, all_layers=all_layers), crop=False)
+            return capture.get()
+        except Exception as error:  # noqa: BLE001  (no crash costs a verdict)
+            reasons = [*self.reasons, f"the report could not be drawn: {told(error)}"]
+            return "".join(f"- {printable(reason)}\n" for reason in reasons) + f"{self.verdict}\n"
 
     def render(self, *, all_layers: bool = False) -> RenderableType:
         """Returns the report for a rich console; the verdict is its last line.
@@ -170,30 +192,25 @@ class Report:
         )
         return Group(*parts, last)
 
+    def _printable(self, console: Console, *, all_layers: bool = False) -> Segments:
+        segments = console.render(self.render(all_layers=all_layers))
+        return Segments([Segment(printable(segment.text), segment.style, segment.control) for segment in segments])
+
     def __str__(self) -> str:
-        console = Console(width=140, no_color=True, markup=False)
-        with console.capture() as capture:
-            console.print(self.render(), crop=False)
-        return capture.get().rstrip()
+        return self.drawn(Console(width=140, no_color=True, markup=False)).rstrip()
 
     def _repr_html_(self) -> str:
         console = Console(width=140, record=True, file=io.StringIO(), markup=False)
-        console.print(self.render())
+        try:
+            console.print(self._printable(console))
+        except Exception:  # noqa: BLE001  (the text says which)
+            return f"<pre>{html.escape(f'{self}')}</pre>"
         return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
 
 
 def _line(text: str, style: str = "") -> Text:
     """Returns a text that stays on one line however long it is."""
     return Text(text, style=style, no_wrap=True, overflow="ignore")
-
-
-def only_finite(value: Any) -> Any:
-    """Returns a value of JSON types with None for every number that is not finite, which JSON cannot hold."""
-    if isinstance(value, dict):
-        return {key: only_finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [only_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _check_row(check: Check | PhaseCheck) -> dict[str, Any]:
@@ -223,8 +240,8 @@ def _noise(check: Check) -> float | None:
 
 
 def _heading(report: Report) -> Text:
-    config = ", ".join(f"{k}={v}" for k, v in report.reference.get("config", {}).items() if v is not None)
-    arguments = ", ".join(f"{k}={v}" for k, v in report.candidate.get("config", {}).items())
+    config = ", ".join(f"{k}={in_a_line(v)}" for k, v in report.reference.get("config", {}).items() if v is not None)
+    arguments = ", ".join(f"{k}={in_a_line(v)}" for k, v in report.candidate.get("config", {}).items())
     defaults = ", ".join(report.candidate.get("defaults", ()))
     lines = [
         f"reference  {report.reference['name']}({config})",

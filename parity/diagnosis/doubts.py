@@ -11,7 +11,7 @@ import torch
 from parity.diagnosis.checks import DTYPES
 from parity.diagnosis.verdict import Doubts
 from parity.errors import ParityError, listed
-from parity.models import split, uniform
+from parity.models import is_graph, split, uniform
 from parity.tracing import MODES, NOT_FINITE, bare_run, compare, first_tensor, is_degenerate, is_finite
 
 if TYPE_CHECKING:
@@ -113,7 +113,8 @@ def _faults_on_other_batches(models: Models) -> list[str]:
     A mistake may depend on the batch's size, and a model that remembers something answers an old question.
     """
     faults = []
-    for batch in sorted({1, 2, len(models.images)}):
+    sizes = {len(models.images)} if is_graph(models.candidate) else {1, 2, len(models.images)}
+    for batch in sorted(sizes):
         images = uniform(f"{models.seed}/other batch {batch}", (batch, *models.images.shape[1:])).to(
             models.images.device
         )

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from parity.mapping.axes import axes_after, axis_order, item_of, own_axes
 from parity.mapping.operations import Matrix, View
+from parity.models import tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -100,7 +101,9 @@ class Notes(TorchFunctionMode):
             int, list[tuple[int, int, View]]
         ] = {}  # first row, rows and tensor, by the id of a joined one
         self._kept: list[torch.Tensor] = []  # so that no other tensor gets a noted one's id
-        for name, tensor in model.state_dict(keep_vars=True).items():
+        for name, tensor in tensors_of(model, keep_vars=True).items():
+            if not tensor.is_floating_point():
+                continue  # counters and indices are no weights
             shape = tuple(tensor.shape)
             if id(tensor) not in self._known:  # a shared one goes by its first name, as in `named_parameters`
                 self._know(tensor, (View(name, shape, axes=own_axes(shape)),))
@@ -404,6 +407,8 @@ def _indexing_is_told() -> bool:
 
 def _name_of(function: Callable[..., Any]) -> str:
     name: str = getattr(function, "__name__", "")
+    if isinstance(function, torch._ops.OpOverload):  # noqa: SLF001  (of an exported graph)
+        name = name.partition(".")[0]
     if name == "__get__":  # a property: `tensor.T`, and what only tells about a tensor, such as `tensor.shape`
         owner = getattr(getattr(function, "__self__", None), "__name__", "")
         return owner if owner in _VIEWS else "size"

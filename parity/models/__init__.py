@@ -39,12 +39,14 @@ from parity.models.state import (
     sharing_copy,
     slots,
     state_shapes,
+    tensors_of,
     twins,
     unregistered,
     without_values,
 )
 from parity.models.weight_map import WeightMap
 from parity.models.weights import Weights, own_weights, resolve_weights, synthetic, uniform
+from parity.models.wrappers import is_graph
 from parity.models.written_map import read_map
 
 __all__ = [
@@ -82,6 +84,7 @@ __all__ = [
     "hold",
     "inverted",
     "is_elsewhere",
+    "is_graph",
     "is_path",
     "lacks_values",
     "make_inputs",
@@ -107,6 +110,7 @@ __all__ = [
     "split",
     "state_shapes",
     "synthetic",
+    "tensors_of",
     "twins",
     "uniform",
     "unregistered",

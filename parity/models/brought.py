@@ -10,7 +10,7 @@ import torch
 
 from parity.errors import ParityError
 from parity.models.checkpoint import fitted, read
-from parity.models.state import lacks_values, without_initial_values
+from parity.models.state import lacks_values, tensors_of, without_initial_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +61,7 @@ def brings_weights(builder: Candidate) -> bool:
 
 
 def _snapshot(module: nn.Module) -> State:
-    return {name: tensor.detach() for name, tensor in module.state_dict().items()}
+    return {name: tensor.detach() for name, tensor in tensors_of(module).items()}
 
 
 def _loaded(candidate: Candidate) -> Brought | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from parity.errors import ParityError, listed
+from parity.errors import ParityError, described, listed
 from parity.models.binding import Bound, bind
 from parity.models.computed import computed_weights, store_computed
 from parity.models.importing import imported
@@ -17,6 +17,7 @@ from parity.models.options import AS_GIVEN, AT_DEFAULT
 from parity.models.quantities import sizes
 from parity.models.state import without_initial_values
 from parity.models.words import SETTINGS, meanings
+from parity.models.wrappers import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -33,6 +34,7 @@ class Candidate:
         defaults: its constructor's arguments that were left alone.
         settings: the reference's settings that reached it.
         notes: what there is to say about what was built, a sentence each.
+        limits: which of these make it another function than what is compared.
         is_built: it was handed over as a module, with the weights that it has.
         computed: names of weights that it computes of other tensors as it is run, such as by weight normalisation.
     """
@@ -44,6 +46,7 @@ class Candidate:
     _build: Callable[[], nn.Module]
     bound: dict[str, Bound] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list, compare=False)
+    limits: list[str] = field(default_factory=list, compare=False)
     is_built: bool = False
     computed: list[str] = field(default_factory=list, compare=False)
 
@@ -58,12 +61,22 @@ class Candidate:
         except (Exception, SystemExit) as error:
             given = ", ".join(f"{key}={value!r}" for key, value in self.arguments.items())
             raise ParityError(
-                f"the candidate {self.name}({given}) cannot be built: {type(error).__name__}: {error}; "
+                f"the candidate {self.name}({given}) cannot be built: {described(error)}; "
                 "give it other arguments with --candidate-arg NAME=VALUE"
             ) from error
         if not isinstance(module, nn.Module):
             raise ParityError(f"the candidate {self.name} returned {type(module).__name__}, expected a torch.nn.Module")
-        module = self._unwrapped(module)
+        module, notes, limits = plain(module)
+        self.notes.extend(note for note in (*notes, *limits) if note not in self.notes)
+        self.limits.extend(limit for limit in limits if limit not in self.limits)
+        scripted = [name for name, part in module.named_modules()
+                    if isinstance(part, torch.jit.ScriptModule) and any(True for _ in part.parameters())]  # fmt: skip
+        if scripted:
+            what = f"holds a TorchScript module ({scripted[0]})" if scripted[0] else "is a TorchScript module"
+            raise ParityError(
+                f"the candidate {self.name} {what}, whose inside nobody can watch; give the module that "
+                "it was made from"
+            )
         if any(map(nn.parameter.is_lazy, (*module.parameters(), *module.buffers()))):
             raise ParityError(f"the candidate {self.name} has lazy layers without shapes; run it once before the check")
         return self._stored(module)
@@ -79,21 +92,6 @@ class Candidate:
             self.computed.extend(names)
         module = copy.deepcopy(module) if self.is_built else module
         store_computed(module)
-        return module
-
-    def _unwrapped(self, module: nn.Module) -> nn.Module:
-        """Takes off what only says how a module is run."""
-        wrappers = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
-        while (kind := type(module).__name__) in wrappers:
-            module = getattr(module, wrappers[kind])
-            note = f"the candidate is wrapped in {kind}; what is compared is the module inside it"
-            if note not in self.notes:
-                self.notes.append(note)
-        if isinstance(module, torch.jit.ScriptModule):
-            raise ParityError(
-                f"the candidate {self.name} is a TorchScript module, whose inside nobody can watch; give the module "
-                "that it was made from"
-            )
         return module
 
 

@@ -150,14 +150,26 @@ def assigned(model: nn.Module, state: Mapping[str, torch.Tensor]) -> contextlib.
 def fingerprint(state: Mapping[str, torch.Tensor]) -> dict[str, int]:
     """Returns a checksum of every tensor's bits, to see afterwards whether somebody has written to it."""
     return {
-        name: zlib.adler32(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
+        name: zlib.adler32(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data) if tensor.numel() else 0
         for name, tensor in state.items()
     }
 
 
+def tensors_of(module: nn.Module, *, keep_vars: bool = False) -> dict[str, torch.Tensor]:
+    """Returns the dense tensors of the module's state dict, which may hold anything: packed weights, dtypes, a state.
+
+    Args:
+        module: any module.
+        keep_vars: return its own tensors, with what autograd knows of them.
+    """
+    state = module.state_dict(keep_vars=keep_vars)
+    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    return {name: tensor for name, tensor in tensors.items() if tensor.layout == torch.strided}
+
+
 def state_shapes(module: nn.Module) -> dict[str, Shape]:
     """Returns the name and shape of every tensor in the module's state dict; counters and indices are no weights."""
-    return {k: tuple(tensor.shape) for k, tensor in module.state_dict().items() if tensor.is_floating_point()}
+    return {k: tuple(tensor.shape) for k, tensor in tensors_of(module).items() if tensor.is_floating_point()}
 
 
 def twins(model: nn.Module) -> dict[str, str]:

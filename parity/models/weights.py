@@ -27,7 +27,7 @@ from parity.errors import ParityError
 from parity.models.checkpoint import Checkpoint, fitted, is_path, read
 from parity.models.libraries import is_elsewhere
 from parity.models.reference import build_reference, configuration, reference_names
-from parity.models.state import state_shapes
+from parity.models.state import state_shapes, tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -133,7 +133,7 @@ def _of_file(spec: str, hint: Callable[[State], str] = lambda _: "") -> Weights:
 
 def own_weights(module: nn.Module) -> Weights:
     """Returns the weights that `module` already has, to be used as they are."""
-    return Weights("the reference's own", _load=lambda _: {k: v.detach() for k, v in module.state_dict().items()})
+    return Weights("the reference's own", _load=lambda _: {k: v.detach() for k, v in tensors_of(module).items()})
 
 
 def synthetic(model: nn.Module, seed: int, only: Collection[str] | None = None) -> State:
@@ -157,7 +157,7 @@ def synthetic(model: nn.Module, seed: int, only: Collection[str] | None = None) 
     owners = {f"{prefix}.{key}" if prefix else key: (module, key) for prefix, module in model.named_modules()
               for key in (*module._parameters, *module._buffers)}  # noqa: SLF001  # fmt: skip
     state = {}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in tensors_of(model).items():
         if only is not None and name not in only:
             continue
         owner, key = owners[name]
@@ -178,7 +178,9 @@ def uniform(key: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def _uniform(key: str, count: int, centre: float, deviation: float) -> np.ndarray[Any, np.dtype[np.float32]]:
-    stream = np.random.Philox(key=int.from_bytes(hashlib.blake2b(key.encode(), digest_size=16).digest(), "little"))
+    stream = np.random.Philox(
+        key=int.from_bytes(hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=16).digest(), "little")
+    )
     values = np.empty(count, dtype=np.float32)
     scale, shift = np.float32(deviation * math.sqrt(12) / 2**24), np.float32(2**23)
     for start in range(0, count, _CHUNK):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from parity.models import split
+from parity.models import split, tensors_of
 from parity.tracing.attention import PARTS, STEPS, can_be_opened
 from parity.tracing.features import orders_of_features
 from parity.tracing.run import Point, outer_modules
@@ -118,7 +118,7 @@ def align(
     containers = frozenset(_containers(reference_order, aligned))
     weightless = frozenset(by_place.values())
     entries = [[mapping.entries[number] for number in sorted(r_owned[r])] for r in pairs.values()]
-    shapes = [{k: tuple(v.shape) for k, v in model.state_dict().items()} for model in (reference, candidate)]
+    shapes = [{k: tuple(v.shape) for k, v in tensors_of(model).items()} for model in (reference, candidate)]
     features = {
         (module, moment): order
         for module, owned in zip(pairs.values(), entries, strict=True)

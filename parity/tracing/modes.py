@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from parity.errors import described
 from parity.tracing.masks import DropoutMasks, NoDropout
 
 if TYPE_CHECKING:
@@ -63,12 +64,39 @@ def in_mode(*models: nn.Module, train: bool) -> Iterator[None]:
     try:
         if any(was_training != train for _, was_training in before):
             for model in models:
-                model.train(train)
+                switch(model, train=train)
         yield
     finally:
         for module, was_training in before:
             if module.training != was_training:
-                module.training = was_training
+                _set_flag(module, train=was_training)
+
+
+def switch(model: nn.Module, *, train: bool) -> None:
+    """Puts a model into train or eval mode; where its own `train` refuses, by its modules' flags, as torch's does."""
+    try:
+        model.train(train)
+    except (Exception, SystemExit):  # noqa: BLE001  (whatever somebody's code does)
+        for module in model.modules():
+            _set_flag(module, train=train)
+
+
+def _set_flag(module: nn.Module, *, train: bool) -> None:
+    try:
+        module.training = train
+    except Exception:  # noqa: BLE001  (of a class that lets nobody set anything)
+        vars(module)["training"] = train
+
+
+def refusal_of_modes(model: nn.Module) -> str | None:
+    """Returns what `model.train()` or `model.eval()` raises, in words, or None; the model is left as it was."""
+    with in_mode(model, train=model.training):
+        try:
+            model.train(not model.training)
+            model.train(not model.training)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever somebody's code does)
+            return described(error)
+    return None
 
 
 MODES = {

@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 
 
 def unique_tensors(values: Any) -> Tensors:
-    """Returns the floating-point tensors in nested tuples, lists and dicts, each once, in order."""
+    """Returns the tensors of floating-point numbers in nested tuples, lists and dicts, each once, in order.
+
+    Those that have no values at places of one shape, sparse and nested ones, are left out.
+    """
     found: dict[int, torch.Tensor] = {}
 
     def collect(value: Any) -> Any:
-        if isinstance(value, torch.Tensor) and value.is_floating_point():
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and _is_dense(value):
             found.setdefault(id(value), value)
         return value
 
@@ -29,6 +32,10 @@ def first_tensor(output: Any) -> torch.Tensor | None:
     """Returns the logits in a model's output: a tensor, `.logits`, or the first tensor of a tuple, list or dict."""
     output = getattr(output, "logits", output)
     return next(iter(unique_tensors(output)), None)
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_nested
 
 
 def substituted(values: Any, replacement: dict[int, torch.Tensor]) -> Any:

@@ -19,7 +19,7 @@ from torch import nn
 from parity.diagnosis import OTHER_RECIPE, Beyond, PhaseCheck, Row, not_compared
 from parity.errors import ParityError, listed
 from parity.findings import Cause
-from parity.models import cut, split
+from parity.models import cut, split, tensors_of
 from parity.tracing import IDENTICAL
 from parity.training.gradients import Pairs, moved
 
@@ -92,7 +92,7 @@ def compare_initialisation(
             return Beyond([not_compared(name, "the candidate is a module that is built already")])
     except ParityError as error:
         return Beyond([not_compared(name, f"{error}")])
-    theirs = module.state_dict()
+    theirs = tensors_of(module)
     torch.manual_seed(seed)
     ours = build_reference().state_dict()
     entries = [(entry, moved(entry, ours), cut(theirs[split(entry.candidate)[0]], split(entry.candidate)[1]))

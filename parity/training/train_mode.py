@@ -10,7 +10,7 @@ import torch
 from parity.diagnosis import Beyond, PhaseCheck, Row, not_compared
 from parity.errors import ParityError, listed
 from parity.findings import Cause
-from parity.tracing import Measurement, Mode, bare_run, compare
+from parity.tracing import Measurement, Mode, bare_run, compare, switch
 from parity.training.backward import written_to_input
 from parity.training.draws import ACTIVATION, differences, sites_of
 
@@ -40,7 +40,7 @@ def compare_modes(subject: Subject) -> Beyond:
     rows, causes = [], []
     try:
         for train in (True, False):
-            model.train(train)
+            switch(model, train=train)
             left = [name for name, module in modules.items() if module.training != train]
             if left:
                 name, other = ("train", "eval") if train else ("eval", "train")

@@ -15,6 +15,7 @@ import torch
 
 from parity.diagnosis import (  # fmt: skip
     DTYPES,
+    Doubts,
     casts,
     compare_shapes,
     decide,
@@ -24,22 +25,24 @@ from parity.diagnosis import (  # fmt: skip
     origins,
     run_checks,
 )
-from parity.errors import MappingError, ParityError, listed
+from parity.errors import Failures, MappingError, ParityError, described, input_errors, listed
 from parity.explanation import explain
 from parity.mapping import fitting_batch, in_place, infer_mapping, require_same_images, set_up
 from parity.models import (
     brought_by,
     build_without_values,
     cut,
+    is_graph,
     make_inputs,
     other_sizes,
     split,
+    tensors_of,
     unregistered,
     unverifiable,
 )
 from parity.progress import Progress
 from parity.report import Report, environment, peak_memory, top5
-from parity.tracing import MODES, ambient_kept
+from parity.tracing import MODES, ambient_kept, refusal_of_modes
 from parity.training import Classroom, look_beyond, modes_of, require_known
 from parity.transfer import OwnWeights, compare_as_they_are, compare_weights
 
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
 
 
 @ambient_kept()
+@input_errors()
 def check(
     candidate: str | nn.Module | Callable[..., Any],
     reference: str | nn.Module = "vit_b_16",
@@ -191,9 +195,8 @@ class _Options:
         try:
             torch.empty(1, dtype=torch.float64, device=self.device)
         except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-            reason = str(error).splitlines()[0]
             raise ParityError(
-                f"--device {self.device}: it has no float64 tensors ({reason}); use --device cpu"
+                f"--device {self.device}: it has no float64 tensors ({described(error)}); use --device cpu"
             ) from error
 
 
@@ -245,11 +248,10 @@ class _Case:
             },
             "candidate": {
                 "name": setup.candidate.name,
-                "config": {key: _written(value) for key, value in setup.candidate.arguments.items()},
+                "config": setup.candidate.arguments,
                 "defaults": list(setup.candidate.defaults),
                 "bound": {
-                    path: {"value": _written(bound.value), "why": bound.why}
-                    for path, bound in setup.candidate.bound.items()
+                    path: {"value": bound.value, "why": bound.why} for path, bound in setup.candidate.bound.items()
                 },
             },
             "environment": environment(),
@@ -267,12 +269,7 @@ def _compare(case: _Case) -> Report:
     try:
         mapping = infer_mapping(setup.reference, module, options.mapping, images=images, build=setup.candidate.build)
     except MappingError as error:
-        left_over = error.unmapped_reference, error.unmapped_candidate
-        other = other_sizes(setup.candidate, module, setup.reference, _WHATEVER_RUNS)
-        weights = _as_they_are(case)
-        logits = [weights.logits()] if weights else []
-        reasons = [*other, f"no weight map: {error}", *logits, *about["notes"]]
-        return Report("divergent" if other else "inconclusive", reasons, **about, left_over=left_over, weights=weights)
+        return _without_map(case, about, error)
     about |= {"mapping": mapping, "parameters": _mapped(mapping, setup.reference)}
     if options.device == "meta":
         verdict, reasons, rows = compare_shapes(setup.reference, module, mapping, images)
@@ -280,40 +277,71 @@ def _compare(case: _Case) -> Report:
 
     with in_place(setup, module, mapping, images, options.seed, options.dtype, options.device, progress) as subject:
         checks = run_checks(subject, modes_of(options.phases, options.modes), progress)
-        with progress.step("doubts"):
+        seconds = time.process_time() - began
+        failures = Failures()
+        doubts, explanation, weights = Doubts(blind=(_NO_DOUBTS,)), None, None
+        explained: list[str] = []
+        with progress.step("doubts"), failures.kept(_NO_DOUBTS):
             doubts = find_doubts(subject, checks, synthetic=setup.is_synthetic)
+            doubts = dataclasses.replace(doubts, blind=(*doubts.blind, *setup.candidate.limits))
         places = origins(checks, subject.alignment)
-        took = time.process_time() - began
-        explanation, explained = explain(subject, setup.name, case.classroom.config, checks, took, progress)
+        config = case.classroom.config
+        with failures.kept("the causes could not be named"):
+            explanation, explained = explain(subject, setup.name, config, checks, seconds, progress)
         beyond = look_beyond(options.phases, subject, case.classroom, checks, doubts, progress)
-        weights = _compared(case, subject)
+        with failures.kept(_NO_WEIGHTS):
+            weights = _compared(case, subject)
         verdict, reasons = decide(checks, places, doubts, subject.alignment)
         if verdict == "divergent" and not (explanation and explanation.complete):
-            verdict, reasons = if_the_map_is_right(subject, places, reasons)
+            with failures.kept("it could not be looked at what another weight map would change"):
+                verdict, reasons = if_the_map_is_right(subject, places, reasons)
     about["notes"] += [*setup.weights.notes, *(case.brought.notes if case.brought else ())]
     verdict, reasons = beyond.combined(verdict, reasons)
     if verdict in ("identical", "equivalent"):
         reasons += mapping.missing_without_effect()
+    if _NO_WEIGHTS in failures.sentences and verdict in ("identical", "equivalent"):
+        verdict, reasons = "inconclusive", [_NO_WEIGHTS, *reasons]
     if weights and not doubts.unusable:
         verdict, reasons = _with_own_weights(verdict, reasons, weights)
     if verdict in ("divergent", "inconclusive") and not doubts.unusable:
         may_differ = _UNSEEN if mapping.is_complete else _UNMAPPED
         other = other_sizes(setup.candidate, module, setup.reference, may_differ)
         verdict, reasons = "divergent" if other else verdict, [*other, *reasons]
+    causes, top = [*beyond.causes, *(weights.causes if weights else ())], []
+    with failures.kept("the causes could not be listed"):
+        causes = [*_causes(explanation, checks, subject), *causes]
+    with failures.kept("what both models see in the pictures could not be listed"):
+        top = top5(checks, case.shown.pictures, setup.weights.categories)
     return Report(
         verdict,
-        [*reasons, *explained],
+        [*reasons, *explained, *failures.told()],
         **about,
         unverifiable=unverifiable(setup.reference, mapping),
         checks=[*checks, *beyond.checks],
         layers=layers(checks, subject.alignment),
         origins=[*places, *beyond.places],
-        causes=[*_causes(explanation, checks, subject), *beyond.causes, *(weights.causes if weights else ())],
+        causes=causes,
         explanation=explanation,
         weights=weights,
-        top5=top5(checks, case.shown.pictures, setup.weights.categories),
+        top5=top,
         peak_memory=peak_memory(),
     )
+
+
+def _without_map(case: _Case, about: dict[str, Any], error: MappingError) -> Report:
+    """Says what can be said of two models between which there is no weight map."""
+    left_over = error.unmapped_reference, error.unmapped_candidate
+    other = other_sizes(case.setup.candidate, case.module, case.setup.reference, _WHATEVER_RUNS)
+    failures, weights = Failures(), None
+    with failures.kept("the logits of both models as they are could not be compared"):
+        weights = _as_they_are(case)
+    logits = [weights.logits()] if weights else []
+    reasons = [*other, f"no weight map: {error}", *logits, *failures.told(), *about["notes"]]
+    return Report("divergent" if other else "inconclusive", reasons, **about, left_over=left_over, weights=weights)
+
+
+_NO_DOUBTS = "it could not be looked at whether these comparisons could have failed at all"
+_NO_WEIGHTS = "the candidate's own weights could not be compared"
 
 
 def _brought(setup: Setup, module: nn.Module, file: str | None) -> Brought | None:
@@ -376,15 +404,6 @@ def _causes(explanation: Explanation | None, checks: list[Check], subject: Subje
     return [*(explanation.causes if explanation else ()), *casts(checks, subject.alignment)]
 
 
-def _written(value: Any) -> Any:
-    """Returns a value as JSON can hold it."""
-    if isinstance(value, dict):
-        return {str(key): _written(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_written(inner) for inner in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
-
-
 def _oddities(setup: Setup, module: nn.Module) -> list[str]:
     """Says what is odd about the candidate before anything is compared."""
     notes = list(setup.candidate.notes)
@@ -393,6 +412,15 @@ def _oddities(setup: Setup, module: nn.Module) -> list[str]:
         if others := sorted(dtypes - {"float32"}):
             how = "both models are held in the dtypes that are compared"
             notes.append(f"the {owner} is built in {' and '.join(others)}; {how}")
+    refusal = refusal_of_modes(module)
+    if refusal:
+        notes.append(f"the candidate's train() refuses ({refusal}), so its modules' training flags are set instead")
+    if is_graph(module):
+        how = "whose layers nobody can watch and which may take one size of batch alone"
+        notes.append(f"the candidate is an exported graph, {how}: its logits are compared, in batches of one size")
+    hidden = [*dict(module.named_parameters()).keys() - tensors_of(module).keys()]
+    if hidden:
+        notes.append(f"the candidate's state_dict() leaves out parameters of its own: {listed(sorted(hidden))}")
     lists = unregistered(module)
     if lists:
         what = "is a plain list or attribute that holds layers torch doesn't know of"

@@ -57,9 +57,21 @@ def run_checks(subject: Subject, modes: Sequence[str], progress: Progress) -> li
         label = f"forward/{mode.name}/{dtype}"
         done = itertools.count(number * points + 1)
         point_done = functools.partial(_tell_next, progress, label, done, len(plan) * points)
-        with progress.step(label):
+        with progress.step(label), _other_modes_told(mode, [check.mode.name for check in checks]):
             checks.append(run_check(subject.models, subject.alignment, mode, dtype, checks, point_done))
     return checks
+
+
+@contextlib.contextmanager
+def _other_modes_told(mode: Mode, made: Sequence[str]) -> Iterator[None]:
+    """Adds to an error in one mode which others are possible."""
+    try:
+        yield
+    except ParityError as error:
+        others = ",".join(name for name in dict.fromkeys(made) if name != mode.name)
+        if not others:
+            raise
+        raise ParityError(f"{error}; that is in the mode {mode.name}, --modes {others} leaves it out") from error
 
 
 def _tell_next(progress: Progress, what: str, done: Iterator[int], to_do: int) -> None:

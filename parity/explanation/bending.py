@@ -105,7 +105,7 @@ class Change:
     @property
     def phrase(self) -> str:
         """What the candidate has, in words."""
-        return self.kind.phrase.format(value=self.number) if isinstance(self.value, float) else self.kind.phrase
+        return self.kind.phrase.replace("{value}", self.number) if isinstance(self.value, float) else self.kind.phrase
 
     @property
     def number(self) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from parity.diagnosis import in_words_of, is_another_function
+from parity.errors import Failures, ParityError
 from parity.explanation.bending import undoing
 from parity.explanation.bent_vit import EPS, BentViT
 from parity.explanation.causes.absences import absences
@@ -31,7 +32,7 @@ from parity.explanation.proof import Group, Proof, grouped, prove
 from parity.explanation.search import Search
 from parity.explanation.stand_in import NoStandInError, stand_in
 from parity.mapping import trace_uses
-from parity.models import split
+from parity.models import split, tensors_of
 from parity.tracing import Run, first_that_runs, held_in
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class _Case:
         alignment: which module is which; one that is called more often than its counterpart may be the cause.
         traits: what the reference does otherwise than torchvision's.
         names: what modules and tensors are called in the reference that another one stands for.
+        failures: takes what could not be tried.
     """
 
     subject: Subject
@@ -105,6 +107,7 @@ class _Case:
     alignment: Alignment
     traits: tuple[Change, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
+    failures: Failures = field(default_factory=Failures)
 
 
 def explain(
@@ -154,7 +157,7 @@ def explain(
     )
     if config is None:  # its places are the stand-in's
         found = dataclasses.replace(found, changes=())
-    return found, found.sentences(name)
+    return found, [*case.failures.told(), *found.sentences(name)]
 
 
 def _before_stand_in(subject: Subject, check: Check, seconds: float) -> _Case:
@@ -198,18 +201,27 @@ def _proved(case: _Case, seconds: float, *, to_the_end: bool = True) -> tuple[Pr
 def _attempted(case: _Case, seconds: float, attempt: int, to_the_end: bool) -> tuple[Proof, list[Unexplained]]:  # noqa: FBT001
     subject, models, weights = case.subject, case.subject.models, Widened(case.subject.held.reference)
     images = models.images.double()
-    order, rearranged = _order_of_blocks(case)
+    failures = case.failures
+    order, rearranged = tuple(range(case.config["num_layers"])), None
+    with failures.kept("the order of the blocks could not be read"):
+        order, rearranged = _order_of_blocks(case)
     model = BentViT(case.config, weights, order, case.traits)
-    known = absences(_left_out(subject.mapping, order if rearranged else None), case.config)
-    kinds = [*undoing(case.traits), *_own_kinds(subject), *catalogue(case.config)]
+    known: list[Change] = []
+    with failures.kept("what the tensors that the candidate lacks mean could not be said"):
+        known = absences(_left_out(subject.mapping, order if rearranged else None), case.config)
+    kinds = catalogue(case.config)
+    with failures.kept("what the candidate does with tensors of its own could not be read", besides=ParityError):
+        kinds = [*_own_kinds(subject), *kinds]
+    kinds = [*undoing(case.traits), *kinds]
     with contextlib.ExitStack() as stack, torch.no_grad():
         stack.enter_context(case.mode.active(models.candidate))
         stack.enter_context(held_in(models.candidate, torch.float64, attempt))
         run = Run(models.candidate, images, set(case.alignment.pairs), models.seed, "candidate")
         stack.callback(run.close)
         observations = Observations(run, case.alignment, once=not any(point.call for point in subject.calls[1]))
-        search = Search(model, images, models.seed, observations, kinds, known, seconds)
-        search.run(to_the_end=to_the_end)
+        search = Search(model, images, models.seed, observations, kinds, known, seconds, failures)
+        with failures.kept("the search for causes ended before the end", besides=ParityError):
+            search.run(to_the_end=to_the_end)
         groups = [_beside(group, case.traits) for group in grouped(sorted(search.changes, key=_when))]
         if rearranged:
             groups.insert(0, rearranged)
@@ -262,7 +274,7 @@ def _own_kinds(subject: Subject) -> list[Kind]:
         return []
     candidate = subject.models.candidate
     used = trace_uses(candidate, subject.models.images, "candidate")
-    return extra_kinds(used, subject.mapping, candidate.state_dict())
+    return extra_kinds(used, subject.mapping, tensors_of(candidate))
 
 
 def _left_out(mapping: WeightMap, order: Sequence[int] | None) -> list[str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from parity.errors import Failures
 from parity.explanation.bending import Bend, Change
 from parity.explanation.facts import facts
 from parity.explanation.following import MISFITS, Follower, Start, random_state
@@ -56,6 +57,7 @@ class Search:
         kinds: the catalogue.
         known: changes that are certain before anything is tried.
         seconds: of the processor, after which to give up trying.
+        failures: takes what could not be tried.
     """
 
     def __init__(
@@ -67,9 +69,11 @@ class Search:
         kinds: Sequence[Kind],
         known: Sequence[Change] = (),
         seconds: float = math.inf,
+        failures: Failures | None = None,
     ) -> None:
         self.changes = tuple(known)
         self.unexplained: list[Unexplained] = []
+        self.failures = failures or Failures()
         self._model = model
         self._images = images
         self._random = torch.Generator().manual_seed(seed).get_state()
@@ -113,19 +117,24 @@ class Search:
     def _unexplained(self, outcome: Outcome) -> Unexplained:
         assert outcome.dirty is not None
         observed = self._follower.observed(outcome.dirty)
-        known = [] if observed is None or outcome.fitted is None else facts(outcome.fitted, observed.to(outcome.fitted))
+        known: list[str] = []
+        if observed is not None and outcome.fitted is not None:
+            with self.failures.kept(f"what is known of {outcome.dirty.module or 'the logits'} could not be said"):
+                known = facts(outcome.fitted, observed.to(outcome.fitted))
         return Unexplained(outcome.dirty, outcome.error, known)
 
     def error(self, model: Bendable, changes: Sequence[Change]) -> float:
         """Runs a whole bent model freely and returns its output's relative distance from the candidate's."""
         tensor, bend = self._images, Bend(changes, traits=model.traits)
-        with random_state(self._random):
+        relative = math.inf
+        with random_state(self._random), self.failures.kept("changes could not be made together"):
             try:
                 for stage in model.stages:
                     tensor = model.run(stage, tensor, bend)
             except MISFITS:
                 return math.inf  # the other changes don't fit together without one that is left out
-        return compare(self._observations.output(), tensor, ulp=False).relative
+            relative = compare(self._observations.output(), tensor, ulp=False).relative
+        return relative
 
     def _translated(self, changes: Iterable[Change], number: int) -> tuple[Change, ...]:
         """Returns the changes that were found in the stage before as they would be in this one."""
@@ -136,7 +145,7 @@ class Search:
 
     def _explained(self, start: Start, base: Outcome, usual: tuple[Change, ...]) -> Outcome | None:
         """Returns an outcome that goes further than `base`, or None."""
-        trials = Trials(self._follower, self._kinds, self._until, start, base)
+        trials = Trials(self._follower, self._kinds, self._until, start, base, self.failures)
         self._follower.memo.may_grow = False
         try:
             found = trials.ignoring() or trials.singles(usual) or trials.from_close(usual) or trials.combinations()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from parity.errors import Failures
     from parity.explanation.bending import Kind
     from parity.explanation.following import Follower, Outcome, Start
     from parity.tracing import Point
@@ -52,10 +53,20 @@ class Trials:
         until: time of the processor at which to give up.
         start: where the stage begins.
         base: the run that came to the place.
+        failures: takes what could not be tried; a cause that raises is no cause.
     """
 
-    def __init__(self, follower: Follower, kinds: Sequence[Kind], until: float, start: Start, base: Outcome) -> None:
+    def __init__(
+        self,
+        follower: Follower,
+        kinds: Sequence[Kind],
+        until: float,
+        start: Start,
+        base: Outcome,
+        failures: Failures,
+    ) -> None:
         assert base.dirty is not None
+        self._failures = failures
         self._follower = follower
         self._kinds = kinds
         self._until = until
@@ -105,7 +116,8 @@ class Trials:
         """Makes one of the changes that come close, and tries the others from there."""
         for _, proposal in sorted(self._close, key=lambda pair: pair[0])[:_MOST_CLOSE]:
             base = self._run(itertools.chain.from_iterable(self._settled([proposal]) or ()))
-            found = Trials(self._follower, self._kinds, self._until, self._start, base).singles(usual)
+            trials = Trials(self._follower, self._kinds, self._until, self._start, base, self._failures)
+            found = trials.singles(usual)
             if found:
                 return found
         return None
@@ -135,11 +147,13 @@ class Trials:
         Returns:
             The outcome if it goes further than the base, and the error at the target; infinite if it isn't reached.
         """
-        settled = self._settled(group)
-        if settled is None:
+        outcome = None
+        causes = " and ".join(dict.fromkeys(proposal[0].kind.id for proposal in group))
+        with self._failures.kept(f"the cause {causes} could not be tried", besides=TooLateError):
+            settled = self._settled(group)
+            outcome = None if settled is None else self._run(itertools.chain.from_iterable(settled))
+        if outcome is None:
             return None, math.inf
-        changes = tuple(itertools.chain.from_iterable(settled))
-        outcome = self._run(changes)
         if outcome.goes_further_than(self._base):
             return outcome, 0.0
         return None, outcome.error if outcome.dirty == self._target else math.inf

@@ -7,11 +7,11 @@ import functools
 from typing import TYPE_CHECKING
 
 from parity.diagnosis import PHASES, Beyond, not_compared
-from parity.errors import ParityError
+from parity.errors import ParityError, told
 from parity.training import backward, conditions, learning
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from parity.diagnosis import Check, Doubts
     from parity.progress import Progress
@@ -51,7 +51,7 @@ def look_beyond(
         why = doubts.unusable[0]
         return Beyond([not_compared(f"{phase}/all", why) for phase in PHASES[1:] if phase in phases])
     if set(phases) & set(PHASES[1:]):
-        beyond.add(backward.compare_registration(subject))
+        beyond.add(_made("registration", functools.partial(backward.compare_registration, subject)))
     for phase, look in (
         ("backward", backward.look),
         ("training", functools.partial(learning.look, classroom=classroom)),
@@ -59,8 +59,16 @@ def look_beyond(
     ):
         if phase in phases:
             with progress.step(phase):
-                beyond.add(look(subject, progress=progress.say))
+                beyond.add(_made(phase, functools.partial(look, subject, progress=progress.say)))
     return beyond
+
+
+def _made(name: str, look: Callable[[], Beyond]) -> Beyond:
+    """Makes the comparisons of a phase; one that fails costs what was found before nothing."""
+    try:
+        return look()
+    except Exception as error:  # noqa: BLE001  (no crash costs a verdict)
+        return Beyond([not_compared(f"{name}/all", told(error))])
 
 
 def require_known(phases: Collection[str], steps: int) -> None:

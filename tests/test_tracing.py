@@ -110,7 +110,7 @@ def test_model_without_a_tensor_output_is_refused() -> None:
         def forward(self, x: torch.Tensor) -> None:
             del x
 
-    with pytest.raises(ParityError, match="the candidate returned no tensor"):
+    with pytest.raises(ParityError, match="the candidate returned None, expected logits"):
         _run(Silent(), set()).finish()
 
 

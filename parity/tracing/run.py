@@ -23,7 +23,7 @@ import greenlet
 import torch
 from torch import nn
 
-from parity.errors import ParityError
+from parity.errors import ParityError, described
 from parity.tracing.attention import STEPS, can_be_opened, opened
 from parity.tracing.casting import first_that_runs, held_in
 from parity.tracing.modes import Ambient
@@ -150,18 +150,27 @@ class Run:
                     handles.append(module.register_forward_hook(self._closing(name)))
                 if is_watched:
                     handles.append(module.register_forward_hook(self._leaving(name)))
-            self.output = first_tensor(_call(self._model, self._inputs))
-        except (Exception, SystemExit) as error:
+            returned = _call(self._model, self._inputs)
+            self.output = first_tensor(returned)
+        except (KeyboardInterrupt, greenlet.GreenletExit):
+            raise
+        except BaseException as error:
             where = f" in {self._open[-1]}" if self._open else ""
             raise ParityError(
                 f"the {self._owner} failed{where} on an input of shape {tuple(self._inputs.shape)}: "
-                f"{type(error).__name__}: {error}{self._advice(error)}"
+                f"{described(error)}{self._advice(error)}"
             ) from error
         finally:
             for handle in handles:
                 handle.remove()
         if self.output is None:
-            raise ParityError(f"the {self._owner} returned no tensor")
+            raise ParityError(
+                f"the {self._owner} returned {_kind_of(returned)}, expected logits: a dense tensor of floating-point "
+                "numbers, or a tuple, list, dict or object with `.logits` that holds one"
+            )
+        if self.output.device != self._inputs.device:
+            where = f"its images are on {self._inputs.device}"
+            raise ParityError(f"the {self._owner} returned logits on the device {self.output.device}, and {where}")
 
     def _advice(self, error: BaseException) -> str:  # noqa: ARG002  (of a run that has been possible before)
         return ""
@@ -253,6 +262,12 @@ def _call(model: nn.Module, images: torch.Tensor) -> Any:
     takes_any = any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)
     by_name = next((p.name for p in parameters if p.kind is p.KEYWORD_ONLY), None)
     return model(images) if takes_any or by_name is None else model(**{by_name: images})
+
+
+def _kind_of(returned: Any) -> str:
+    if isinstance(returned, torch.Tensor):
+        return f"a {'nested' if returned.is_nested else returned.layout} tensor of {returned.dtype}"
+    return "None" if returned is None else f"an object of {type(returned).__name__}"
 
 
 def call_order(

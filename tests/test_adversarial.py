@@ -595,8 +595,8 @@ def test_interruption_is_no_verdict(run: Callable[..., tuple[int, str, str]], mo
 _MAPS = {
     "[" * 3000: "is not valid TOML",
     "[map]\na = " + "[" * 3000: "is not valid TOML",
-    '[map]\n"conv_proj.weight[,]" = "x"': r"lacks|doesn't know",
-    '[map]\n"conv_proj.weight[1:2:3]" = "x"': r"lacks|doesn't know",
+    '[map]\n"conv_proj.weight[,]" = "x"': r"has no slice in conv_proj\.weight\[,\]: write name\[0:64\]",
+    '[map]\n"conv_proj.weight" = "x[1:2:3]"': r"has no slice in x\[1:2:3\]: write",
     '[map]\n"conv_proj.weight[:, :, :, :, 0:1]" = "patches.patch.weight"': "of a tensor of shape",
     '[map]\n"conv_proj.weight[0:99999]" = "patches.patch.weight"': "of a tensor of shape",
 }

@@ -78,11 +78,18 @@ def read_map(path: Path) -> Patterns:
         isinstance(names, list) and all(isinstance(name, str) for name in names) for names in leftovers.values()
     ):
         raise ParityError(f'the weight map {path} needs lists of names under [unmapped], such as candidate = ["name"]')
+    for name in (*table, *(right if isinstance(right, str) else right["candidate"] for right in table.values())):
+        if _BRACKETS.search(name) and not split(name)[1]:
+            raise ParityError(f"the weight map {path} has no slice in {name}: write name[0:64], or name[:, 0:64]")
     rules = tuple(
         Entry(left, right) if isinstance(right, str) else Entry(left, right["candidate"], right.get("layout", IDENTITY))
         for left, right in table.items()
     )
     return Patterns(rules, *(tuple(leftovers.get(side, ())) for side in ("reference", "candidate", "unused")))
+
+
+# what can only be meant as a slice
+_BRACKETS = re.compile(r"\[[\d\s]*[:,][\d\s:,]*\]$")
 
 
 def _is_right_side(value: Any) -> bool:

@@ -351,3 +351,53 @@ def test_difference_that_may_be_the_maps_is_inconclusive(monkeypatch: pytest.Mon
     assert report.exit_status == 3
     assert "only where the weight map isn't proved" in report.reasons[0]
     assert "--mapping FILE" in report.reasons[1]
+
+
+class Adapted(nn.Module):
+    """A Linear to whose weight a product of low rank is added."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.zeros(rows, WIDTH)), nn.Parameter(torch.zeros(rows))
+        self.down, self.up = nn.Parameter(torch.zeros(2, WIDTH)), nn.Parameter(torch.zeros(rows, 2))
+
+    def computed(self) -> Any:
+        return self.weight + self.up @ self.down
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return F.linear(x, self.computed(), self.bias)
+
+
+class Normalised(Adapted):
+    """Its weight is a direction and a length."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(rows)
+        del self.down, self.up
+        self.length = nn.Parameter(torch.ones(rows, 1))
+
+    def computed(self) -> Any:
+        return self.length * self.weight / self.weight.norm(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("layer", [Adapted, Normalised])
+@pytest.mark.parametrize("place", ["fused", "out", "mlp"])
+def test_weight_computed_by_other_means_is_no_firm_divergence(
+    layer: type[Adapted], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parity.checking.explain", lambda *_: (None, []))
+
+    def build() -> nn.Module:
+        model: Any = ViT(lambda: Fused("p h d"))
+        for block in model.blocks:
+            if place == "mlp":
+                block.mlp[0] = layer(SIZES["mlp_dim"])
+            else:
+                setattr(block.attention, place, layer(WIDTH * (3 if place == "fused" else 1)))
+        return cast("nn.Module", model)
+
+    report = check(build, overrides=SIZES, modes=["eval"])
+    assert report.verdict == "inconclusive", report
+    assert report.mapping is not None
+    assert not report.mapping.unmapped_reference
+    assert "a part of a weight that is computed as the model runs" in "\n".join(report.reasons)

@@ -53,7 +53,7 @@ def if_the_map_is_right(subject: Subject, places: list[Place], reasons: list[str
     if _mixes_images(subject.models):
         return "divergent", ["the logits of an image depend on the other images of its batch, which mix", *reasons]
     return "inconclusive", [
-        f"the models differ only where the weight map isn't proved: {listed(list(undecided))}",
+        f"the models differ only where the weight map isn't proved: {listed(list(undecided), 3)}",
         "to decide it, write the map that you know to be right with `parity map -o FILE` and --mapping FILE",
         *reasons,
     ]

@@ -1,8 +1,8 @@
 """Whose tensor is whose: in come two models, out goes a proved weight map, and both ready to be compared.
 
-Read `operations`, `axes`, `noting` and `uses` (what a model does with its tensors), `patterns`, `ways`, `qkv` and
-`matching` (which of two models' operations correspond), `images` (what a model takes), `symmetries`, `effects` and
-`inferring` (which of the maps is right), `setup`.
+Read `operations`, `axes`, `calls`, `noting` and `uses` (what a model does with its tensors), `patterns`, `ways`, `qkv`
+and `matching` (which of two models' operations correspond), `images` (what a model takes), `symmetries`, `trial`,
+`effects` and `inferring` (which of the maps is right), `setup`.
 """
 
 from parity.mapping.images import fitting_batch, require_same_images

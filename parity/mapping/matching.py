@@ -78,6 +78,9 @@ def match(reference: Uses, candidate: Uses, buffers: Buffers) -> Matches:
             joined([next(way for way in block if way.name == label) for block in blocks]) for label in common
         ]
     _leave_unmatched(found, pairs)
+    part = "a part of a weight that is computed as the model runs"
+    found.left_reference |= dict.fromkeys(reference.computed_parts, part)
+    found.left_candidate |= dict.fromkeys(candidate.computed_parts, part)
     _match_free(found, reference, candidate, buffers)
     return found
 

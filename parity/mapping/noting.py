@@ -6,8 +6,6 @@ what it was made of. Of every other call it is noted which tensor it takes, and 
 
 from __future__ import annotations
 
-import functools
-import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,22 +13,43 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from parity.mapping.axes import axes_after, axis_order, item_of, own_axes
+from parity.mapping.calls import (
+    ATTENDING,
+    CONVOLUTIONS,
+    FUSED,
+    JOINING,
+    KEEPING,
+    MULTIPLYING,
+    NORMS,
+    REORDERING,
+    SCALINGS,
+    SILENT,
+    SUMS,
+    TABLES,
+    TOGETHER,
+    VIEWS,
+    flat,
+    indexing_is_told,
+    name_of,
+)
 from parity.mapping.operations import Matrix, View
 from parity.models import tensors_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from torch import nn
 
     from parity.tracing import Point
 
-What = Literal["matrix", "bias", "scale", "shift", "add", "multiply", "free", "other", "attend"]
+What = Literal["matrix", "bias", "scale", "shift", "add", "multiply", "free", "other", "computed", "attend"]
 
 
 @dataclass(frozen=True)
 class Use:
     """One use: a matrix, a vector that is added or multiplied, an embedding; or an attention, without a tensor.
+
+    What a matrix is computed of, before something is multiplied with it, is `computed`.
 
     `owner` is the number of the matrix's use to whose product a bias is added, `part` the number of those of several
     equal parts of its rows whose bias it is.
@@ -51,39 +70,6 @@ class _Product:
     part: int | None = None
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# names of torch's functions, methods and properties by what they do with a tensor
-_REORDERING = _words("t transpose permute swapaxes swapdims mT T movedim")
-_KEEPING = _words(
-    "contiguous to type type_as float double half bfloat16 cpu data detach clone requires_grad_ alias positive"
-)
-_RESHAPING = _words(
-    "view view_as reshape reshape_as ravel flatten unflatten unsqueeze squeeze expand expand_as broadcast_to repeat "
-    "tile repeat_interleave unbind chunk split split_with_sizes tensor_split narrow select __getitem__"
-)
-_VIEWS = _REORDERING | _KEEPING | _RESHAPING
-_TOGETHER = _words("cat concat concatenate stack hstack vstack interpolate")
-_JOINING = _words("cat concat concatenate")
-_FUSED = (2, 3)  # query, key and value, or two of them, in one matrix
-_TABLES = _TOGETHER | _words("embedding sub where index_select gather")
-_SILENT = _words(
-    "size dim numel nelement stride storage_offset element_size get_device is_contiguous is_floating_point is_complex "
-    "item __len__ __repr__ zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_empty "
-    "new_full new_tensor"
-)
-# and for norms, which of their arguments is the scale; the shift follows
-_NORMS = {"layer_norm": 2, "native_layer_norm": 2, "group_norm": 2, "rms_norm": 2, "batch_norm": 3, "instance_norm": 3}
-_PRODUCTS = _words("matmul __matmul__ __rmatmul__ __imatmul__ mm bmm addmm baddbmm mv dot")
-_SUMS = _words("add add_ __add__ __radd__ __iadd__")
-_SCALINGS = _words("mul mul_ multiply __mul__ __rmul__ __imul__")
-_CONVOLUTIONS = _words("conv1d conv2d conv3d")
-_MULTIPLYING = _PRODUCTS | _CONVOLUTIONS | _words("linear einsum tensordot inner bilinear")
-_ATTENDING = _words("softmax scaled_dot_product_attention exp exp_")  # a softmax may be written out
-
-
 class Notes(TorchFunctionMode):
     """Notes every use of the tensors of `model`, which is run on `batch` images, while it is active."""
 
@@ -100,6 +86,8 @@ class Notes(TorchFunctionMode):
         self._joined: dict[
             int, list[tuple[int, int, View]]
         ] = {}  # first row, rows and tensor, by the id of a joined one
+        self._made_of: dict[int, list[int]] = {}  # numbers of the uses that a tensor was computed by, by its id
+        self._parameters = {name for name, _ in model.named_parameters()}
         self._kept: list[torch.Tensor] = []  # so that no other tensor gets a noted one's id
         for name, tensor in tensors_of(model, keep_vars=True).items():
             if not tensor.is_floating_point():
@@ -110,31 +98,31 @@ class Notes(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = _name_of(function)
+        name = name_of(function)
         if name == "multi_head_attention_forward":
             self._note_attention(*args, **kwargs)
-        elif name in _ATTENDING:
+        elif name in ATTENDING:
             self.noted.append(Use("attend"))
             self.heads = self.heads or self._heads_in(args, kwargs)
         self._place()
-        if not _indexing_is_told():
-            for value in _flat((args, kwargs)):
+        if not indexing_is_told():
+            for value in flat((args, kwargs)):
                 self._recognise(value)
-        given = [value for value in _flat((args, kwargs)) if id(value) in self._known]
+        given = [value for value in flat((args, kwargs)) if id(value) in self._known]
         result = function(*args, **kwargs)
         if name == "multi_head_attention_forward":
             return result
         if given:
             self._note(name, args, kwargs, given, result)
             self._place()
-        elif name in _VIEWS:
-            made = [self._products[id(value)] for value in _flat(args) if id(value) in self._products]
+        elif name in VIEWS:
+            made = [self._products[id(value)] for value in flat(args) if id(value) in self._products]
             self._follow_product(name, args, result, made[:1])
         return result
 
     def _heads_in(self, args: Any, kwargs: Any) -> int | None:
         """Returns how many heads attend at once in a softmax over scores (B, H, N, N), or to what (B, H, N, d)."""
-        first = next(_flat((args, kwargs)), None)
+        first = next(flat((args, kwargs)), None)
         if first is None or first.ndim < 3 or 0 in first.shape:
             return None
         count, rest = divmod(first.numel(), self._batch * first.shape[-1] * first.shape[-2])
@@ -146,10 +134,10 @@ class Notes(TorchFunctionMode):
         for number, tensor in enumerate(parts):
             for product in made:
                 part = product.part
-                if part is None and len(parts) in _FUSED:
+                if part is None and len(parts) in FUSED:
                     part = number
                 elif part is None and name in ("__getitem__", "select") and isinstance(tensor, torch.Tensor):
-                    part = item_of(name, args, args[0], 0, 1) if len(args[0]) in _FUSED else None
+                    part = item_of(name, args, args[0], 0, 1) if len(args[0]) in FUSED else None
                 self._has_made(tensor, [_Product(product.owner, part)])
 
     def _recognise(self, value: torch.Tensor) -> None:
@@ -190,53 +178,78 @@ class Notes(TorchFunctionMode):
         return views[0] if len(views) == 1 else None
 
     def _note(self, name: str, args: Any, kwargs: Any, given: list[torch.Tensor], result: Any) -> None:
-        if name in _SILENT:
+        if name in SILENT:
             return
-        all_tensors = list(_flat((args, kwargs)))
+        all_tensors = list(flat((args, kwargs)))
         is_own = len(given) == len(all_tensors)
-        first = len(self.noted)
-        if is_own and name in _VIEWS | _TOGETHER:
+        if is_own and name in VIEWS | TOGETHER:
             self._follow(name, args, given, result)
-            if name in _JOINING:
-                self._join(all_tensors, args, kwargs, result)
-        elif name in _JOINING and all(tensor.ndim == 1 for tensor in all_tensors):
+        elif name in JOINING and all(tensor.ndim == 1 for tensor in all_tensors):
             self._know(result, tuple(view for tensor in given for view in self._known[id(tensor)]))
+        else:
+            first = len(self.noted)
+            self._note_uses(name, args, kwargs, given, result)
+            if is_own and isinstance(result, torch.Tensor):
+                self._compute(given, result, first)
+            else:
+                made = [_Product(n) for n in range(first, len(self.noted)) if self.noted[n].matrix]
+                self._has_made(result, made[:1])
+        if name in JOINING and id(result) in self._known:
             self._join(all_tensors, args, kwargs, result)
-        elif name in _NORMS:
-            self._note_norm(_NORMS[name], *args, **kwargs)
-        elif name in _MULTIPLYING:
+
+    def _note_uses(self, name: str, args: Any, kwargs: Any, given: list[torch.Tensor], result: Any) -> None:
+        """Notes what an operation takes of the model's tensors."""
+        all_tensors = list(flat((args, kwargs)))
+        if name in NORMS:
+            self._note_norm(NORMS[name], *args, **kwargs)
+        elif name in MULTIPLYING:
             self._note_matrices(name, args, kwargs)
-        elif name in _SUMS or name in _SCALINGS:
+        elif name in SUMS or name in SCALINGS:
             product = next((self._products[id(t)] for t in all_tensors if id(t) in self._products), None)
-            self._note_all("add" if name in _SUMS else "multiply", given, product)
-            if product and name in _SUMS:
+            self._note_all("add" if name in SUMS else "multiply", given, product)
+            if product and name in SUMS:
                 self._has_made(result, [product])
         elif name == "addcmul":
             self._note_all("multiply", [tensor for tensor in given if tensor is not all_tensors[0]])
             self._note_all("add", [tensor for tensor in given if tensor is all_tensors[0]])
         else:
-            self._note_all("free" if name in _TABLES else "other", given)
-        made = [_Product(n) for n in range(first, len(self.noted)) if self.noted[n].matrix]
-        self._has_made(result, made[:1])
+            self._note_all("free" if name in TABLES else "other", given)
+
+    def _compute(self, given: list[torch.Tensor], result: torch.Tensor, first: int) -> None:
+        """Remembers a tensor that is computed of a model's own alone, by uses from `first` on, as one of them.
+
+        That is a parameter of its shape; a low rank may be added to it, a mask or a length multiplied with it.
+        """
+        views = [view for tensor in given if tensor.shape == result.shape and (view := self._of(tensor))]
+        views.sort(key=lambda view: view.name not in self._parameters)
+        self._know(result, tuple(views[:1]))
+        earlier = [number for tensor in given for number in self._made_of.get(id(tensor), ())]
+        self._made_of[id(result)] = [*earlier, *range(first, len(self.noted))]
+
+    def _multiplied(self, tensor: Any) -> tuple[View, ...]:
+        """Returns the tensors of the model that something is multiplied with; what they are computed of is noted so."""
+        for number in self._made_of.get(id(tensor), ()):
+            self.noted[number] = Use("computed", self.noted[number].view)
+        return self._known.get(id(tensor), ())
 
     def _note_matrices(self, name: str, args: Any, kwargs: Any) -> None:
         """Notes what an operation multiplies its input with, and the bias that it adds."""
         if name == "linear":
             self._note_linear(*args, **kwargs)
-        elif name in _CONVOLUTIONS:
+        elif name in CONVOLUTIONS:
             self._note_linear(*args[:3], **{k: v for k, v in kwargs.items() if k in ("input", "weight", "bias")})
         elif name == "einsum":
             self._note_einsum(args)
         elif name == "tensordot":
             self._note_tensordot(*args, **kwargs)
         elif name == "inner":
-            self._note_oriented(_flat(args), lambda rank: (range(rank - 1), [rank - 1]))
+            self._note_oriented(flat(args), lambda rank: (range(rank - 1), [rank - 1]))
         elif name == "bilinear":
-            weight, *bias = [*_flat((args, kwargs))][2:]
+            weight, *bias = [*flat((args, kwargs))][2:]
             self._note_oriented([weight], lambda rank: ([0], range(1, rank)))
             self._note_all("bias", bias)
         else:
-            self._note_product(name, [*_flat((args, kwargs))])
+            self._note_product(name, [*flat((args, kwargs))])
 
     def _note_all(self, what: What, tensors: list[Any], product: _Product | None = None) -> None:
         owner, part = (product.owner, product.part) if product else (None, None)
@@ -247,13 +260,15 @@ class Notes(TorchFunctionMode):
         """Notes that the result of an operation on a model's own tensors alone is still those tensors."""
         views = tuple(view for tensor in given for view in self._known[id(tensor)])
         results = result if isinstance(result, (tuple, list)) else [result]
-        view = views[0]
+        made_of = [number for tensor in given for number in self._made_of.get(id(tensor), ())]
         for position, tensor in enumerate(results):
             if not isinstance(tensor, torch.Tensor):
                 continue
-            if len(views) > 1 or name in _KEEPING:
+            view = views[0] if views else None
+            self._made_of[id(tensor)] = made_of
+            if view is None or len(views) > 1 or name in KEEPING:
                 followed = views
-            elif name in _REORDERING:
+            elif name in REORDERING:
                 followed = (self._reordered(view, given[0], tensor),)
             else:
                 item = item_of(name, args, given[0], position, len(results))
@@ -288,7 +303,7 @@ class Notes(TorchFunctionMode):
     def _note_oriented(self, tensors: Iterable[Any], orientation: Callable[[int], tuple[Any, Any]]) -> None:
         """Notes every tensor as a matrix; `orientation` tells the axes of rows and of columns by their number."""
         for tensor in tensors:
-            for view in self._known.get(id(tensor), ()):
+            for view in self._multiplied(tensor):
                 self._note_matrix(view, *orientation(tensor.ndim), tensor.ndim)
 
     def _note_linear(self, input: Any, weight: Any, bias: Any = None) -> None:  # noqa: A002, ARG002
@@ -331,7 +346,7 @@ class Notes(TorchFunctionMode):
             else:
                 over = [axis % tensor.ndim for axis in dims[which]]
             kept = [axis for axis in range(tensor.ndim) if axis not in over]
-            for view in self._known.get(id(tensor), ()):
+            for view in self._multiplied(tensor):
                 self._note_matrix(view, kept, over, tensor.ndim)
 
     def _note_einsum(self, args: Any) -> None:
@@ -344,7 +359,7 @@ class Notes(TorchFunctionMode):
         for letters, operand in zip(left.split(","), operands, strict=False):
             kept = [axis for axis, letter in enumerate(letters) if letter in right]
             summed = [axis for axis, letter in enumerate(letters) if letter not in right]
-            for view in self._known.get(id(operand), ()):
+            for view in self._multiplied(operand):
                 self._note_matrix(view, kept, summed, len(letters))
 
     def _note_matrix(self, view: View, rows: Iterable[int], columns: Iterable[int], rank: int) -> None:
@@ -384,41 +399,3 @@ class Notes(TorchFunctionMode):
         self._note_all("bias", [in_bias])
         self.noted.append(Use("attend"))
         self._note_linear(None, options.get("out_proj_weight"), options.get("out_proj_bias"))
-
-
-class _Told(TorchFunctionMode):
-    """Counts the calls that it is told of."""
-
-    calls: int = 0
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.calls += 1
-        return function(*args, **(kwargs or {}))
-
-
-@functools.cache
-def _indexing_is_told() -> bool:
-    """Returns whether this torch tells a mode of `tensor[0]`, which it does since 2.1."""
-    tensor, mode = torch.ones(1), _Told()
-    with mode:
-        tensor[0]
-    return mode.calls > 0
-
-
-def _name_of(function: Callable[..., Any]) -> str:
-    name: str = getattr(function, "__name__", "")
-    if isinstance(function, torch._ops.OpOverload):  # noqa: SLF001  (of an exported graph)
-        name = name.partition(".")[0]
-    if name == "__get__":  # a property: `tensor.T`, and what only tells about a tensor, such as `tensor.shape`
-        owner = getattr(getattr(function, "__self__", None), "__name__", "")
-        return owner if owner in _VIEWS else "size"
-    return name
-
-
-def _flat(values: Any) -> Iterator[torch.Tensor]:
-    if isinstance(values, torch.Tensor):
-        yield values
-    elif isinstance(values, (tuple, list)):
-        yield from itertools.chain.from_iterable(map(_flat, values))
-    elif isinstance(values, dict):
-        yield from itertools.chain.from_iterable(map(_flat, values.values()))

@@ -35,6 +35,8 @@ class Uses:
         unused: names of tensors that no operation took.
         order: enters and leaves of its modules.
         heads: number of heads, where an attention has several and told it.
+        computed: names of tensors that a matrix is computed of, before something is multiplied with it; one of them is
+            that matrix's own in its operation.
         is_packed: an attention of torch's own is among them, in which query, key and value stand one after the other.
     """
 
@@ -44,6 +46,13 @@ class Uses:
     order: list[Point]
     heads: int | None
     is_packed: bool
+    computed: frozenset[str] = frozenset()
+
+    @property
+    def computed_parts(self) -> list[str]:
+        """Names of the computed matrices' other tensors."""
+        own = {view.name for operation in self.operations for view in operation.views}
+        return sorted(self.computed - own)
 
 
 def trace_uses(model: nn.Module, images: torch.Tensor, owner: str) -> Uses:
@@ -67,7 +76,9 @@ def trace_uses(model: nn.Module, images: torch.Tensor, owner: str) -> Uses:
         gatherer.take(number, use, at)
     used = {use.view.name for use in notes.noted if use.view}
     unused = [name for name in state_shapes(model) if name not in used]
-    return Uses(gatherer.operations, gatherer.free, unused, order, notes.heads, notes.is_packed)
+    return Uses(
+        gatherer.operations, gatherer.free, unused, order, notes.heads, notes.is_packed, frozenset(gatherer.computed)
+    )
 
 
 class _Gatherer:
@@ -76,6 +87,7 @@ class _Gatherer:
     def __init__(self) -> None:
         self.operations: list[Operation] = []
         self.free: list[View] = []
+        self.computed: set[str] = set()
         self._made_by: dict[int, Projection] = {}  # by the number of the matrix's use
         self._seen: set[str] = set()
         self._is_attending = False  # since a softmax, until all projections into the attention are there
@@ -85,6 +97,8 @@ class _Gatherer:
         view = use.view
         if view is None:
             self._is_attending = not _close_attention(self.operations, at)
+        elif use.what == "computed":
+            self.computed.add(view.name)
         elif not {str(view), view.name} & self._seen:
             self._seen.add(str(view))
             if use.matrix is not None:

@@ -473,10 +473,9 @@ REFUSED: dict[str, tuple[str, ...]] = {
 # what is not yet called as meant, or not yet refused in a sentence that says enough, and why
 OPEN: dict[str, str] = {
     "base_defaults.py:CourseNames": "the default rate of dropout is kept",
-    "base_defaults.py:OutFeatures-small": "sizes stay at ViT-B/16's",
-    "base_defaults.py:WithATypo-small": "sizes stay at ViT-B/16's",
     "no_defaults.py:OrdinaryExtras": "a required eps is taken for a switch",
     "patch_counts.py:PatchIsACount": "patches in a row are taken for a patch's pixels",
+    "patch_counts.py:PatchesInARow-base": "patches in a row are taken for a patch's pixels",
     "patch_counts.py:Projected": "patches in a row are taken for a patch's pixels",
     "patch_counts.py:PatchesPerSide": "sizes stay at the defaults",
     "passed_on.py:Lit": "a mapping is given a number",

@@ -24,6 +24,7 @@ from parity.diagnosis import (  # fmt: skip
     layers,
     origins,
     run_checks,
+    surroundings,
 )
 from parity.errors import Failures, MappingError, ParityError, described, input_errors, listed
 from parity.explanation import explain
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from parity.diagnosis import Check, Verdict
+    from parity.diagnosis import Check, Surroundings, Verdict
     from parity.explanation import Explanation
     from parity.findings import Cause
     from parity.mapping import Setup
@@ -116,6 +117,7 @@ def check(
     options = _Options(Path(mapping) if mapping else None, seed, dtype, device, modes, phases, steps)
     options.require_known()
     told = Progress(progress)
+    before = surroundings()
     with told.step("total"):
         with told.step("build"):
             setup = set_up(candidate, reference, overrides or {}, candidate_args, weights, seed, reference_args)
@@ -124,7 +126,7 @@ def check(
         shown = make_inputs(input, setup.weights, setup.image_shape, batch, seed)
         case = _Case(setup, module, brought, shown, options, told)
         try:
-            return _compare(case)
+            return _if_sound(_compare(case), before)
         except ParityError as error:
             only_batch = fitting_batch(module, shown.images)
             if only_batch is None:
@@ -134,7 +136,15 @@ def check(
                     raise ParityError(f"{other[0]} ({error})") from error
                 raise
         # the error is gone, and with it what it kept alive
-        return _compare(case.with_batch_of(only_batch))
+        return _if_sound(_compare(case.with_batch_of(only_batch)), before)
+
+
+def _if_sound(report: Report, before: Surroundings) -> Report:
+    """Returns the report, whose verdict counts only if torch is what it was before the candidate was imported."""
+    doubts = before.doubts()
+    if not doubts:
+        return report
+    return dataclasses.replace(report, verdict="inconclusive", reasons=[*doubts, *report.reasons])
 
 
 def assert_parity(
@@ -295,7 +305,7 @@ def _compare(case: _Case) -> Report:
         if verdict == "divergent" and not (explanation and explanation.complete):
             with failures.kept("it could not be looked at what another weight map would change"):
                 verdict, reasons = if_the_map_is_right(subject, places, reasons)
-    about["notes"] += [*setup.weights.notes, *(case.brought.notes if case.brought else ())]
+    about["notes"] += [*doubts.notes, *setup.weights.notes, *(case.brought.notes if case.brought else ())]
     verdict, reasons = beyond.combined(verdict, reasons)
     if verdict in ("identical", "equivalent"):
         reasons += mapping.missing_without_effect()

@@ -1,7 +1,8 @@
 """From measurements to a verdict: in comes who is compared, out go checks, doubts, places of differences, a verdict.
 
-Read `verdict` (what follows from checks), `checks` (making them), `doubts` (what no check shows), `shapes` (models
-without values), `phases` (what phases beyond the forward pass find).
+Read `verdict` (what follows from checks), `checks` (making them), `pictures` and `branches` (values that random images
+don't have, and where they lead), `doubts` (what no check shows), `soundness` (whether torch is still itself), `shapes`
+(models without values), `phases` (what phases beyond the forward pass find).
 """
 
 from parity.diagnosis.checks import DTYPES, run_checks
@@ -19,6 +20,7 @@ from parity.diagnosis.phases import (
     worst_of,
 )
 from parity.diagnosis.shapes import compare_shapes
+from parity.diagnosis.soundness import Surroundings, surroundings
 from parity.diagnosis.verdict import (
     Check,
     Doubts,
@@ -45,6 +47,7 @@ __all__ = [
     "PhaseCheck",
     "Place",
     "Row",
+    "Surroundings",
     "Verdict",
     "casts",
     "compare_shapes",
@@ -58,6 +61,7 @@ __all__ = [
     "number",
     "origins",
     "run_checks",
+    "surroundings",
     "table_of",
     "worst_of",
 ]

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from parity.diagnosis.branches import Branches
 from parity.diagnosis.checks import DTYPES
+from parity.diagnosis.pictures import unlike_random, with_large_values
 from parity.diagnosis.verdict import Doubts
 from parity.errors import ParityError, listed
-from parity.models import is_graph, split, uniform
+from parity.models import assigned, is_graph, split, uniform
 from parity.tracing import MODES, NOT_FINITE, bare_run, compare, first_tensor, is_degenerate, is_finite
 
 if TYPE_CHECKING:
     from torch import nn
 
     from parity.diagnosis.verdict import Check, Place, Verdict
-    from parity.tracing import Mode, Models, Subject
+    from parity.tracing import Mode, Models, Run, Subject
 
 
 def find_doubts(subject: Subject, checks: list[Check], *, synthetic: bool) -> Doubts:
@@ -32,10 +34,15 @@ def find_doubts(subject: Subject, checks: list[Check], *, synthetic: bool) -> Do
     models = subject.models
     unusable = _unusable(models, checks, subject.dtype)
     is_settled = unusable or any(check.verdict == "divergent" for check in checks)
-    faults = [] if is_settled else _faults_on_other_batches(models)
+    branches = Branches()
+    faults, draws = ([], []) if unusable else _randomness(models, branches)
+    if not is_settled:
+        bits = all(check.verdict in ("identical", "not compared") for check in checks)
+        faults += _faults_on_other_images(subject, branches, (torch.float32, torch.float64)[not bits :])
+    unreached = [] if is_settled else branches.untaken()
     blind = _blind(models, checks, synthetic=synthetic)
     unmapped, overwritten = subject.mapping.without_counterpart(), subject.held.written_to()
-    return Doubts(*map(tuple, (unusable, blind, faults, unmapped, overwritten)))
+    return Doubts(*map(tuple, (unusable, blind, faults, unmapped, overwritten, [*draws, *_in_words(unreached)])))
 
 
 def if_the_map_is_right(subject: Subject, places: list[Place], reasons: list[str]) -> tuple[Verdict, list[str]]:
@@ -77,13 +84,14 @@ def _mixes_images(models: Models) -> bool:
 
 def _unusable(models: Models, checks: list[Check], dtype: str) -> list[str]:
     made = [(check, check.free) for check in checks if check.free]
-    reasons = []
-    for check, free in [pair for pair in made if pair[0].name.endswith(dtype)][:1]:
+    reasons: list[str] = []
+    for check, free in [pair for pair in made if pair[0].name.endswith(dtype)]:
         for model, owner, watched in (
             (models.reference, "reference", free.reference_output),
             (models.candidate, "candidate", free.candidate_output),
         ):
-            reasons += _unsteady(model, owner, watched, models, check.mode, DTYPES[dtype])
+            if not reasons and (owner == "candidate" or check is made[0][0]):
+                reasons += _unsteady(model, owner, watched, models, check.mode, DTYPES[dtype])
     if any(m.problem == NOT_FINITE for _, free in made for m in free.measured.values()):
         reasons.append("the reference itself has values that are not finite; use other weights or inputs")
     return reasons
@@ -107,36 +115,131 @@ def _blind(models: Models, checks: list[Check], *, synthetic: bool) -> list[str]
     return reasons
 
 
-def _faults_on_other_batches(models: Models) -> list[str]:
-    """Compares the bare logits of other images, in batches of one, of two and of the checks' own size.
+def _faults_on_other_images(subject: Subject, branches: Branches, dtypes: tuple[torch.dtype, ...]) -> list[str]:
+    """Compares the bare logits on images that those of the checks are unlike, and with weights of large values.
 
-    A mistake may depend on the batch's size, and a model that remembers something answers an old question.
+    A mistake may depend on values or on the batch's size, and a model that remembers something answers an old question.
+    All of them are shown in one dtype after the other, up to the first in which the models give the same bits.
     """
-    faults = []
-    sizes = {len(models.images)} if is_graph(models.candidate) else {1, 2, len(models.images)}
-    for batch in sorted(sizes):
-        images = uniform(f"{models.seed}/other batch {batch}", (batch, *models.images.shape[1:])).to(
-            models.images.device
-        )
-        for dtype in (torch.float32, torch.float64):  # float64 only if the bits differ in float32
-            mode, seed = MODES["eval"], models.seed
-            expected = bare_run(models.reference, images, mode, dtype, seed, "reference")
-            try:
-                found = bare_run(models.candidate, images, mode, dtype, seed, "candidate")
-            except ParityError as error:
-                faults.append(f"a batch of {batch} is not possible: {error}")
-                break
-            assert expected.output is not None
-            assert found.output is not None
-            measurement = compare(expected.output, found.output)
-            if found.has_changed_its_input:
-                faults.append("the candidate writes to the images it is given, which others may still need")
-            if measurement.identical:
-                break
-            if dtype == torch.float64 and not measurement.same_function:
-                size_of = measurement.problem or f"relative error {measurement.relative:.2g}"
-                faults.append(f"not the same function on other images in a batch of {batch}: logits with {size_of}")
+    models = subject.models
+    shown = [(f"on {what}", images) for what, images in unlike_random(tuple(models.images.shape), models.seed)]
+    large = with_large_values(dict(subject.held.reference))
+    own = {**subject.held.candidate, **subject.mapping.apply(large)}
+    faults: list[str] = []
+    for dtype in dtypes:
+        compared = _Compared(models, branches, dtype)
+        for what, images in shown:
+            compared.show(images, what)
+        with assigned(models.reference, large), assigned(models.candidate, own):
+            compared.show(models.images[:1], "with weights three to twelve times as large")
+        faults = compared.faults
+        if compared.differing:
+            faults.append(f"not the same function, as other inputs show: {listed(compared.differing, 3)}")
+        if compared.identical:
+            break
     return list(dict.fromkeys(faults))
+
+
+class _Compared:
+    """Compares the bare logits of both models on whatever they are shown.
+
+    Args:
+        models: who is compared.
+        branches: notes which the candidate takes.
+        dtype: to run in.
+
+    Attributes:
+        identical: whether all had the same bits.
+        differing: what they are not the same function on, in words.
+        faults: what else the candidate does wrong, a sentence each.
+    """
+
+    def __init__(self, models: Models, branches: Branches, dtype: torch.dtype) -> None:
+        self.identical = True
+        self.differing: list[str] = []
+        self.faults: list[str] = []
+        self._models = models
+        self._branches = branches
+        self._dtype = dtype
+
+    def show(self, images: torch.Tensor, when: str) -> None:
+        """Runs both models on (B, C, H, W) images and notes how they differ."""
+        models, dtype = self._models, self._dtype
+        images = _of_possible_size(models, images.to(models.images.device))
+        run = functools.partial(bare_run, images=images, mode=MODES["eval"], dtype=dtype, seed=models.seed)
+        when = f"{when}, in a batch of {len(images)}"
+        expected = run(models.reference, owner="reference").output
+        assert expected is not None
+        if not is_finite(expected):
+            return
+        try:
+            found = run(models.candidate, owner="candidate", around=lambda _: self._branches)
+        except ParityError as error:
+            self.faults.append(f"it fails {when}: {error}")
+            return
+        assert found.output is not None
+        measurement = compare(expected, found.output)
+        if found.has_changed_its_input:
+            self.faults.append("the candidate writes to the images it is given, which others may still need")
+        self.identical = self.identical and measurement.identical
+        if dtype == torch.float64 and not measurement.same_function:
+            size_of = measurement.problem or f"relative error {measurement.relative:.2g}"
+            self.differing.append(f"{when} ({size_of})")
+
+
+def _of_possible_size(models: Models, images: torch.Tensor) -> torch.Tensor:
+    """Returns a batch of the checks' own size for a candidate that may take no other."""
+    if not is_graph(models.candidate):
+        return images
+    size = len(models.images)
+    return images.repeat(-(-size // len(images)), 1, 1, 1)[:size]
+
+
+def _in_words(unreached: list[str]) -> list[str]:
+    if not unreached:
+        return []
+    return [f"not covered, since nothing that was tried gets there: {listed(unreached)}"]
+
+
+def _randomness(models: Models, branches: Branches) -> tuple[list[str], list[str]]:
+    """Says what the candidate does with torch's random numbers that it should not, and what both models do.
+
+    Returns:
+        What the candidate alone does, and what both do, a sentence each.
+    """
+    faults: list[str] = []
+    both: list[str] = []
+    for train in (False, True):
+        name = "train" if train else "eval"
+
+        def twice(model: nn.Module, owner: str, mode: Mode, around: Any = contextlib.nullcontext) -> list[Run]:
+            run = functools.partial(bare_run, model, models.images, mode, torch.float32, owner=owner, around=around)
+            return [run(seed=models.seed + n) for n in (0, 1)]
+
+        theirs = twice(models.candidate, "candidate", MODES[name], lambda _: branches)
+        for is_so, said in ((_sets_the_seed, _SEEDING), (_draws, _DRAWING)):
+            if is_so(theirs) and not (train and is_so is _draws):
+                where = f" ({listed([*branches.drawing], 3)})" if branches.drawing else ""
+                is_both = is_so(twice(models.reference, "reference", MODES[name]))
+                who = "both models" if is_both else "the candidate"
+                (both if is_both else faults).append(said.format(who=who, where=where))
+    return list(dict.fromkeys(faults)), list(dict.fromkeys(both))
+
+
+_DRAWING = "random numbers in eval mode: the logits of {who} depend on torch's random state{where}"
+_SEEDING = (
+    "the forward pass of {who} sets the seed of torch's global generator, so that whatever is random is the same at "
+    "every step; take torch.manual_seed out of it"
+)
+
+
+def _draws(runs: list[Run]) -> bool:
+    one, other = (run.output for run in runs)
+    return not (one is not None and other is not None and torch.equal(one, other))
+
+
+def _sets_the_seed(runs: list[Run]) -> bool:
+    return torch.equal(runs[0].random_state, runs[1].random_state)
 
 
 def _unsteady(

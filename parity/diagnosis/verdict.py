@@ -144,6 +144,7 @@ class Doubts:
         faults: differences that no tensor of the checks shows (an input that is written to ...).
         unmapped: tensors without a counterpart; whatever they do, agreement is no proof as long as they do something.
         overwritten: names of the candidate's tensors that it has written to, which explains whatever else is odd.
+        notes: what is worth knowing and decides nothing, such as branches that no input has reached.
     """
 
     unusable: tuple[str, ...] = ()
@@ -151,6 +152,7 @@ class Doubts:
     faults: tuple[str, ...] = ()
     unmapped: tuple[str, ...] = ()
     overwritten: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def is_another_function(checks: list[Check], mapping: WeightMap) -> bool:

@@ -13,17 +13,17 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from parity.errors import Failures
 from parity.explanation.bending import Bend, Change
 from parity.explanation.facts import facts
 from parity.explanation.following import MISFITS, Follower, Start, random_state
 from parity.explanation.trying import TooLateError, Trials
-from parity.tracing import compare
+from parity.tracing import compare, random_state_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    import torch
 
     from parity.explanation.bending import Bendable, Kind
     from parity.explanation.following import Outcome
@@ -76,7 +76,7 @@ class Search:
         self.failures = failures or Failures()
         self._model = model
         self._images = images
-        self._random = torch.Generator().manual_seed(seed).get_state()
+        self._random = random_state_of(seed)
         self._observations = observations
         self._kinds = kinds
         self._until = time.process_time() + seconds

@@ -72,7 +72,7 @@ def replaced(model: nn.Module, replacement: Callable[[str, torch.Tensor], torch.
             new = made[id(tensor)]
             if new is not None:
                 if isinstance(tensor, nn.Parameter):
-                    new = made[id(tensor)] = _as_parameter(new)
+                    new = made[id(tensor)] = _as_parameter(new, tensor)
                 old.append((registry, key, tensor))
                 registry[key] = new
         yield
@@ -138,8 +138,8 @@ def hold(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     """Puts the tensors of `state` into `model` for good, sharing their storage."""
     for name, registry, key in list(slots(model)):
         if name in state:
-            is_parameter = isinstance(registry[key], nn.Parameter)
-            registry[key] = _as_parameter(state[name]) if is_parameter else state[name]
+            old = registry[key]
+            registry[key] = _as_parameter(state[name], old) if isinstance(old, nn.Parameter) else state[name]
 
 
 def assigned(model: nn.Module, state: Mapping[str, torch.Tensor]) -> contextlib.AbstractContextManager[None]:
@@ -220,7 +220,12 @@ def _is_meta(value: object) -> bool:
     return isinstance(value, torch.Tensor) and value.is_meta
 
 
-def _as_parameter(tensor: torch.Tensor) -> nn.Parameter:
+def _as_parameter(tensor: torch.Tensor, like: torch.Tensor) -> nn.Parameter:
+    """Returns a parameter of these values, with the hooks that stand on the one whose place it takes."""
     if isinstance(tensor, nn.Parameter):
         return tensor
-    return nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
+    parameter = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
+    for hooks in ("_backward_hooks", "_post_accumulate_grad_hooks"):  # the latter since torch 2.1
+        if getattr(like, hooks, None):
+            setattr(parameter, hooks, getattr(like, hooks))
+    return parameter

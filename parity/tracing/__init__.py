@@ -23,7 +23,16 @@ from parity.tracing.measuring import (
     noise_ratio,
     of_shapes,
 )
-from parity.tracing.modes import MODES, Mode, ambient_kept, can_switch_fastpath, in_mode, refusal_of_modes, switch
+from parity.tracing.modes import (
+    MODES,
+    Mode,
+    ambient_kept,
+    can_switch_fastpath,
+    in_mode,
+    random_state_of,
+    refusal_of_modes,
+    switch,
+)
 from parity.tracing.nested import first_tensor
 from parity.tracing.passes import OUTPUT, Pass, fitting, in_step, is_rearranged, steps
 from parity.tracing.run import Event, Moment, Point, Run, bare_run, call_order
@@ -71,6 +80,7 @@ __all__ = [
     "is_rearranged",
     "noise_ratio",
     "of_shapes",
+    "random_state_of",
     "refusal_of_modes",
     "steps",
     "switch",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,12 @@ def _no_saved_tensors() -> torch.autograd.graph.saved_tensors_hooks:
     """Drops what a backward pass would need: the code path of grad mode without its memory."""
     nothing = torch.empty(0)
     return torch.autograd.graph.saved_tensors_hooks(lambda _: nothing, lambda packed: packed)
+
+
+def random_state_of(seed: int) -> torch.Tensor:
+    """Returns a state of torch's generator for a seed; it is that of no `torch.manual_seed` that people call."""
+    own = int.from_bytes(hashlib.blake2b(f"parity/{seed}".encode(), digest_size=7).digest(), "little")
+    return torch.Generator().manual_seed(own).get_state()
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from torch import nn
 from parity.errors import ParityError, described
 from parity.tracing.attention import STEPS, can_be_opened, opened
 from parity.tracing.casting import first_that_runs, held_in
-from parity.tracing.modes import Ambient
+from parity.tracing.modes import Ambient, random_state_of
 from parity.tracing.nested import first_tensor, substituted, unique_tensors
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Run:
         self._inside = inside
         self._calls: dict[str, int] = {}
         self._open: list[str] = []
-        self._ambient = dataclasses.replace(Ambient.now(), random=torch.Generator().manual_seed(seed).get_state())
+        self._ambient = dataclasses.replace(Ambient.now(), random=random_state_of(seed))
         self._greenlet = greenlet.greenlet(self._forward)
 
     def advance(self, forced: Tensors | None = None) -> Event | None:
@@ -127,6 +127,11 @@ class Run:
     def has_changed_its_input(self) -> bool:
         """Whether the model has written to the tensor that it was given."""
         return not torch.equal(self._inputs, self._untouched_inputs)
+
+    @property
+    def random_state(self) -> torch.Tensor:
+        """The state of torch's generator where the run stands."""
+        return self._ambient.random
 
     @property
     def grad_enabled(self) -> bool:

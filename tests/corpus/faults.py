@@ -20,11 +20,11 @@ FAULTS = (
     ),
     (
         Change(id="batch-axis-lost-at-batch-1", edits={"model.logits": "{logits}.squeeze()"}),
-        "in a batch of 1: logits with shape (11,), the reference has (1, 11)",
+        "in a batch of 1 (shape (11,), the reference has (1, 11))",
     ),
     (
         Change(id="doubled-in-batches-of-two", edits={"model.logits": "{logits} * (1 + ({images}.shape[0] == 2))"}),
-        "in a batch of 2: logits with relative error 1",
+        "in a batch of 2 (relative error 1)",
     ),
     (
         Change(
@@ -34,13 +34,13 @@ FAULTS = (
                 "model.dropped": "self.cache.setdefault((*{images}.shape, {images}.dtype), {dropout}({embedded}))",
             },
         ),
-        "not the same function on other images in a batch of 3",
+        "not the same function, as other inputs show: on other images, in a batch of 3",
     ),
     (
         Change(
             id="batch-hard-wired",
             edits={"model.pool": "(lambda t: t.view(3, -1, t.shape[-1])[:, 0])({normed})"},
         ),
-        "a batch of 1 is not possible: the candidate failed",
+        "in a batch of 1: the candidate failed",
     ),
 )

@@ -1,0 +1,103 @@
+"""Which branches of a model that depend on values its runs have taken, and where it draws random numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_CLAMPS = {"clamp", "clamp_min", "clamp_max", "hardtanh"}
+_COMPARISONS = {"gt", "ge", "lt", "le", "eq", "ne"}
+_DRAWING = {"rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "bernoulli",
+            "multinomial", "uniform", "exponential", "random", "poisson", "native_dropout", "log_normal", "cauchy",
+            "geometric"}  # fmt: skip
+
+# code in there is nobody's model
+_NOT_A_MODELS = (f"{Path(torch.__file__).parent}/", f"{Path(__file__).parents[1]}/", "<")
+
+
+class Branches(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes, over several runs, what a model's operations have done with the values they met.
+
+    It looks at torch's own operations, below `torch.overrides`, so that a model runs as it does with nobody watching.
+
+    Attributes:
+        drawing: where random numbers were drawn, such as `randn_like at model.py:14`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._ways: dict[tuple[str, str], bool] = defaultdict(bool)  # by place and what may happen there
+        self.drawing: dict[str, None] = {}
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = function._schema.name.partition("::")[2].strip("_")  # noqa: SLF001  (there is no public name)
+        ways: list[tuple[str, torch.Tensor | bool]] = []
+        with contextlib.suppress(Exception):  # of whatever form the call is
+            ways = list(_ways(name, args, kwargs))
+        result = function(*args, **kwargs)
+        if name == "local_scalar_dense" and isinstance(result, bool):
+            ways = [("held", result), ("failed", not result)]
+        elif name in _COMPARISONS and args[0].is_floating_point():
+            ways = [("held", result), ("failed", ~result)]
+        elif name in _DRAWING:
+            self.drawing[f"{name} at {_where()}"] = None
+        if ways:
+            what = name if name in _CLAMPS or name in ("where", "masked_fill") else "the condition"
+            place = f"{what} at {_where()}"
+            for way, taken in ways:
+                self._ways[place, way] |= bool(taken.any()) if isinstance(taken, torch.Tensor) else taken
+        return result
+
+    def untaken(self) -> list[str]:
+        """Returns what no run has done, a phrase each: `clamp at model.py:14 never reached its bound 10`."""
+        said: dict[str, str] = {}
+        for (place, way), is_taken in self._ways.items():
+            if not is_taken:
+                # a comparison and what is done with it stand in one line
+                said.setdefault(place.rpartition(" at ")[2], f"{place} never {way}")
+        return list(said.values())
+
+
+def _ways(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields what an operation may do with its values, and which of them it is done to."""
+    if name in _CLAMPS and args[0].is_floating_point():
+        low, high = (*args[1:], None, None)[:2]
+        if name == "clamp_max":
+            low, high = None, low
+        elif name == "clamp":
+            low, high = kwargs.get("min", low), kwargs.get("max", high)
+        if low is not None:
+            yield f"reached its bound {_number(low)}", args[0] < low
+        if high is not None:
+            yield f"reached its bound {_number(high)}", args[0] > high
+    elif name == "masked_fill":
+        yield "filled anything", args[1]
+    elif name == "where" and len(args) == 3:  # of a condition alone it gives indices
+        yield "took its first value", args[0]
+        yield "took its second value", ~args[0]
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{value.item():g}" if value.numel() == 1 else "of some element"
+    return f"{value:g}"
+
+
+def _where() -> str:
+    """Returns the line of the model's own source that asked for an operation."""
+    frame = last = sys._getframe(1)  # noqa: SLF001  (what inspect.stack() reads, without reading the files)
+    while frame.f_code.co_filename.startswith(_NOT_A_MODELS):
+        if frame.f_back is None:
+            break
+        last = frame = frame.f_back
+    return f"{Path(last.f_code.co_filename).name}:{last.f_lineno}"

@@ -1,0 +1,70 @@
+"""Images that random ones are unlike, so that a branch which depends on values is taken as well."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from parity.models import uniform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# the range of a normalised picture's channels, from black to white: (0 - mean) / std to (1 - mean) / std of ImageNet
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def unlike_random(shape: tuple[int, ...], seed: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields what a batch shows, in words, and the batch, in float32.
+
+    The batches of one image follow each other, so that a model that remembers the one before gives itself away; each
+    stands alone, so that what depends on a whole batch is seen too. The first one comes back at the end.
+
+    Args:
+        shape: (B, C, H, W) of the batch that the checks have been made with.
+        seed: of what is random in them.
+    """
+    channels = shape[1]
+    black, white = _levels(channels)
+    single, half = (1, *shape[1:]), shape[-1] // 2
+
+    def random(what: str, size: tuple[int, ...]) -> torch.Tensor:
+        return uniform(f"{seed}/{what}", size)
+
+    yield "other images", random("other images", shape)
+    unit = (random("normalised", (2, *shape[1:])) / 12**0.5 + 0.5).clamp(0, 1)
+    yield "pictures over the whole range of normalised ones", black + (white - black) * unit
+    dark = black.expand(single).clone()
+    yield "a black picture", dark
+    yield "a white picture", white.expand(single).clone()
+    blank = random("half blank", single)
+    blank[..., half:] = 0
+    yield "a picture whose right half is zeros", blank
+    spot = torch.zeros(single)
+    spot[..., shape[-2] // 3, shape[-1] // 3] = white.flatten()
+    yield "zeros with a single bright pixel", spot
+    yield "values ten times as large", 10 * random("large", single)
+    yield "values a tenth as large", random("small", single) / 10
+    yield "a black picture once more", dark.clone()
+
+
+def _levels(channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns black and white of normalised pictures, (1, C, 1, 1)."""
+    mean, std = (
+        torch.tensor([numbers[n % 3] for n in range(channels)])[None, :, None, None] for numbers in (_MEAN, _STD)
+    )
+    return (0 - mean) / std, (1 - mean) / std
+
+
+def with_large_values(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Returns weights that make activations large and attention sharp, as trained ones do.
+
+    Matrices are three times as large, and every seventh row, an outlier, twelve times.
+    """
+    large = {}
+    for name, tensor in state.items():
+        if tensor.dim() > 1 and tensor.is_floating_point():
+            large[name] = 3 * tensor
+            large[name][::7] *= 4
+    return state | large

@@ -47,7 +47,8 @@ class Kind:
         at: the one place where the kind is possible, if some of its operations belong to others.
         elsewhere: those operations, and the place of each.
         fit: for a kind with a tensor that is not known beforehand: returns it from the wanted result and the arguments
-            of its operation.
+            of its operation, or None if there is none.
+        words: says what such a tensor does, for the phrase.
         is_random: draws random numbers.
         by_place: the variants take the change's place as a keyword.
         undoes: for the absence of a trait: the key of the trait's kind.
@@ -63,7 +64,8 @@ class Kind:
     only: str = ""
     at: str | None = None
     elsewhere: Mapping[str, str] = field(default_factory=dict)
-    fit: Callable[..., torch.Tensor] | None = None
+    fit: Callable[..., torch.Tensor | None] | None = None
+    words: Callable[[torch.Tensor], str] | None = None
     is_random: bool = False
     by_place: bool = False
     undoes: tuple[str, str, str] | None = None
@@ -105,6 +107,8 @@ class Change:
     @property
     def phrase(self) -> str:
         """What the candidate has, in words."""
+        if isinstance(self.value, torch.Tensor) and self.kind.words:
+            return self.kind.phrase.replace("{value}", self.kind.words(self.value))
         return self.kind.phrase.replace("{value}", self.number) if isinstance(self.value, float) else self.kind.phrase
 
     @property

@@ -29,11 +29,11 @@ from parity.explanation.causes.places import in_words, named
 from parity.explanation.extras import extra_kinds
 from parity.explanation.observing import Observations
 from parity.explanation.proof import Group, Proof, grouped, prove
-from parity.explanation.search import Search
+from parity.explanation.search import Search, distance_of
 from parity.explanation.stand_in import NoStandInError, stand_in
 from parity.mapping import trace_uses
-from parity.models import split, tensors_of
-from parity.tracing import Run, first_that_runs, held_in
+from parity.models import assigned, split, synthetic, tensors_of, uniform
+from parity.tracing import SAME_FUNCTION_BOUND, Run, bare_run, first_that_runs, held_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -198,7 +198,55 @@ def _proved(case: _Case, seconds: float, *, to_the_end: bool = True) -> tuple[Pr
     return first_that_runs(lambda attempt: _attempted(case, seconds, attempt, to_the_end), torch.float64)
 
 
-def _attempted(case: _Case, seconds: float, attempt: int, to_the_end: bool) -> tuple[Proof, list[Unexplained]]:  # noqa: FBT001
+def _attempted(
+    case: _Case,
+    seconds: float,
+    attempt: int,
+    to_the_end: bool,  # noqa: FBT001
+    refuted: frozenset[tuple[str, str, str]] = frozenset(),
+) -> tuple[Proof, list[Unexplained]]:
+    """Searches and proves, on the weights and images of the checks and on others that are drawn then.
+
+    Causes with a value that explain those of the checks alone are refuted, and the search begins again without them.
+    """
+    until = time.process_time() + seconds
+    proof, unexplained, model = _searched(case, seconds, attempt, to_the_end, refuted)
+    changes = [change for group in proof.needed for change in group.changes]
+    if not changes or not proof.is_complete:
+        return proof, unexplained
+    residual = _error_on_others(case, attempt, model, changes)
+    if residual <= SAME_FUNCTION_BOUND:
+        return proof, unexplained
+    solved = [change.kind for change in changes if change.kind.has_value]
+    suspects = [kind for kind in solved if kind.fit] or solved
+    if not suspects:
+        return dataclasses.replace(proof, residual=residual), unexplained
+    refuted |= {kind.key for kind in suspects}
+    return _attempted(case, until - time.process_time(), attempt, to_the_end, refuted)
+
+
+def _error_on_others(case: _Case, attempt: int, model: BentViT, changes: Sequence[Change]) -> float:
+    """Returns how far the bent model is from the candidate on weights and images that the search has not seen."""
+    subject, models = case.subject, case.subject.models
+    state = synthetic(models.reference, models.seed + 1)
+    own = {**subject.held.candidate, **subject.mapping.apply(state)}
+    images = uniform(f"{models.seed}/second proof", tuple(models.images.shape)).to(models.images.device)
+    with assigned(models.candidate, own):
+        candidate = bare_run(
+            models.candidate, images, case.mode, torch.float64, models.seed, "candidate", first=attempt
+        )
+    assert candidate.output is not None
+    bent = BentViT(case.config, Widened(state), model.order, case.traits)
+    return distance_of(bent, images.double(), changes, candidate.output, models.seed, case.failures)
+
+
+def _searched(
+    case: _Case,
+    seconds: float,
+    attempt: int,
+    to_the_end: bool,  # noqa: FBT001
+    refuted: frozenset[tuple[str, str, str]],
+) -> tuple[Proof, list[Unexplained], BentViT]:
     subject, models, weights = case.subject, case.subject.models, Widened(case.subject.held.reference)
     images = models.images.double()
     failures = case.failures
@@ -212,7 +260,7 @@ def _attempted(case: _Case, seconds: float, attempt: int, to_the_end: bool) -> t
     kinds = catalogue(case.config)
     with failures.kept("what the candidate does with tensors of its own could not be read", besides=ParityError):
         kinds = [*_own_kinds(subject), *kinds]
-    kinds = [*undoing(case.traits), *kinds]
+    kinds = [kind for kind in (*undoing(case.traits), *kinds) if kind.key not in refuted]
     with contextlib.ExitStack() as stack, torch.no_grad():
         stack.enter_context(case.mode.active(models.candidate))
         stack.enter_context(held_in(models.candidate, torch.float64, attempt))
@@ -230,11 +278,11 @@ def _attempted(case: _Case, seconds: float, attempt: int, to_the_end: bool) -> t
             is_usual = rearranged is not None and rearranged not in chosen
             bent = BentViT(case.config, weights, traits=case.traits) if is_usual else model
             changes = [change for group in chosen for change in group.changes]
-            return search.error(bent, changes)
+            return distance_of(bent, images, changes, observations.output(), models.seed, failures)
 
         if search.unexplained and not to_the_end:
-            return Proof((), math.inf, ()), search.unexplained
-        return prove(groups, error), search.unexplained
+            return Proof((), math.inf, ()), search.unexplained, model
+        return prove(groups, error), search.unexplained, model
 
 
 def _beside(group: Group, traits: Sequence[Change]) -> Group:

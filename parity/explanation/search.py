@@ -123,19 +123,6 @@ class Search:
                 known = facts(outcome.fitted, observed.to(outcome.fitted))
         return Unexplained(outcome.dirty, outcome.error, known)
 
-    def error(self, model: Bendable, changes: Sequence[Change]) -> float:
-        """Runs a whole bent model freely and returns its output's relative distance from the candidate's."""
-        tensor, bend = self._images, Bend(changes, traits=model.traits)
-        relative = math.inf
-        with random_state(self._random), self.failures.kept("changes could not be made together"):
-            try:
-                for stage in model.stages:
-                    tensor = model.run(stage, tensor, bend)
-            except MISFITS:
-                return math.inf  # the other changes don't fit together without one that is left out
-            relative = compare(self._observations.output(), tensor, ulp=False).relative
-        return relative
-
     def _translated(self, changes: Iterable[Change], number: int) -> tuple[Change, ...]:
         """Returns the changes that were found in the stage before as they would be in this one."""
         earlier, here = (self._model.stages[n].partition("#")[0] for n in (max(number - 1, 0), number))
@@ -155,6 +142,36 @@ class Search:
             self._follower.memo.may_grow = True
         # the same run once more, to be kept
         return None if found is None else self._follower.follow(start, found.changes)
+
+
+def distance_of(
+    model: Bendable,
+    images: torch.Tensor,
+    changes: Sequence[Change],
+    output: torch.Tensor,
+    seed: int,
+    failures: Failures,
+) -> float:
+    """Runs a whole bent model freely and returns the relative distance of its output from a candidate's.
+
+    Args:
+        model: bendable, in float64.
+        images: what the candidate was shown, in float64.
+        changes: that are made.
+        output: the candidate's.
+        seed: of the candidate's random state.
+        failures: takes what could not be tried.
+    """
+    tensor, bend = images, Bend(changes, traits=model.traits)
+    relative = math.inf
+    with random_state(random_state_of(seed)), failures.kept("changes could not be made together"):
+        try:
+            for stage in model.stages:
+                tensor = model.run(stage, tensor, bend)
+        except MISFITS:
+            return math.inf  # the other changes don't fit together without one that is left out
+        relative = compare(output, tensor, ulp=False).relative
+    return relative
 
 
 def _is_in(change: Change, stage: str) -> bool:

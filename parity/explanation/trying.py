@@ -227,6 +227,8 @@ class Trials:
         if wanted.shape != outcome.passing.shape:
             return None
         value = change.kind.fit(wanted, *arguments)
+        if value is None:
+            return None
         return [(Change(change.kind, change.place, value),) if n == number else p for n, p in enumerate(group)]
 
     def _solved(self, group: Sequence[Proposal], open_: list[int]) -> list[Proposal] | None:

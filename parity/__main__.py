@@ -2,6 +2,6 @@
 
 import sys
 
-from parity.cli import main
+from parity.cli import console
 
-sys.exit(main())
+sys.exit(console())

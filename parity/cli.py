@@ -7,17 +7,16 @@ import ast
 import contextlib
 import json
 import logging
+import math
 import os
-import secrets
-import signal
 import sys
-import tempfile
-import threading
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity.errors import ParityError, told
+from parity.supervising import FAILED, in_a_process_of_its_own
+from parity.writing import require_folder, whole, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from parity.report import Report
     from parity.transfer import OwnWeights
 
-USAGE_ERROR = 2
 INTERRUPTED = 130  # as a shell has it
 
 
@@ -39,7 +37,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: identical or equivalent; 1: divergent, or only equivalent under `--require identical`; 2: wrong usage or input;
     3: inconclusive; 130: interrupted.
     """
-    options = _parser().parse_args(arguments)
+    return _run(_parser().parse_args(arguments))
+
+
+def console() -> int:
+    """Runs the command line as `main` does, in a process of its own.
+
+    Its exit status is that of `main`, or 143 where it was terminated, and 2 where the candidate or its native code has
+    ended the process, or `--timeout` has.
+    """
+    options = _parser().parse_args()
+    return in_a_process_of_its_own(lambda: _run(options), _say, seconds=options.timeout, gigabytes=options.memory)
+
+
+def _run(options: argparse.Namespace) -> int:
     logged = logging.StreamHandler()
     if options.traceback:
         logging.getLogger("parity").addHandler(logged)
@@ -52,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _say("interrupted")
             return INTERRUPTED
         _say(told(error))
-        return USAGE_ERROR
+        return FAILED
     finally:
         logging.getLogger("parity").removeHandler(logged)
     return status
@@ -137,7 +148,20 @@ def _parser() -> argparse.ArgumentParser:
     # fmt: on
     for command in (check, show_map, convert, diff):
         command.add_argument("--traceback", action="store_true", help="show the traceback of an error")
+        command.add_argument(
+            "--timeout", type=_positive, metavar="SECONDS", help="end it after that long, with status 2"
+        )
+        command.add_argument(
+            "--memory", type=_positive, metavar="GB", help="let it have that much memory, 1e9 bytes each"
+        )
     return parser
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise ValueError
+    return number
 
 
 _WEIGHTS = (
@@ -183,7 +207,7 @@ def _models(options: argparse.Namespace) -> dict[str, Any]:
 
 def _check(options: argparse.Namespace) -> int:
     if options.json not in (None, "-"):
-        _require_folder(Path(options.json))
+        require_folder(Path(options.json))
     models = _models(options)
     with _progress(quiet=options.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
         progress("importing torch", 0, 0)
@@ -207,7 +231,7 @@ def _check(options: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         if options.json not in (None, "-"):
             # the one is written whatever becomes of the other
-            stack.callback(_write, Path(options.json), report.to_json())
+            stack.callback(write, Path(options.json), report.to_json())
         _print(f"{report.to_json()}\n" if options.json == "-" else _rendered(report, options))
     if options.require == "identical" and report.verdict == "equivalent":
         _say("equivalent, and --require identical was asked for")
@@ -217,7 +241,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _map(options: argparse.Namespace) -> int:
     if options.output:
-        _require_folder(Path(options.output))
+        require_folder(Path(options.output))
     if options.candidate_weights and not options.check_weights:
         raise ParityError("--candidate-weights are compared with the reference's: ask for that with --check-weights")
     models = _models(options)
@@ -230,7 +254,7 @@ def _map(options: argparse.Namespace) -> int:
     for line in (f"{len(found.entries)} entries ({found.origin})", *found.remarks()):
         _tell(line)
     if options.output:
-        _write(Path(options.output), found.to_toml().rstrip("\n"))
+        write(Path(options.output), found.to_toml().rstrip("\n"))
     else:
         _print(found.to_toml())
     if own is not None:
@@ -261,7 +285,7 @@ def _told(own: OwnWeights) -> list[str]:
 
 def _diff(options: argparse.Namespace) -> int:
     if options.json not in (None, "-"):
-        _require_folder(Path(options.json))
+        require_folder(Path(options.json))
     overrides = _key_values(options.overrides, "--set")
     arguments = _key_values(options.model_arg, "--model-arg")
     with _progress(quiet=False) as progress, contextlib.redirect_stdout(sys.stderr):
@@ -274,13 +298,13 @@ def _diff(options: argparse.Namespace) -> int:
     if options.json != "-":
         _print("".join(f"{line}\n" for line in found.lines()))
     if options.json:
-        _print(f"{content}\n") if options.json == "-" else _write(Path(options.json), content)
+        _print(f"{content}\n") if options.json == "-" else write(Path(options.json), content)
     return 0 if found.is_same else 1
 
 
 def _convert(options: argparse.Namespace) -> int:
     output = Path(options.output)
-    _require_folder(output)
+    require_folder(output)
     if output.suffix != ".safetensors":
         raise ParityError(f"-o {output}: the file is written as safetensors; give it a name that ends in .safetensors")
     models = _models(options)
@@ -292,7 +316,7 @@ def _convert(options: argparse.Namespace) -> int:
             **models, weights=options.weights, reverse=options.reverse, force=options.force, progress=progress
         )
         progress("writing and reading back", 0, 0)
-        with _whole(output) as temporary:
+        with whole(output) as temporary:
             agreement = converted.write(temporary)
     proved_for = converted.report.mapping
     left = proved_for.without_counterpart() if proved_for and not converted.is_proved else ()
@@ -377,67 +401,3 @@ def _key_values(pairs: list[str], option: str) -> dict[str, Any]:
         except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two: too many brackets
             values[key] = text
     return values
-
-
-def _require_folder(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise ParityError(f"{path} cannot be written: there is no folder {path.parent}")
-    if path.is_dir():
-        raise ParityError(f"{path} cannot be written: it is a folder")
-
-
-def _write(path: Path, content: str) -> None:
-    """Writes a file whole or not at all."""
-    with _whole(path) as temporary:
-        temporary.write_bytes(f"{content}\n".encode())
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Yields a temporary file, which takes the place of `path` if nothing is raised, and is gone otherwise.
-
-    What is no ordinary file, such as a pipe, is written to as it is.
-    """
-    path = path.resolve()
-    is_file = path.is_file() or not path.exists()
-    folder = path.parent if is_file else Path(tempfile.gettempdir())
-    temporary = folder / f".{path.stem}.{secrets.token_hex(4)}{path.suffix}"
-    try:
-        with _unwound_when_terminated():
-            try:
-                temporary.touch(mode=0o600, exist_ok=False)
-                yield temporary
-                if is_file:
-                    temporary.chmod(0o644)
-                    temporary.replace(path)
-                else:
-                    path.write_bytes(temporary.read_bytes())
-            finally:
-                temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ParityError(f"{path} cannot be written: {error.strerror}") from error
-
-
-class _Terminated(BaseException):
-    """SIGTERM, which else would end the process where it stands."""
-
-
-@contextlib.contextmanager
-def _unwound_when_terminated() -> Iterator[None]:
-    """Lets SIGTERM clean up what is left behind before it ends the process."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-
-    def unwind(*_: object) -> None:
-        raise _Terminated
-
-    signal.signal(signal.SIGTERM, unwind)
-    try:
-        yield
-    except _Terminated:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.raise_signal(signal.SIGTERM)
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)

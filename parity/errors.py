@@ -21,7 +21,14 @@ _log = logging.getLogger("parity")
 _log.addHandler(logging.NullHandler())
 
 # what torch says, in the words of each of its allocators, where there is no room
-_NO_ROOM = ("can't allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed")
+_NO_ROOM = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "Storage size calculation overflowed",
+    "failed to map segment",
+    "Cannot allocate memory",
+)
 
 # libraries that parity calls: what they raise is the doing of whoever called them
 _CALLED = ("torch", "torchvision", "einops", "greenlet", "numpy", "PIL", "rich", "safetensors")
@@ -135,7 +142,7 @@ class Failures:
 def is_lack_of_memory(error: BaseException) -> bool:
     """Whether an error says that the machine has no room."""
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in described(error) for words in _NO_ROOM)
+        isinstance(error, (RuntimeError, ImportError)) and any(words in described(error) for words in _NO_ROOM)
     )
 
 

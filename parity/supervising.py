@@ -1,0 +1,205 @@
+"""The command line's work in a process of its own, so that nothing a candidate does to its process looks like a result.
+
+The parent has imported nothing of the candidate's, not even torch. It waits for the worker to say its exit status,
+which no `os._exit(0)` does, hands on signals, and says in a sentence how the worker has ended where it ended otherwise.
+In the worker the descriptor of stdout leads to stderr; results go to another one, which no print of a candidate's
+reaches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+FAILED = 2
+_FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
+
+# how long a worker may take to clean up when its time is over, in seconds
+_GRACE = 5.0
+
+
+def in_a_process_of_its_own(
+    work: Callable[[], int], say: Callable[[str], None], *, seconds: float | None = None, gigabytes: float | None = None
+) -> int:
+    """Does the work in a forked process and returns its exit status; where a system cannot fork, in this one.
+
+    Args:
+        work: returns an exit status.
+        say: tells the user a sentence.
+        seconds: after which the worker is ended.
+        gigabytes: of memory, 1e9 bytes each, that the worker may have.
+    """
+    if not hasattr(os, "fork"):
+        return work()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.flush()
+    status, alive = os.pipe(), os.pipe()
+    worker = os.fork()
+    if worker == 0:
+        os.close(status[0])
+        os.close(alive[1])
+        _work(work, status[1], alive[0], gigabytes)
+    os.close(status[1])
+    os.close(alive[0])
+    with contextlib.suppress(OSError):
+        os.setpgid(worker, worker)
+    return _Parent(worker, status[0], say, seconds).wait()
+
+
+# --- the worker
+
+
+def _work(work: Callable[[], int], status: int, alive: int, gigabytes: float | None) -> NoReturn:
+    """Does the work, says its status, and leaves as Python does."""
+    with contextlib.suppress(OSError):
+        os.setpgid(0, 0)  # a Ctrl-C at the terminal is the parent's, which hands it on once
+    _results_apart()
+    threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
+    if gigabytes is not None:
+        _limit(gigabytes)
+    code = work()
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        sys.stdout = sys.stderr  # what is printed as Python exits is no result
+    os.write(status, bytes([code]))
+    sys.exit(code)
+
+
+def _results_apart() -> None:
+    """Lets `sys.stdout` write to a descriptor of its own, and whatever else writes to stdout's write to stderr."""
+    if not isinstance(sys.stdout, io.TextIOWrapper):
+        return
+    try:
+        results = os.dup(sys.stdout.fileno())
+        os.dup2(2, sys.stdout.fileno())
+    except OSError:  # one of the two is closed
+        return
+    old = sys.stdout
+    sys.stdout = io.TextIOWrapper(os.fdopen(results, "wb"), old.encoding, old.errors)
+
+
+def _end_with_parent(alive: int) -> None:
+    """Waits for the end of the parent, and ends this process as somebody who asks it to would."""
+    with contextlib.suppress(OSError):
+        os.read(alive, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _limit(gigabytes: float) -> None:
+    import resource  # noqa: PLC0415  (not everywhere)
+
+    most = int(gigabytes * 1e9)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
+# --- the parent
+
+
+class _Parent:
+    """Waits for a worker.
+
+    Args:
+        worker: its process.
+        status: a pipe on which it says its exit status.
+        say: tells the user a sentence.
+        seconds: after which it is ended.
+    """
+
+    def __init__(self, worker: int, status: int, say: Callable[[str], None], seconds: float | None) -> None:
+        self._worker = worker
+        self._status = status
+        self._say = say
+        self._seconds = seconds
+        self._forwarded: list[int] = []
+
+    def wait(self) -> int:
+        """Returns the exit status of the work."""
+        before = {}
+        for name in _FORWARDED:
+            number = getattr(signal, name)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, self._forward)
+        stop = signal.signal(signal.SIGTSTP, self._stop)
+        try:
+            is_in_time = self._has_news(self._seconds)
+            if not is_in_time:
+                self._end()
+            said = os.read(self._status, 1)
+            how = self._ended(_GRACE if said else None)
+        finally:
+            signal.signal(signal.SIGTSTP, stop)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if not is_in_time:
+            self._say(f"--timeout {self._seconds:g}: there was no result by then; give it more time, or fewer --modes")
+            return FAILED
+        return said[0] if said else self._without_status(how)
+
+    def _has_news(self, seconds: float | None) -> bool:
+        """Waits until the worker has said something, or has ended, which closes the pipe."""
+        return bool(select.select([self._status], [], [], seconds)[0])
+
+    def _end(self) -> None:
+        self._signal(signal.SIGTERM)
+        if not self._has_news(_GRACE):
+            self._signal(signal.SIGKILL)
+
+    def _ended(self, seconds: float | None) -> int:
+        """Waits for the worker's end, which threads of a candidate's may put off, and returns how it was."""
+        until = math.inf if seconds is None else time.monotonic() + seconds
+        while time.monotonic() < until:
+            process, how = os.waitpid(self._worker, 0 if seconds is None else os.WNOHANG)
+            if process:
+                return how
+            time.sleep(0.01)
+        self._signal(signal.SIGKILL)
+        return os.waitpid(self._worker, 0)[1]
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(OSError):
+            os.killpg(self._worker, number)
+
+    def _forward(self, number: int, _: FrameType | None) -> None:
+        self._forwarded.append(number)
+        self._signal(number)
+
+    def _stop(self, _: int, __: FrameType | None) -> None:
+        """Ctrl-Z: both stop, and go on together."""
+        self._signal(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        self._signal(signal.SIGCONT)
+
+    def _without_status(self, how: int) -> int:
+        """Says how a worker has ended that did not come to its end."""
+        if os.WIFEXITED(how):
+            code = os.WEXITSTATUS(how)
+            self._say(
+                f"the candidate's code has ended the process, with exit status {code}, before there was a result; take "
+                "what exits out of it"
+            )
+            return FAILED
+        number = os.WTERMSIG(how)
+        if number in self._forwarded:
+            return 128 + number
+        name = signal.Signals(number).name
+        why = {
+            "SIGKILL": "most often because the machine has no memory left; use a smaller --batch or fewer layers",
+            "SIGTERM": "by somebody else",
+        }.get(name, "a crash in native code; --traceback shows nothing of it, `python -X faulthandler` does")
+        self._say(f"the process was ended by {name}: {why}")
+        return FAILED if name != "SIGTERM" else 128 + number

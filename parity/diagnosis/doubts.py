@@ -13,7 +13,7 @@ from parity.diagnosis.checks import DTYPES
 from parity.diagnosis.pictures import unlike_random, with_large_values
 from parity.diagnosis.verdict import Doubts
 from parity.errors import ParityError, listed
-from parity.models import assigned, is_graph, split, uniform
+from parity.models import assigned, is_graph, split, uniform, with_parts
 from parity.tracing import MODES, NOT_FINITE, bare_run, compare, first_tensor, is_degenerate, is_finite
 
 if TYPE_CHECKING:
@@ -124,7 +124,8 @@ def _faults_on_other_images(subject: Subject, branches: Branches, dtypes: tuple[
     models = subject.models
     shown = [(f"on {what}", images) for what, images in unlike_random(tuple(models.images.shape), models.seed)]
     large = with_large_values(dict(subject.held.reference))
-    own = {**subject.held.candidate, **subject.mapping.apply(large)}
+    parts = (entry.candidate for entry in subject.mapping.entries)
+    own = with_parts(subject.held.candidate, subject.mapping.apply(large), parts)
     faults: list[str] = []
     for dtype in dtypes:
         compared = _Compared(models, branches, dtype)

@@ -99,9 +99,8 @@ class Change:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Change):
             return NotImplemented
-        same_value = self.value is other.value or (
-            not isinstance(self.value, torch.Tensor) and bool(self.value == other.value)
-        )
+        are_tensors = any(isinstance(value, torch.Tensor) for value in (self.value, other.value))
+        same_value = self.value is other.value or (not are_tensors and bool(self.value == other.value))
         return self.kind.key == other.kind.key and self.place == other.place and same_value
 
     @property

@@ -32,7 +32,7 @@ from parity.explanation.proof import Group, Proof, grouped, prove
 from parity.explanation.search import Search, distance_of
 from parity.explanation.stand_in import NoStandInError, stand_in
 from parity.mapping import trace_uses
-from parity.models import assigned, split, synthetic, tensors_of, uniform
+from parity.models import assigned, split, synthetic, tensors_of, uniform, with_parts
 from parity.tracing import SAME_FUNCTION_BOUND, Run, bare_run, first_that_runs, held_in
 
 if TYPE_CHECKING:
@@ -228,8 +228,12 @@ def _attempted(
 def _error_on_others(case: _Case, attempt: int, model: BentViT, changes: Sequence[Change]) -> float:
     """Returns how far the bent model is from the candidate on weights and images that the search has not seen."""
     subject, models = case.subject, case.subject.models
-    state = synthetic(models.reference, models.seed + 1)
-    own = {**subject.held.candidate, **subject.mapping.apply(state)}
+    mapping, drawn = subject.mapping, synthetic(models.reference, models.seed + 1)
+    # what has no counterpart stays as it is
+    state = with_parts(subject.held.reference, drawn, (entry.reference for entry in mapping.entries))
+    known = {split(part)[0] for part in (*(e.reference for e in mapping.entries), *mapping.unmapped_reference)}
+    moved = mapping.apply({name: state[name] for name in known})
+    own = with_parts(subject.held.candidate, moved, (entry.candidate for entry in mapping.entries))
     images = uniform(f"{models.seed}/second proof", tuple(models.images.shape)).to(models.images.device)
     with assigned(models.candidate, own):
         candidate = bare_run(

@@ -207,11 +207,14 @@ class Trials:
     def _fitted(self, group: Sequence[Proposal], number: int) -> list[Proposal] | None:
         """Reads a tensor off what the candidate has at the target, if the operation leads straight there."""
         change, *more = group[number]
+        operation = next(iter(change.kind.variants))
+        leads_here = self._base.bend.done.get((change.place, operation), ((), None))[1] is self._base.passing
+        if more or not leads_here:
+            return None
         others = [c for n, proposal in enumerate(group) if n != number for c in proposal]
         outcome = self._run(others, until=self._target)
-        if more or outcome.dirty != self._target or outcome.passing is None:
+        if outcome.dirty != self._target or outcome.passing is None:
             return None
-        operation = next(iter(change.kind.variants))
         arguments, result = outcome.bend.done.get((change.place, operation), ((), None))
         if result is not outcome.passing or len(arguments[0]) < 2:
             return None

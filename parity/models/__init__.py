@@ -10,7 +10,7 @@ from parity.models.bijection import require_bijection, require_separate
 from parity.models.brought import Brought, brings_weights, brought_by
 from parity.models.candidate import Candidate, build_without_values, other_sizes, resolve_candidate
 from parity.models.checkpoint import Checkpoint, fitted, is_path, read
-from parity.models.entries import IDENTITY, Bounds, Box, Entry, cut, inverted, put, rearranged, split
+from parity.models.entries import IDENTITY, Bounds, Box, Entry, cut, inverted, put, rearranged, split, with_parts
 from parity.models.expansion import by_name, expand
 from parity.models.inputs import Inputs, make_inputs
 from parity.models.libraries import build_elsewhere, is_elsewhere, resolve_elsewhere
@@ -115,5 +115,6 @@ __all__ = [
     "uniform",
     "unregistered",
     "unverifiable",
+    "with_parts",
     "without_values",
 ]

@@ -11,6 +11,8 @@ import einops
 from parity.errors import MappingError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     import torch
 
 
@@ -119,6 +121,16 @@ def put(values: torch.Tensor, tensor: torch.Tensor, box: Box) -> None:
     """Writes `values` into the part of `tensor` within the bounds of `split`."""
     inner = _within(tensor, box)
     inner.copy_(values.reshape(inner.shape))
+
+
+def with_parts(
+    state: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor], parts: Iterable[str]
+) -> dict[str, torch.Tensor]:
+    """Returns the tensors of `state`, copied, with the values of `other` in these parts, tensors or slices of them."""
+    result = {name: tensor.clone() for name, tensor in state.items()}
+    for name, box in map(split, parts):
+        put(cut(other[name].to(result[name]), box), result[name], box)
+    return result
 
 
 def _within(tensor: torch.Tensor, box: Box) -> torch.Tensor:

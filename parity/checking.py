@@ -44,7 +44,7 @@ from parity.models import (
 from parity.progress import Progress
 from parity.report import Report, environment, peak_memory, top5
 from parity.tracing import MODES, ambient_kept, refusal_of_modes
-from parity.training import Classroom, look_beyond, modes_of, require_known
+from parity.training import DRAWING_CAUSES, Classroom, look_beyond, modes_of, require_known
 from parity.transfer import OwnWeights, compare_as_they_are, compare_weights
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from parity.diagnosis import Check, Surroundings, Verdict
+    from parity.diagnosis import Check, Place, Surroundings, Verdict
     from parity.explanation import Explanation
     from parity.findings import Cause
     from parity.mapping import Setup
@@ -289,19 +289,17 @@ def _compare(case: _Case) -> Report:
         checks = run_checks(subject, modes_of(options.phases, options.modes), progress)
         seconds = time.process_time() - began
         failures = Failures()
-        doubts, explanation, weights = Doubts(blind=(_NO_DOUBTS,)), None, None
-        explained: list[str] = []
+        doubts, weights = Doubts(blind=(_NO_DOUBTS,)), None
         with progress.step("doubts"), failures.kept(_NO_DOUBTS):
             doubts = find_doubts(subject, checks, synthetic=setup.is_synthetic)
             doubts = dataclasses.replace(doubts, blind=(*doubts.blind, *setup.candidate.limits))
         places = origins(checks, subject.alignment)
-        config = case.classroom.config
-        with failures.kept("the causes could not be named"):
-            explanation, explained = explain(subject, setup.name, config, checks, seconds, progress)
+        explanation, explained = _explained(case, subject, checks, doubts, seconds, failures)
         beyond = look_beyond(options.phases, subject, case.classroom, checks, doubts, progress)
+        beyond = beyond.without_causes(DRAWING_CAUSES if explanation and explanation.names_dropouts else ())
         with failures.kept(_NO_WEIGHTS):
             weights = _compared(case, subject)
-        verdict, reasons = decide(checks, places, doubts, subject.alignment)
+        verdict, reasons = _decided(checks, places, doubts, subject, explanation)
         if verdict == "divergent" and not (explanation and explanation.complete):
             with failures.kept("it could not be looked at what another weight map would change"):
                 verdict, reasons = if_the_map_is_right(subject, places, reasons)
@@ -322,6 +320,8 @@ def _compare(case: _Case) -> Report:
         causes = [*_causes(explanation, checks, subject), *causes]
     with failures.kept("what both models see in the pictures could not be listed"):
         top = top5(checks, case.shown.pictures, setup.weights.categories)
+    if explanation and explanation.agreement and not (doubts.unusable or doubts.faults):
+        reasons, explained = [*explained, *reasons], []
     return Report(
         verdict,
         [*reasons, *explained, *failures.told()],
@@ -406,6 +406,32 @@ def _with_own_weights(verdict: Verdict, reasons: list[str], weights: OwnWeights)
         what = "with other weights" if is_other else "with other values of what has no counterpart"
         return "divergent", [f"{function}{what}: {said[0]}", *said[1:], *reasons]
     return "equivalent" if weights.tensors and verdict == "identical" else verdict, [*reasons, *said]
+
+
+def _explained(
+    case: _Case, subject: Subject, checks: list[Check], doubts: Doubts, seconds: float, failures: Failures
+) -> tuple[Explanation | None, list[str]]:
+    """Explains what differs; what other batches show besides is not part of it."""
+    found: Explanation | None = None
+    sentences: list[str] = []
+    with failures.kept("the causes could not be named"):
+        config = case.classroom.config
+        found, sentences = explain(subject, case.setup.name, config, checks, seconds, case.progress)
+    if found is not None and doubts.faults:
+        found = dataclasses.replace(found, complete=False)
+    return found, sentences
+
+
+def _decided(
+    checks: list[Check], places: list[Place], doubts: Doubts, subject: Subject, explanation: Explanation | None
+) -> tuple[Verdict, list[str]]:
+    """Returns the verdict and the reasons that the explanation leaves to be said."""
+    if explanation is None:
+        return decide(checks, places, doubts, subject.alignment)
+    verdict, reasons = decide(checks, [] if explanation.is_of_train_mode else places, doubts, subject.alignment)
+    if explanation.differs_in_train_mode and verdict in ("identical", "equivalent"):
+        return "divergent", []  # the checks could not align the masks, which the explanation could
+    return verdict, reasons
 
 
 def _causes(explanation: Explanation | None, checks: list[Check], subject: Subject) -> list[Cause]:

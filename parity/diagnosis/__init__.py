@@ -32,6 +32,7 @@ from parity.diagnosis.verdict import (
     in_words_of,
     is_another_function,
     layers,
+    open_in_train_mode,
     origins,
 )
 
@@ -59,6 +60,7 @@ __all__ = [
     "layers",
     "not_compared",
     "number",
+    "open_in_train_mode",
     "origins",
     "run_checks",
     "surroundings",

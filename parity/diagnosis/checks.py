@@ -6,25 +6,27 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import math
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import torch
 
-from parity.diagnosis.verdict import Check
+from parity.diagnosis.verdict import OTHER_LAYOUT, Check
 from parity.errors import ParityError
 from parity.tracing import (
+    ACTIVATION,
     ELSEWHERE_BOUND,
     MODES,
     OUTPUT,
-    DropoutMasks,
     Mode,
     Pass,
     Run,
     can_switch_fastpath,
     first_that_runs,
+    fixed_sites,
     held_in,
     in_step,
+    sites_of,
 )
 
 if TYPE_CHECKING:
@@ -117,7 +119,11 @@ def run_check(
     free = run(compared, same.mode, with_truth=not is_alike)
     if is_alike and not free.identical:
         free = run(compared, same.mode, with_truth=True)
-    return Check(name, same.mode, exact, free, elsewhere=same.elsewhere)
+    check = Check(name, same.mode, exact, free, elsewhere=same.elsewhere)
+    if mode.train and check.noisy and same.verdict != "divergent" and _drop_alike(models, mode):
+        by_size = dataclasses.replace(mode, by_size=True)  # which draws the same masks in every dtype
+        return dataclasses.replace(check, mode=by_size, free=run(compared, by_size, with_truth=True))
+    return check
 
 
 def _run_exact(
@@ -133,11 +139,14 @@ def _run_exact(
     if mode.train and not free.measured[OUTPUT].same_function:
         with_same_masks = dataclasses.replace(mode, same_masks=True)
         aligned = run(alignment, with_same_masks)
-        if aligned.measured[OUTPUT].relative < free.measured[OUTPUT].relative / 1000:
+        if _is_closer(aligned, free):
             mode, free = with_same_masks, aligned
-        elif _drops_alike_elsewhere(models, mode):
-            why = "both drop at the same rates and as often, but over another layout, so that masks cannot be aligned"
-            return dataclasses.replace(check, skipped=why)
+        elif _drop_alike(models, mode):
+            by_size = dataclasses.replace(mode, by_size=True)
+            aligned = run(alignment, by_size)
+            if not _is_closer(aligned, free):
+                return dataclasses.replace(check, skipped=OTHER_LAYOUT)
+            mode, free = by_size, aligned
     elsewhere = _drawn_elsewhere(free, alignment)
     if elsewhere:
         alignment = alignment.without(elsewhere)
@@ -160,15 +169,26 @@ def _drawn_elsewhere(free: Pass, alignment: Alignment) -> frozenset[str]:
     return frozenset(point.module for point, m in free.measured.items() if m.problem or m.relative > ELSEWHERE_BOUND)
 
 
-def _drops_alike_elsewhere(models: Models, mode: Mode) -> bool:
-    """Whether both models draw as many dropout masks of the same sizes and rates, but in other shapes."""
+def _is_closer(one: Pass, other: Pass) -> bool:
+    """Whether the logits of one pass agree far better than another's."""
+    return one.measured[OUTPUT].relative < other.measured[OUTPUT].relative / 1000
+
+
+def _drop_alike(models: Models, mode: Mode) -> bool:
+    """Whether both models draw as many numbers at the same rates, but in other ways, in other shapes or order.
+
+    Numbers that the candidate fixes itself are no such way.
+    """
     drawn = []
     for model, owner in ((models.reference, "reference"), (models.candidate, "candidate")):
-        with mode.active(model), DropoutMasks() as masks:
-            Run(model, models.images, set(), models.seed, owner).finish()
-        drawn.append(masks.drawn)
-    sizes = [sorted((rate, math.prod(shape)) for rate, shape in masks) for masks in drawn]
-    return sizes[0] == sizes[1] and sorted(drawn[0]) != sorted(drawn[1])
+        sites = [s for s in sites_of(model, models.images, mode, models.seed, owner) if s.kind != ACTIVATION]
+        drawn.append((sites, Counter[float]()))
+        for site in sites:
+            drawn[-1][1][site.rate] += site.size
+    (ours, usual), (theirs, numbers) = drawn
+    if usual != numbers or [(s.kind, s.shape) for s in ours] == [(s.kind, s.shape) for s in theirs]:
+        return False
+    return not fixed_sites(models.candidate, models.images, mode, models.seed, "candidate")
 
 
 def _run_pass(

@@ -33,7 +33,7 @@ def find_doubts(subject: Subject, checks: list[Check], *, synthetic: bool) -> Do
     """
     models = subject.models
     unusable = _unusable(models, checks, subject.dtype)
-    is_settled = unusable or any(check.verdict == "divergent" for check in checks)
+    is_settled = unusable or any(check.verdict == "divergent" and not check.mode.train for check in checks)
     branches = Branches()
     faults, draws = ([], []) if unusable else _randomness(models, branches)
     if not is_settled:

@@ -15,7 +15,7 @@ from parity.diagnosis.verdict import Verdict
 from parity.tracing import IDENTICAL, Measurement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from parity.diagnosis.verdict import Place
     from parity.findings import Cause
@@ -123,6 +123,10 @@ class Beyond:
         self.places += other.places
         known = {(cause.id, cause.where) for cause in self.causes}
         self.causes += [cause for cause in other.causes if (cause.id, cause.where) not in known]
+
+    def without_causes(self, ids: Collection[str]) -> Beyond:
+        """Returns what was found without the causes of these ids, which are explained elsewhere."""
+        return Beyond(self.checks, [cause for cause in self.causes if cause.id not in ids], self.places)
 
     def combined(self, verdict: Verdict, reasons: list[str]) -> tuple[Verdict, list[str]]:
         """Returns the verdict of all phases and its reasons, given those of the forward phase."""

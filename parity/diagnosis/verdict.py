@@ -18,6 +18,10 @@ Verdict = Literal["identical", "equivalent", "divergent", "inconclusive"]
 Status = Literal["clean", "origin", "propagated", "not compared"]
 
 
+# why train mode is not compared by its values where the masks of both models cannot be made the same
+OTHER_LAYOUT = "both drop at the same rates and as often, but over another layout, so that masks cannot be aligned"
+
+
 @dataclass(frozen=True)
 class Check:
     """One way to run both models: a mode in a dtype.
@@ -46,6 +50,8 @@ class Check:
         """How the check was made, where that is not the plain way."""
         if self.mode.same_masks:
             return "dropout masks drawn in logical order, since the two models lay out memory differently"
+        if self.mode.by_size:
+            return "dropout masks drawn by size, since the two models draw them in other ways or in another order"
         return None
 
     @property
@@ -159,6 +165,12 @@ def is_another_function(checks: list[Check], mapping: WeightMap) -> bool:
     """Whether float64 shows, out of train mode, a difference that has a cause in the forward pass."""
     exact = [check for check in checks if check.exact and check.free and not check.mode.train]
     return any(check.verdict == "divergent" for check in exact) or bool(exact and not mapping.is_complete)
+
+
+def open_in_train_mode(checks: list[Check]) -> Check | None:
+    """Returns the float64 check of train mode, if it shows a difference or could not be made for its masks."""
+    exact = (check for check in checks if check.exact and check.mode.train)
+    return next((check for check in exact if check.verdict == "divergent" or check.skipped == OTHER_LAYOUT), None)
 
 
 def casts(checks: list[Check], alignment: Alignment) -> list[Cause]:
@@ -319,8 +331,9 @@ def _why_divergent(divergent: list[Check], places: list[Place]) -> list[str]:
         reasons.append(f"it begins {first.describe()}: {size}, given the reference's own input ({first.check})")
         if len(places) > 1:
             reasons.append(f"{len(places)} places in all have an error of their own")
+    another = {check.mode.name for check in divergent if check.exact}
     for exact in (True, False):
-        same_kind = [check for check in divergent if check.exact == exact and check.free]
+        same_kind = [c for c in divergent if c.exact == exact and c.free and (exact or c.mode.name not in another)]
         if same_kind:
             reasons.append(_how_far(same_kind, exact=exact))
     return reasons

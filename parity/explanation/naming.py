@@ -10,104 +10,48 @@ import contextlib
 import dataclasses
 import itertools
 import math
-import re
 import time
-from collections import OrderedDict, defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from parity.diagnosis import in_words_of, is_another_function
-from parity.errors import Failures, ParityError
+from parity.diagnosis import in_words_of, is_another_function, open_in_train_mode
+from parity.errors import ParityError
 from parity.explanation.bending import undoing
 from parity.explanation.bent_vit import EPS, BentViT
+from parity.explanation.case import Case, Widened, block_of
 from parity.explanation.causes.absences import absences
 from parity.explanation.causes.catalogue import catalogue
 from parity.explanation.causes.places import in_words, named
 from parity.explanation.extras import extra_kinds
 from parity.explanation.observing import Observations
-from parity.explanation.proof import Group, Proof, grouped, prove
+from parity.explanation.proof import Explanation, Group, Proof, grouped, prove
 from parity.explanation.search import Search, distance_of
 from parity.explanation.stand_in import NoStandInError, stand_in
+from parity.explanation.train_mode import blocks_in_words, knows_every_mask, proved_in_train_mode
 from parity.mapping import trace_uses
 from parity.models import assigned, split, synthetic, tensors_of, uniform, with_parts
 from parity.tracing import SAME_FUNCTION_BOUND, Run, bare_run, first_that_runs, held_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Mapping, Sequence
 
     from parity.diagnosis import Check
     from parity.explanation.bending import Change, Kind
-    from parity.explanation.proof import Explanation
     from parity.explanation.search import Unexplained
     from parity.models import WeightMap
     from parity.progress import Progress
-    from parity.tracing import Alignment, Mode, Subject
+    from parity.tracing import Subject
 
 # how many places without an explanation are listed; those behind the first are often but its consequence
 _MOST_PLACES = 5
-
-_BLOCK = re.compile(r"encoder\.layers\.encoder_layer_(\d+)(\.|$)")
-
-
-class Widened(Mapping[str, torch.Tensor]):
-    """A state dict in float64, of which only what was asked for last exists.
-
-    Args:
-        state: tensors of any floating dtype.
-        most: how many tensors are kept.
-    """
-
-    def __init__(self, state: Mapping[str, torch.Tensor], most: int = 32) -> None:
-        self._state = state
-        self._most = most
-        self._kept: OrderedDict[str, torch.Tensor] = OrderedDict()
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        if name not in self._kept:
-            self._kept[name] = self._state[name].detach().double()
-            if len(self._kept) > self._most:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(name)
-        return self._kept[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._state)
-
-    def __len__(self) -> int:
-        return len(self._state)
-
 
 # looking for a cause may take that long, in seconds of the processor, however quick the comparison was
 _LEAST_SECONDS = 20.0
 
 # the part of that time in which the traits of a reference must be found
 _FOR_TRAITS = 0.25
-
-
-@dataclass(frozen=True)
-class _Case:
-    """What is to be explained.
-
-    Attributes:
-        subject: who is compared; the reference is torchvision's ViT, or the one that stands for another.
-        config: torchvision's arguments of the reference.
-        mode: in which the candidate is run.
-        alignment: which module is which; one that is called more often than its counterpart may be the cause.
-        traits: what the reference does otherwise than torchvision's.
-        names: what modules and tensors are called in the reference that another one stands for.
-        failures: takes what could not be tried.
-    """
-
-    subject: Subject
-    config: Mapping[str, Any]
-    mode: Mode
-    alignment: Alignment
-    traits: tuple[Change, ...] = ()
-    names: Mapping[str, str] = field(default_factory=dict)
-    failures: Failures = field(default_factory=Failures)
 
 
 def explain(
@@ -135,32 +79,65 @@ def explain(
     Raises:
         ParityError: one of the models cannot be run in float64.
     """
-    if not is_another_function(checks, subject.mapping):
+    is_other, in_training = is_another_function(checks, subject.mapping), open_in_train_mode(checks)
+    if not (is_other or in_training):
         return None, []
-    check = next(check for check in checks if check.exact and check.free and not check.mode.train)
+    exact = [check for check in checks if check.exact and check.free]
+    check = next((check for check in exact if not check.mode.train), in_training or exact[0])
     limit = max(seconds, _LEAST_SECONDS)
     until = time.process_time() + limit
     with progress.step("explanation", "looking for the cause"):
         if config is not None:
-            case = _Case(subject, config, check.mode, subject.aligned_anyhow().without(check.elsewhere))
+            case = Case(subject, config, check.mode, subject.aligned_anyhow().without(check.elsewhere))
         else:
             try:
                 case = _before_stand_in(subject, check, limit * _FOR_TRAITS)
             except NoStandInError as error:
-                return None, [
-                    f"causes are changes to a ViT like torchvision's, and none are looked for: {name} {error}"
-                ]
-        proof, unexplained = _proved(case, until - time.process_time())
-    sentences = [_in_a_sentence(place, case.names) for place in unexplained[:_MOST_PLACES]]
-    found = proof.explanation(
-        lambda places: in_words(places, case.config, case.names), lambda place: named(place, case.names), sentences
-    )
+                why = f"causes are changes to a ViT like torchvision's, and none are looked for: {name} {error}"
+                return None, [why] * bool(is_other or not check.skipped)
+        if is_other:
+            found = _in_words(*_proved(case, until - time.process_time()), case)
+        else:
+            found = Explanation((), complete=True, minimal=True, residual=0.0, agreement=_agreement(exact))
+        if in_training and found.complete and not any(change.kind.is_random for change in found.changes):
+            with case.failures.kept("what differs in train mode could not be explained"):
+                found = _with_train_mode(found, case, in_training, until - time.process_time())
+    if not (is_other or found.causes):
+        if in_training and in_training.skipped and found.left_in_train_mode is None:
+            return None, []
+        found = dataclasses.replace(found, complete=False, minimal=False)
     if config is None:  # its places are the stand-in's
         found = dataclasses.replace(found, changes=())
-    return found, [*case.failures.told(), *found.sentences(name)]
+    told, sentences = case.failures.told(), found.sentences(name)
+    return found, [*sentences, *told] if found.agreement else [*told, *sentences]
 
 
-def _before_stand_in(subject: Subject, check: Check, seconds: float) -> _Case:
+def _in_words(proof: Proof, unexplained: Sequence[Unexplained], case: Case) -> Explanation:
+    sentences = [_in_a_sentence(place, case.names) for place in unexplained[:_MOST_PLACES]]
+    return proof.explanation(
+        lambda places: in_words(places, case.config, case.names), lambda place: named(place, case.names), sentences
+    )
+
+
+def _agreement(exact: Sequence[Check]) -> str:
+    """Says how the models agree in eval mode, as the beginning of a sentence."""
+    made = [check for check in exact if not check.mode.train]
+    plain = [check for check in made if check.mode.name == "eval"] or made
+    verdict = "identical" if all(check.verdict == "identical" for check in plain) else "equivalent"
+    return f"{verdict} in eval mode" if made else "the same weights"
+
+
+def _with_train_mode(found: Explanation, case: Case, check: Check, seconds: float) -> Explanation:
+    """Returns the explanation of eval mode with what differs in train mode alone."""
+    proof = proved_in_train_mode(case, found.changes, seconds)
+    is_same = proof.is_complete and not proof.needed
+    if (is_same and (found.causes or check.skipped)) or (check.skipped and not knows_every_mask(case)):
+        return found
+    more = proof.explanation(blocks_in_words, lambda place: named(place, case.names), unexplained=())
+    return found.with_train_mode(more)
+
+
+def _before_stand_in(subject: Subject, check: Check, seconds: float) -> Case:
     """Finds who stands for the reference, and the reference's traits.
 
     Raises:
@@ -168,7 +145,7 @@ def _before_stand_in(subject: Subject, check: Check, seconds: float) -> _Case:
     """
     stands = stand_in(subject)
     reference = stands.before_reference(subject)
-    seen = _Case(reference, stands.config, check.mode, reference.aligned_anyhow())
+    seen = Case(reference, stands.config, check.mode, reference.aligned_anyhow())
     names = {entry.reference: entry.candidate for entry in stands.mapping.entries}
     names |= {ours: theirs for theirs, ours in seen.alignment.pairs.items()}
     proof, unexplained = _proved(seen, seconds, to_the_end=False)
@@ -184,10 +161,10 @@ def _before_stand_in(subject: Subject, check: Check, seconds: float) -> _Case:
     mapped, more = ({split(e.reference)[0] for e in m.entries} for m in (stands.mapping, candidate.mapping))
     had = sorted(more - mapped)
     traits += [c for c in absences(had, stands.config) if c.place not in {trait.place for trait in traits}]
-    return _Case(candidate, stands.config, check.mode, alignment, tuple(traits), names)
+    return Case(candidate, stands.config, check.mode, alignment, tuple(traits), names)
 
 
-def _proved(case: _Case, seconds: float, *, to_the_end: bool = True) -> tuple[Proof, list[Unexplained]]:
+def _proved(case: Case, seconds: float, *, to_the_end: bool = True) -> tuple[Proof, list[Unexplained]]:
     """Finds changes that explain a candidate, and what of it they leave unexplained.
 
     Args:
@@ -199,7 +176,7 @@ def _proved(case: _Case, seconds: float, *, to_the_end: bool = True) -> tuple[Pr
 
 
 def _attempted(
-    case: _Case,
+    case: Case,
     seconds: float,
     attempt: int,
     to_the_end: bool,  # noqa: FBT001
@@ -225,7 +202,7 @@ def _attempted(
     return _attempted(case, until - time.process_time(), attempt, to_the_end, refuted)
 
 
-def _error_on_others(case: _Case, attempt: int, model: BentViT, changes: Sequence[Change]) -> float:
+def _error_on_others(case: Case, attempt: int, model: BentViT, changes: Sequence[Change]) -> float:
     """Returns how far the bent model is from the candidate on weights and images that the search has not seen."""
     subject, models = case.subject, case.subject.models
     mapping, drawn = subject.mapping, synthetic(models.reference, models.seed + 1)
@@ -245,7 +222,7 @@ def _error_on_others(case: _Case, attempt: int, model: BentViT, changes: Sequenc
 
 
 def _searched(
-    case: _Case,
+    case: Case,
     seconds: float,
     attempt: int,
     to_the_end: bool,  # noqa: FBT001
@@ -305,7 +282,7 @@ def _beside(group: Group, traits: Sequence[Change]) -> Group:
 
 def _when(change: Change) -> tuple[int, int]:
     """Returns a key that sorts changes as their places are come by: what leads to the blocks, each block, the end."""
-    block = _block_of(change.place)
+    block = block_of(change.place)
     is_end = change.place.startswith(("heads", "encoder.ln", "encoder.layers")) or change.place == "encoder"
     return (1, block) if block is not None else (2, 0) if is_end else (0, 0)
 
@@ -335,29 +312,24 @@ def _left_out(mapping: WeightMap, order: Sequence[int] | None) -> list[str]:
     if order is None:
         return names
     blocks = set(order)
-    return [name for name in names if (n := _block_of(name)) is None or n in blocks]
+    return [name for name in names if (n := block_of(name)) is None or n in blocks]
 
 
-def _block_of(name: str) -> int | None:
-    match = _BLOCK.match(name)
-    return int(match[1]) if match else None
-
-
-def _order_of_blocks(case: _Case) -> tuple[tuple[int, ...], Group | None]:
+def _order_of_blocks(case: Case) -> tuple[tuple[int, ...], Group | None]:
     """Returns which block's weights the candidate uses one after the other, and what to say if that is odd."""
     layers = case.config["num_layers"]
     usual = tuple(range(layers))
     calls: dict[str, int] = defaultdict(int)
     entered = []
     for point in case.subject.calls[1]:
-        block = _block_of(case.alignment.pairs.get(point.module, ""))
+        block = block_of(case.alignment.pairs.get(point.module, ""))
         if block is not None and point.moment == "leave":
             entered.append(block)
             calls[point.module] += 1
     order = tuple(n for n, _ in itertools.groupby(entered))
-    mapped = {n for e in case.subject.mapping.entries if (n := _block_of(split(e.reference)[0])) is not None}
+    mapped = {n for e in case.subject.mapping.entries if (n := block_of(split(e.reference)[0])) is not None}
     if len({*order}) == 1 < layers:
-        repeats = min(n for module, n in calls.items() if _block_of(case.alignment.pairs[module]) is not None)
+        repeats = min(n for module, n in calls.items() if block_of(case.alignment.pairs[module]) is not None)
         if repeats > 1:
             return order * repeats, _odd(
                 "block-sharing", f"one block used {repeats} times", f"{layers} blocks with weights of their own",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,6 +29,11 @@ class Explanation:
         phrases: the causes in short, as they are listed in a sentence.
         unexplained: places where no cause fits, with what is known of them.
         changes: what the causes change in the reference; none where another model stands for it.
+        agreement: how the models agree as they are out of train mode, as the beginning of a sentence; empty if they
+            don't.
+        in_train_mode: the causes that act in train mode alone in short.
+        left_in_train_mode: what the causes leave of the error of train mode's logits, relative; None where that is
+            within the bound, or wasn't looked at.
     """
 
     causes: tuple[Cause, ...]
@@ -36,20 +43,86 @@ class Explanation:
     phrases: tuple[str, ...] = ()
     unexplained: tuple[str, ...] = ()
     changes: tuple[Change, ...] = ()
+    agreement: str = ""
+    in_train_mode: tuple[str, ...] = ()
+    left_in_train_mode: float | None = None
+
+    def with_train_mode(self, proof: Explanation) -> Explanation:
+        """Returns the explanation of eval mode and, as `proof`, that of what differs in train mode alone."""
+        causes = (dataclasses.replace(c, statement=f"in train mode {c.statement}") for c in proof.causes)
+        return dataclasses.replace(
+            self,
+            causes=(*self.causes, *causes),
+            complete=self.complete and proof.complete,
+            minimal=self.minimal and proof.minimal,
+            residual=max(self.residual, proof.residual),
+            in_train_mode=proof.phrases,
+            left_in_train_mode=None if proof.complete else proof.residual,
+        )
+
+    @property
+    def differs_in_train_mode(self) -> bool:
+        """Whether something differs in train mode alone, explained or not."""
+        return bool(self.in_train_mode) or self.left_in_train_mode is not None
+
+    @property
+    def names_dropouts(self) -> bool:
+        """Whether its causes are all that differs in train mode alone."""
+        return self.complete and bool(self.in_train_mode)
+
+    @property
+    def is_of_train_mode(self) -> bool:
+        """Whether it explains all that differs, which does so in train mode alone."""
+        return self.complete and bool(self.agreement)
 
     def sentences(self, reference: str) -> list[str]:
         """Returns what is unexplained, a sentence each, and at the end what the candidate is."""
+        if self.agreement:
+            return self._about_train_mode(reference)
         return [*self.unexplained, self._sentence(reference)]
 
     def _sentence(self, reference: str) -> str:
         if not self.causes:
             return f"no known cause makes {reference} your model"
-        changes = "this change" if len(self.causes) == 1 else f"these {len(self.causes)} changes"
-        listed = ", ".join(self.phrases[:-1])
-        model = f"your model is {reference} with {listed}{' and ' * bool(listed)}{self.phrases[-1]}"
+        phrases = [f"with {_listed(self.phrases)}"] if self.phrases else []
+        if self.in_train_mode:
+            phrases.append(f"in train mode {_listed(self.in_train_mode)}")
+        model = f"your model is {reference} {', and '.join(phrases)}"
         if self.complete:
-            return f"{model}; with {changes} it agrees to {self.residual:.1g}"
-        return f"{model}, and something more: with {changes} it still differs by {self.residual:.2g}"
+            return f"{model}; with {self._changes} it agrees to {self.residual:.1g}"
+        if self.left_in_train_mode is not None:
+            return f"{model}; with {self._changes} it {self._differs_in_train_mode}"
+        size = f" by {self.residual:.2g}" if math.isfinite(self.residual) else ""
+        return f"{model}, and something more: with {self._changes} it still differs{size}"
+
+    def _about_train_mode(self, reference: str) -> list[str]:
+        if not self.in_train_mode and self.left_in_train_mode is None:
+            return [f"{self.agreement}; in train mode the same dropouts draw other masks"]
+        if not self.in_train_mode:
+            return [f"{self.agreement}; in train mode the logits differ, which no dropout explains"]
+        found = f"{self.agreement}; in train mode {_listed(self.in_train_mode)}"
+        if self.complete:
+            how = "where dropouts of one size draw the same masks"
+            return [
+                found,
+                f"with {self._changes} {reference} is your model in train mode too, to {self.residual:.1g}, {how}",
+            ]
+        return [f"{found}; with {self._changes} it {self._differs_in_train_mode}"]
+
+    @property
+    def _changes(self) -> str:
+        return "this change" if len(self.causes) == 1 else f"these {len(self.causes)} changes"
+
+    @property
+    def _differs_in_train_mode(self) -> str:
+        left = self.left_in_train_mode or math.inf
+        size = f" by {left:.2g}" if math.isfinite(left) else ""
+        return f"still differs in train mode{size}, which no dropout explains"
+
+
+def _listed(phrases: Sequence[str]) -> str:
+    listed = ", ".join(phrases[:-1])
+    return f"{listed}{' and ' * bool(listed)}{phrases[-1]}"
 
 
 @dataclass(frozen=True)

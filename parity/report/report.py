@@ -176,7 +176,11 @@ class Report:
         parts: list[RenderableType] = [_heading(self)]
         if self.checks:
             forward = [place for place in self.origins if place.check.startswith("forward/")]
-            parts += [_check_table(self.checks), _layer_table(self.layers, forward, all_layers=all_layers)]
+            parts.append(_check_table(self.checks))
+            if self.explanation and self.explanation.is_of_train_mode and not all_layers:
+                parts.append(_table_of_places(self.layers, self.causes))
+            else:
+                parts.append(_layer_table(self.layers, forward, all_layers=all_layers))
             parts += [table for c in self.checks if isinstance(c, PhaseCheck) and (table := table_of(c))]
         parts += [_top_table(top) for top in self.top5]
         parts += [_line(f"- {reason}") for reason in self.reasons]
@@ -304,11 +308,29 @@ def _check_table(checks: list[Check | PhaseCheck]) -> Table:
     return table
 
 
-def _layer_table(layers: list[Layer], origins: list[Place], *, all_layers: bool) -> Table:
-    """Draws a row per layer; a block without an origin is folded into one row unless `all_layers` is wanted."""
+def _empty_layer_table() -> Table:
     names = Column("layer of the reference", overflow="fold"), Column("of the candidate", overflow="fold")
     numbers = "same bits", "max ulp", "noise", "isolated", "accumulated", "status"
-    table = Table(*names, *numbers, box=None, pad_edge=False, header_style="bold")
+    return Table(*names, *numbers, box=None, pad_edge=False, header_style="bold")
+
+
+def _table_of_places(layers: list[Layer], causes: list[Cause]) -> Table | Text:
+    """Draws a row per layer where a cause acts first, which is all there is to see of what is explained."""
+    firsts = {place for cause in causes for place in cause.where if _block_of(place) == _block_of(cause.where[0])}
+    shown = [layer for layer in layers if layer.reference in firsts and layer.status != "not compared"]
+    caption = f"{len(shown)} of {len(layers)} layers, where a cause acts first; --all-layers shows the others"
+    if not shown:
+        return _line(caption)
+    table = _empty_layer_table()
+    for layer in shown:
+        _add_layer(table, layer, layer.reference)
+    table.caption, table.caption_justify = caption, "left"
+    return table
+
+
+def _layer_table(layers: list[Layer], origins: list[Place], *, all_layers: bool) -> Table:
+    """Draws a row per layer; a block without an origin is folded into one row unless `all_layers` is wanted."""
+    table = _empty_layer_table()
     glue = defaultdict(list)
     for place in origins:
         if place.kind == "glue" and place.reference not in {x.reference for x in layers if x.status == "origin"}:

@@ -1,15 +1,16 @@
 """Both models in step: in come two models, their weight map and images, out goes how far apart they are at every layer.
 
 Read `modes`, `masks`, `casting` and `nested` (how a pass is run), `attention`, `run` (a pass that stops at every
-module), `features`, `alignment` and `layouts` (which module is which), `measuring`, `passes`, `subject` (who is
-compared).
+module), `draws` (what it draws at random), `features`, `alignment` and `layouts` (which module is which), `measuring`,
+`passes`, `subject` (who is compared).
 """
 
 from parity.tracing.alignment import Alignment, align
 from parity.tracing.attention import PARTS
 from parity.tracing.casting import blocks_of, first_that_runs, held_in, in_float32
+from parity.tracing.draws import ACTIVATION, Site, fixed_sites, sites_of
 from parity.tracing.layouts import in_layout_of, in_layout_of_reference
-from parity.tracing.masks import DropoutMasks
+from parity.tracing.masks import numbers_of_size
 from parity.tracing.measuring import (
     ELSEWHERE_BOUND,
     IDENTICAL,
@@ -35,10 +36,11 @@ from parity.tracing.modes import (
 )
 from parity.tracing.nested import first_tensor
 from parity.tracing.passes import OUTPUT, Pass, fitting, in_step, is_rearranged, steps
-from parity.tracing.run import Event, Moment, Point, Run, bare_run, call_order
+from parity.tracing.run import Event, Moment, Point, Run, bare_run, call_order, outer_modules
 from parity.tracing.subject import Held, Models, Subject
 
 __all__ = [
+    "ACTIVATION",
     "ELSEWHERE_BOUND",
     "IDENTICAL",
     "MODES",
@@ -48,7 +50,6 @@ __all__ = [
     "PARTS",
     "SAME_FUNCTION_BOUND",
     "Alignment",
-    "DropoutMasks",
     "Event",
     "Held",
     "Measurement",
@@ -58,6 +59,7 @@ __all__ = [
     "Pass",
     "Point",
     "Run",
+    "Site",
     "Subject",
     "align",
     "ambient_kept",
@@ -69,6 +71,7 @@ __all__ = [
     "first_tensor",
     "first_that_runs",
     "fitting",
+    "fixed_sites",
     "held_in",
     "in_float32",
     "in_layout_of",
@@ -79,9 +82,12 @@ __all__ = [
     "is_finite",
     "is_rearranged",
     "noise_ratio",
+    "numbers_of_size",
     "of_shapes",
+    "outer_modules",
     "random_state_of",
     "refusal_of_modes",
+    "sites_of",
     "steps",
     "switch",
 ]

@@ -1,36 +1,80 @@
-"""Dropout masks under control: drawn in an order that every layout in memory shares, or none at all."""
+"""Dropout masks under control: drawn in an order that every layout in memory shares, by size alone, or none at all."""
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+_aten = torch.ops.aten
+UNIFORM = {_aten.rand.default, _aten.rand_like.default, _aten.uniform_.default}
+SMALLER = {_aten.lt.Scalar: operator.lt, _aten.le.Scalar: operator.le}
 
 
 class DropoutMasks(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Draws dropout masks in the order of their indices, and keeps their rates and shapes in `drawn`.
+    """Draws dropout masks in the order of their indices.
 
     Torch draws a mask in the order in which the input lies in memory. Two right implementations whose attention leaves
     its output in another layout therefore drop other elements under the same random state.
     """
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.drawn: list[tuple[float, tuple[int, ...]]] = []
-
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is torch.ops.aten.bernoulli_.float:
-            mask, *options = args
-            self.drawn.append((options[0], tuple(mask.shape)))
+        if function is _aten.bernoulli_.float:
+            mask, options = args[0], args[1:]
             return mask.copy_(torch.empty(mask.shape, dtype=mask.dtype, device=mask.device).bernoulli_(*options))
         return function(*args, **(kwargs or {}))
+
+
+class MasksBySize(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Makes what is drawn depend on how many numbers are drawn, and on nothing else.
+
+    Dropouts of one size and rate then drop the same elements in whichever order they are called, whatever was drawn
+    before, and whether they ask for a mask or for uniform numbers that they compare with a rate. Two models with the
+    same dropouts at the same places agree.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._uniform = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is _aten.bernoulli_.float:
+            return args[0].copy_(numbers_of_size(args[0]) >= 1 - kept_by(args))
+        if function in (_aten.bernoulli.default, _aten.bernoulli.p):
+            values, keep = args[0], args[-1]
+            return (numbers_of_size(values) >= 1 - keep).to(values.dtype)
+        if function is _aten.native_dropout.default:
+            values, rate = args[:2]
+            kept = numbers_of_size(values) >= rate
+            return values * kept / (1 - rate), kept
+        if function in SMALLER and args[0] in self._uniform:
+            return SMALLER[function](1 - args[0], args[1])  # so that the large numbers are kept, as everywhere
+        result = function(*args, **(kwargs or {}))
+        if function in UNIFORM and args[1:] in ((), (0, 1)):
+            result.copy_(numbers_of_size(result))
+            self._uniform[result] = True
+        return result
+
+
+def kept_by(arguments: tuple[Any, ...]) -> float:
+    """Returns the probability to keep that a call of `aten.bernoulli_.float` is given, 0.5 if it isn't said."""
+    return float(arguments[1]) if len(arguments) > 1 else 0.5
+
+
+def numbers_of_size(tensor: torch.Tensor) -> torch.Tensor:
+    """Returns numbers between 0 and 1, in the shape of `tensor`, that only their count decides."""
+    count = tensor.numel()
+    numbers = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(count))
+    return numbers.view(tensor.shape).to(tensor)
 
 
 class NoDropout(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Keeps everything that a dropout would drop, and undoes its scale."""
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is torch.ops.aten.bernoulli_.float:
-            return args[0].fill_(args[1])  # which is divided by the same number afterwards
+        if function is _aten.bernoulli_.float:
+            return args[0].fill_(kept_by(args))  # which is divided by the same number afterwards
         return function(*args, **(kwargs or {}))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from parity.errors import described
-from parity.tracing.masks import DropoutMasks, NoDropout
+from parity.tracing.masks import DropoutMasks, MasksBySize, NoDropout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +28,7 @@ class Mode:
         grad: with autograd recording.
         fastpath: whether `nn.MultiheadAttention` may use its native kernel, which it does in eval mode without grad.
         same_masks: give equal masks to dropouts of equal shape, whatever their tensors' layout in memory.
+        by_size: let how many numbers are drawn alone decide which, so that neither order nor other draws count.
         no_dropout: let dropouts keep everything.
         backward: keep what a backward pass needs.
     """
@@ -37,6 +38,7 @@ class Mode:
     grad: bool = False
     fastpath: bool = True
     same_masks: bool = False
+    by_size: bool = False
     no_dropout: bool = False
     backward: bool = False
 
@@ -48,7 +50,8 @@ class Mode:
         try:
             if flag:
                 flag.set_fastpath_enabled(self.fastpath)
-            masks: Any = DropoutMasks() if self.same_masks else contextlib.nullcontext()
+            masks: Any = DropoutMasks() if self.same_masks else contextlib.nullcontext()  # type: ignore[no-untyped-call]
+            masks = MasksBySize() if self.by_size else masks
             masks = NoDropout() if self.no_dropout else masks  # type: ignore[no-untyped-call]
             saved: Any = contextlib.nullcontext() if self.backward else _no_saved_tensors()
             with in_mode(*models, train=self.train), torch.set_grad_enabled(self.grad), saved, masks:

@@ -5,7 +5,8 @@ and `conditions`; `beyond` leads through them.
 """
 
 from parity.training.beyond import look_beyond, modes_of, require_known
+from parity.training.draws import CAUSES as DRAWING_CAUSES
 from parity.training.learning import Classroom
 from parity.training.resizing import RULES
 
-__all__ = ["RULES", "Classroom", "look_beyond", "modes_of", "require_known"]
+__all__ = ["DRAWING_CAUSES", "RULES", "Classroom", "look_beyond", "modes_of", "require_known"]

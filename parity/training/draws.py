@@ -1,111 +1,19 @@
-"""What a model draws at random in a forward pass, and where: its dropout sites, in order."""
+"""How the draws of two models differ: by their sites, in order."""
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import itertools
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-
-from parity.tracing import Run
+from parity.tracing import ACTIVATION, Site
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from parity.tracing import Mode
-
-DROPOUT, RANDOM, ACTIVATION = "dropout", "random numbers", "activation"
-
-_aten = torch.ops.aten
-_ACTIVATIONS = {
-    _aten.gelu.default, _aten.relu.default, _aten.silu.default, _aten.tanh.default, _aten.erf.default,
-    _aten.sigmoid.default, _aten.relu_.default, _aten.silu_.default,
-}  # fmt: skip
-_RANDOM = {
-    _aten.rand.default, _aten.rand_like.default, _aten.randn.default, _aten.randn_like.default, _aten.uniform_.default,
-    _aten.normal_.default, _aten.bernoulli.default, _aten.bernoulli.p, _aten.bernoulli_.Tensor, _aten.randint.default,
-    _aten.randperm.default,
-}  # fmt: skip
+    from collections.abc import Iterator
 
 
-@dataclass(frozen=True)
-class Site:
-    """One event of a forward pass that says where dropout stands.
-
-    Attributes:
-        kind: `DROPOUT`, `RANDOM` for another way to draw, or `ACTIVATION`.
-        rate: the probability to drop, of a dropout.
-        shape: of the mask or the numbers, or of what is activated.
-        module: the innermost module in whose call it happens; empty for the model itself.
-    """
-
-    kind: str
-    rate: float
-    shape: tuple[int, ...]
-    module: str
-
-    @property
-    def size(self) -> int:
-        """How many numbers are drawn."""
-        return math.prod(self.shape)
-
-
-class _Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes every draw and every activation."""
-
-    def __init__(self, module: Callable[[], str]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.sites: list[Site] = []
-        self._module = module
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        if function is _aten.bernoulli_.float:
-            self._note(DROPOUT, result, 1 - args[1])
-        elif function is _aten.native_dropout.default:
-            self._note(DROPOUT, result[1], args[1])
-        elif function in _RANDOM:
-            self._note(RANDOM, result, 0.0)
-        elif function in _ACTIVATIONS:
-            self._note(ACTIVATION, result, 0.0)
-        return result
-
-    def _note(self, kind: str, tensor: torch.Tensor, rate: float) -> None:
-        self.sites.append(Site(kind, round(rate, 9), tuple(tensor.shape), self._module()))
-
-
-def sites_of(model: nn.Module, images: torch.Tensor, mode: Mode, seed: int, owner: str) -> list[Site]:
-    """Runs a model once and returns its draws and activations, in order.
-
-    Raises:
-        ParityError: the model failed.
-    """
-    with mode.active(model), _innermost(model) as module:
-        draws = _Draws(module)
-        with draws:
-            Run(model, images, set(), seed, owner).finish()
-    return draws.sites
-
-
-@contextlib.contextmanager
-def _innermost(model: nn.Module) -> Iterator[Callable[[], str]]:
-    """Yields a function that names the innermost module whose call has not ended."""
-    stack: list[str] = []
-    handles = []
-    for name, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(lambda *_, name=name: stack.append(name)))
-        handles.append(module.register_forward_hook(lambda *_: (stack.pop(), None)[1]))
-    try:
-        yield lambda: stack[-1] if stack else ""
-    finally:
-        for handle in handles:
-            handle.remove()
+CAUSES = ("dropout-rate", "dropout-shape", "dropout-missing", "dropout-extra", "dropout-order", "stochastic-depth")
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import torch
 from parity.diagnosis import Beyond, PhaseCheck, Row, not_compared
 from parity.errors import ParityError, listed
 from parity.findings import Cause
-from parity.tracing import Measurement, Mode, bare_run, compare, switch
+from parity.tracing import ACTIVATION, Measurement, Mode, bare_run, compare, sites_of, switch
 from parity.training.backward import written_to_input
-from parity.training.draws import ACTIVATION, differences, sites_of
+from parity.training.draws import differences
 
 if TYPE_CHECKING:
     from parity.diagnosis import Outcome

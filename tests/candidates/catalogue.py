@@ -77,4 +77,5 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
     "tanh_gelu": ("ScratchViT", (f"{_BLOCK}.mlp.1",)),
     "tanh_gelu_width_scale": ("MinViT", (f"glue:{_BLOCK}.self_attention.out_proj", f"{_BLOCK}.mlp.1")),
     "tanh_head": ("PooledTokenViT", ("glue:heads.head",)),
+    "tutorial": ("ViT", (f"{_BLOCK}.self_attention",)),
 }

@@ -1,0 +1,78 @@
+"""What is to be explained, for the rooms that do it."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from parity.errors import Failures
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from parity.explanation.bending import Change
+    from parity.tracing import Alignment, Mode, Subject
+
+_BLOCK = re.compile(r"encoder\.layers\.encoder_layer_(\d+)(\.|$)")
+
+
+class Widened(Mapping[str, torch.Tensor]):
+    """A state dict in float64, of which only what was asked for last exists.
+
+    Args:
+        state: tensors of any floating dtype.
+        most: how many tensors are kept.
+    """
+
+    def __init__(self, state: Mapping[str, torch.Tensor], most: int = 32) -> None:
+        self._state = state
+        self._most = most
+        self._kept: OrderedDict[str, torch.Tensor] = OrderedDict()
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self._kept:
+            self._kept[name] = self._state[name].detach().double()
+            if len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(name)
+        return self._kept[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._state)
+
+    def __len__(self) -> int:
+        return len(self._state)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is to be explained.
+
+    Attributes:
+        subject: who is compared; the reference is torchvision's ViT, or the one that stands for another.
+        config: torchvision's arguments of the reference.
+        mode: in which the candidate is run.
+        alignment: which module is which; one that is called more often than its counterpart may be the cause.
+        traits: what the reference does otherwise than torchvision's.
+        names: what modules and tensors are called in the reference that another one stands for.
+        failures: takes what could not be tried.
+    """
+
+    subject: Subject
+    config: Mapping[str, Any]
+    mode: Mode
+    alignment: Alignment
+    traits: tuple[Change, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    failures: Failures = field(default_factory=Failures)
+
+
+def block_of(name: str) -> int | None:
+    """Returns the number of the block of torchvision's ViT that a module or tensor is in, or None."""
+    match = _BLOCK.match(name)
+    return int(match[1]) if match else None

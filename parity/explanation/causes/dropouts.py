@@ -1,0 +1,242 @@
+"""Where dropout may act in train mode, and entries for each of these spots: another rate, another mask, or one more.
+
+The reference's own dropouts are traits of the model that is bent, so that an entry may take the place of one. A mask
+that is shorter along an axis than what it drops is shared along that axis.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from parity.explanation.bending import Change, Kind
+from parity.explanation.causes.places import BLOCK
+from parity.explanation.causes.variants import after
+from parity.tracing import numbers_of_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    import torch
+
+    Tensor = torch.Tensor
+    Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A place of a ViT where something may be dropped.
+
+    Attributes:
+        part: of the model.
+        operation: of the bent model, the result of which is dropped, or its argument of that number.
+        only: regular expression of the operation's places.
+        axes: of what is dropped, by the letters of `sizes`.
+        words: what is dropped.
+        argument: number of the operation's argument; None for its result.
+        rate: of torchvision's arguments the one that says how much is dropped; empty where torchvision's drops nothing.
+        hint: how to write it.
+    """
+
+    part: str
+    operation: str
+    only: str
+    axes: str
+    words: str
+    argument: int | None = None
+    rate: str = ""
+    hint: str = ""
+
+
+# in the order of execution; a table reads best with its columns side by side
+# fmt: off
+SPOTS = (
+    Spot("tokens", "images", r"^$", "BCSS", "the images"),
+    Spot("tokens", "leave", r"^conv_proj$", "BDGG", "the patches' features"),
+    Spot("tokens", "output", r"^conv_proj$", "BPD", "the patches' tokens"),
+    Spot("tokens", "token", r"^class_token$", "1D", "the class token"),
+    Spot("tokens", "place", r"^class_token$", "BND", "the tokens before the positions are added"),
+    Spot("tokens", "dropout", r"^encoder\.dropout$", "BND", "the tokens after the positions are added", rate="dropout",
+         hint="x = self.dropout(x + self.pos_embedding)"),
+    Spot("positions", "table", r"pos_embedding$", "ND", "the positions"),
+    Spot("attention", "leave", r"\.ln_1$", "BND", "the attention's input"),
+    Spot("attention", "in_proj", r"\.self_attention$", "BN3", "the attention's queries, keys and values"),
+    Spot("attention", "mask", r"\.self_attention$", "BHNN", "the attention's scores"),
+    Spot("attention", "weights", r"\.self_attention$", "BHNN", "the attention's weights", rate="attention_dropout",
+         hint="nn.MultiheadAttention(dim, heads, dropout=attention_dropout)"),
+    Spot("attention", "merge", r"\.self_attention$", "BND", "the attention's heads before their projection"),
+    Spot("attention", "dropout", r"layer_\d+\.dropout$", "BND", "the attention's output", rate="dropout",
+         hint="x = x + self.dropout(attention(norm(x)))"),
+    Spot("attention", "residual_1", BLOCK, "BND", "the stream after the attention"),
+    Spot("attention", "residual_1", BLOCK, "BND", "the attention's output", argument=2),
+    Spot("MLP", "leave", r"\.ln_2$", "BND", "the MLP's input"),
+    Spot("MLP", "activation", r"\.mlp\.1$", "BNM", "the MLP's hidden features before the activation", argument=0),
+    Spot("MLP", "dropout", r"\.mlp\.2$", "BNM", "the MLP's hidden features after the activation", rate="dropout",
+         hint="nn.Sequential(Linear, GELU, Dropout, Linear, Dropout)"),
+    Spot("MLP", "dropout", r"\.mlp\.4$", "BND", "the MLP's output", rate="dropout",
+         hint="nn.Sequential(Linear, GELU, Dropout, Linear, Dropout)"),
+    Spot("MLP", "residual_2", BLOCK, "BND", "the stream after the MLP"),
+    Spot("MLP", "residual_2", BLOCK, "BND", "the MLP's output", argument=2),
+    Spot("end", "output", r"^encoder\.layers$", "BND", "the tokens before the final norm"),
+    Spot("end", "leave", r"^encoder\.ln$", "BND", "the tokens after the final norm"),
+    Spot("end", "input", r"^heads$", "BD", "the head's input"),
+    Spot("end", "output", r"^heads$", "BK", "the logits"),
+)
+# fmt: on
+
+# of what a mask is shared by: the axes that it has, of those of what is dropped
+_SHARED = {
+    ("B", "BND"): "whole images, which is stochastic depth",
+    ("B", "BNM"): "whole images",
+    ("BN", "BND"): "whole tokens",
+    ("BN", "BNM"): "whole tokens",
+    ("BD", "BDGG"): "whole channels",
+    ("BD", "BND"): "whole channels, the same in all tokens",
+    ("BM", "BNM"): "whole channels, the same in all tokens",
+    ("ND", "BND"): "the same elements in all images",
+    ("NM", "BNM"): "the same elements in all images",
+    ("BH", "BHNN"): "whole heads",
+    ("BNN", "BHNN"): "the same weights in all heads",
+    ("HNN", "BHNN"): "the same weights in all images",
+}
+
+
+@dataclass(frozen=True)
+class Dropping:
+    """A dropout at a spot.
+
+    Attributes:
+        spot: where it acts.
+        rate: the probability to drop.
+        shape: of its mask, as it is drawn, without axes of length 1.
+        shared: what its mask drops as a whole, in words; empty for single elements.
+        blocks: numbers of the blocks where it may be; none for anywhere.
+    """
+
+    spot: Spot
+    rate: float
+    shape: Shape
+    shared: str = ""
+    blocks: frozenset[int] = frozenset()
+
+    @functools.cached_property
+    def kind(self) -> Kind:
+        """The entry for it, which takes the place of the reference's dropout at the same operation."""
+        spot, drop = self.spot, functools.partial(dropped, rate=self.rate, shape=self.shape)
+        variant = after(drop) if spot.argument is None else functools.partial(_before, drop=drop, number=spot.argument)
+        key = f"{spot.words} {spot.operation} {spot.argument} {self.rate} {self.shape} {sorted(self.blocks)}"
+        only = spot.only
+        if self.blocks:
+            only = rf"^(?=.*layer_({'|'.join(map(str, self.blocks))})(\.|$)).*{only}"
+        return Kind("dropout" if spot.rate else "dropout-extra", {spot.operation: variant}, key, "", "", only=only)
+
+
+def sizes(config: Mapping[str, Any], images: Tensor) -> dict[str, int]:
+    """Returns how long each axis of `Spot.axes` is.
+
+    Args:
+        config: torchvision's arguments.
+        images: (B, C, S, S).
+    """
+    side, width = config["image_size"] // config["patch_size"], config["hidden_dim"]
+    return {
+        "B": len(images), "C": images.shape[1], "S": images.shape[-1], "G": side, "P": side**2, "N": side**2 + 1,
+        "D": width, "H": config["num_heads"], "M": config["mlp_dim"], "K": config["num_classes"], "3": 3 * width,
+        "1": 1,
+    }  # fmt: skip
+
+
+def fitting(shape: Shape, lengths: Mapping[str, int]) -> Iterator[tuple[Spot, str]]:
+    """Yields the spots where a mask may act, and what it drops there as a whole, in words.
+
+    Args:
+        shape: of the mask, without axes of length 1.
+        lengths: of the axes.
+    """
+    for spot in SPOTS:
+        whole = tuple(lengths[axis] for axis in spot.axes)
+        axes = _axes_of(shape, whole)
+        if math.prod(shape) == math.prod(whole):
+            yield spot, ""
+        elif axes:
+            letters = "".join(spot.axes[axis] for axis in sorted(axes))
+            yield spot, _SHARED.get((letters, spot.axes), f"with masks of shape {shape}")
+
+
+def layouts(drawn: Mapping[Shape, int], lengths: Mapping[str, int], layers: int) -> dict[str, Shape]:
+    """Returns in which shapes a candidate draws the masks of single elements, by the axes of what they drop.
+
+    Args:
+        drawn: how often a mask of each shape is drawn, axes of length 1 left out.
+        lengths: of the axes.
+        layers: number of blocks.
+    """
+    found: dict[str, Shape] = {}
+    for axes in dict.fromkeys(spot.axes for spot in SPOTS):
+        whole = tuple(lengths[axis] for axis in axes)
+        found[axes] = next((shape for shape in drawn if sorted(shape) == sorted(whole)), whole)
+    head = tuple(lengths[axis] for axis in "BNN")
+    if drawn.get(head, 0) >= layers * lengths["H"] > layers:  # one head after the other
+        found["BHNN"] = head
+    return found
+
+
+def is_known_layout(shape: Shape, lengths: Mapping[str, int]) -> bool:
+    """Returns whether it is known which number of a mask belongs to which element of what it drops."""
+    wholes = [tuple(lengths[axis] for axis in spot.axes) for spot in SPOTS]
+    merged = [(whole[0] * whole[1], *whole[2:]) for whole in wholes]
+    return shape == tuple(lengths[axis] for axis in "BNN") or sorted(shape) in map(sorted, [*wholes, *merged])
+
+
+def own_dropouts(config: Mapping[str, Any], layout: Mapping[str, Shape]) -> dict[Change, Dropping]:
+    """Returns the dropouts of torchvision's model as changes of one that drops nothing.
+
+    Args:
+        config: torchvision's arguments.
+        layout: in which shapes masks are drawn, by the axes of what they drop.
+    """
+    blocks = [f"encoder.layers.encoder_layer_{n}" for n in range(config["num_layers"])]
+    inside = ("self_attention", "dropout", "mlp.2", "mlp.4")
+    places = ["encoder.dropout", *(f"{block}.{name}" for block in blocks for name in inside)]
+    found: dict[Change, Dropping] = {}
+    for spot in SPOTS:
+        if spot.rate and config[spot.rate]:
+            dropping = Dropping(spot, config[spot.rate], layout[spot.axes])
+            found |= {Change(dropping.kind, place): dropping for place in places if re.search(spot.only, place)}
+    return found
+
+
+def dropped(x: Tensor, *, rate: float, shape: Shape) -> Tensor:
+    """Drops elements of `x` as a candidate does whose masks are drawn by size (`tracing.MasksBySize`).
+
+    Args:
+        x: any tensor.
+        rate: the probability to drop.
+        shape: of the mask, as it is drawn, without axes of length 1.
+
+    Raises:
+        ValueError: such a mask doesn't fit.
+    """
+    axes = _axes_of(shape, x.shape)
+    if axes is None:
+        if math.prod(shape) != x.numel():
+            raise ValueError(f"a mask of shape {shape} for {tuple(x.shape)}")
+        numbers = numbers_of_size(x)  # such as heads and images in one axis
+    else:
+        in_order = numbers_of_size(x.new_empty(shape)).permute(sorted(range(len(axes)), key=axes.__getitem__))
+        numbers = in_order.reshape([length if axis in axes else 1 for axis, length in enumerate(x.shape)])
+    return x * (numbers >= rate) / (1 - rate)
+
+
+def _axes_of(shape: Shape, whole: Shape) -> tuple[int, ...] | None:
+    """Returns to which axis of `whole` each axis of a mask belongs, in the usual order if that is possible."""
+    ways = itertools.permutations(range(len(whole)), len(shape))
+    return next((axes for axes in ways if all(whole[a] == n for a, n in zip(axes, shape, strict=True))), None)
+
+
+def _before(original: Callable[..., Tensor], *arguments: Any, drop: Callable[[Tensor], Tensor], number: int) -> Tensor:
+    return original(*(drop(x) if n == number else x for n, x in enumerate(arguments)))

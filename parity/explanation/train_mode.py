@@ -1,0 +1,254 @@
+"""What a candidate does otherwise in train mode alone: where it drops, at which rate, and what is dropped as a whole.
+
+The reference's dropouts are traits of the bent model, which follows the candidate's run in train mode. Both draw by
+size, so that dropouts at the same place drop the same elements, and those that differ say so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from parity.explanation.bending import Change, undoing
+from parity.explanation.bent_vit import BentViT
+from parity.explanation.case import Case, Widened, block_of
+from parity.explanation.causes.dropouts import SPOTS, Dropping, fitting, is_known_layout, layouts, own_dropouts, sizes
+from parity.explanation.causes.places import joined
+from parity.explanation.observing import Observations
+from parity.explanation.proof import Group, Proof, prove
+from parity.explanation.search import Search
+from parity.tracing import ACTIVATION, Mode, Run, first_that_runs, held_in, outer_modules, sites_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from parity.explanation.causes.dropouts import Spot
+    from parity.tracing import Alignment, Site
+
+TRAIN = Mode("train", train=True, grad=True)
+
+# modules of torchvision's that are a dropout, or an activation before which another model may have it
+_HOLLOW = re.compile(r"(^|\.)dropout$|\.mlp\.[124]$")
+_BRANCHES = ("attention", "MLP")
+_TAKE_AWAY = "take it away, or give it a rate of 0"
+
+
+def proved_in_train_mode(case: Case, known: Sequence[Change], seconds: float) -> Proof:
+    """Finds the dropouts that make the reference the candidate in train mode as well.
+
+    Args:
+        case: what is to be explained.
+        known: what makes it the candidate in eval mode.
+        seconds: of the processor, that looking may take.
+
+    Raises:
+        ParityError: the candidate cannot be run in train mode.
+    """
+    return first_that_runs(lambda attempt: _attempted(case, known, seconds, attempt), torch.float64)
+
+
+def knows_every_mask(case: Case) -> bool:
+    """Returns whether the bent model can draw each mask as the candidate does."""
+    lengths = sizes(case.config, case.subject.models.images)
+    return all(is_known_layout(site.shape, lengths) for site in _masks(case))
+
+
+def _attempted(case: Case, known: Sequence[Change], seconds: float, attempt: int) -> Proof:
+    models, images = case.subject.models, case.subject.models.images.double()
+    lengths, drawn = sizes(case.config, models.images), _masks(case)
+    layout = layouts(Counter(site.shape for site in drawn), lengths, case.config["num_layers"])
+    own = own_dropouts(case.config, layout)
+    possible = {dropping.kind.key: dropping for dropping in _possible(case, drawn, own, layout)}
+    alignment = case.alignment.without(_drawn_elsewhere(case.alignment, drawn, own, lengths))
+    model = BentViT(case.config, Widened(case.subject.held.reference), traits=(*case.traits, *own))
+    kinds = [*undoing(own), *(dropping.kind for dropping in possible.values())]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(dataclasses.replace(TRAIN, by_size=True).active(models.candidate))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(held_in(models.candidate, torch.float64, attempt))
+        run = Run(models.candidate, images, set(alignment.pairs), models.seed, "candidate")
+        stack.callback(run.close)
+        observations = Observations(run, alignment, once=not any(point.call for point in case.subject.calls[1]))
+        search = Search(model, images, models.seed, observations, kinds, known, seconds, case.failures)
+        search.run(to_the_end=False)
+        events = [_event(change, own, possible) for change in search.changes if change not in known]
+        known = [*known, *(event.change for event in events if event.is_of_layout)]
+        return prove(
+            list(_groups([event for event in events if not event.is_of_layout])),
+            lambda chosen: search.error(model, [*known, *(change for group in chosen for change in group.changes)]),
+        )
+
+
+def _masks(case: Case) -> list[Site]:
+    """Returns the masks that the candidate draws, axes of length 1 left out of their shapes."""
+    models = case.subject.models
+    sites = sites_of(models.candidate, models.images, TRAIN, models.seed, "candidate")
+    drawn = [site for site in sites if site.kind != ACTIVATION and 0 < site.rate < 1]
+    return [dataclasses.replace(site, shape=tuple(n for n in site.shape if n > 1)) for site in drawn]
+
+
+def _possible(
+    case: Case, drawn: Sequence[Site], own: Mapping[Change, Dropping], layout: Mapping[str, tuple[int, ...]]
+) -> list[Dropping]:
+    """Returns what the masks may drop, single elements first, except what the reference drops as well."""
+    lengths, pairs = sizes(case.config, case.subject.models.images), case.alignment.pairs
+    blocks: dict[tuple[float, tuple[int, ...]], set[int | None]] = defaultdict(set)
+    for site in drawn:
+        inside = (block_of(pairs.get(name, "")) for name in (*outer_modules(site.module), site.module))
+        blocks[site.rate, site.shape].add(next((number for number in inside if number is not None), None))
+    usual = {(dropping.spot, dropping.rate, dropping.shape) for dropping in own.values()}
+    found = []
+    for (rate, shape), numbers in blocks.items():
+        within = frozenset(number for number in numbers if number is not None) if None not in numbers else frozenset()
+        for spot, shared in fitting(shape, lengths):
+            is_possible = not within or spot.part in _BRANCHES
+            if is_possible and (spot, rate, shape) not in usual:
+                found.append(Dropping(spot, rate, shape, "" if shape == layout[spot.axes] else shared, within))
+            if is_possible and spot.axes == "BHNN" and len(shape) == len("BNN") and not shared:  # heads before images
+                found.append(Dropping(spot, rate, tuple(lengths[axis] for axis in "HBNN"), "", within))
+    return sorted(found, key=lambda dropping: (bool(dropping.shared), SPOTS.index(dropping.spot)))
+
+
+def _drawn_elsewhere(
+    alignment: Alignment, drawn: Sequence[Site], own: Mapping[Change, Dropping], lengths: Mapping[str, int]
+) -> set[str]:
+    """Returns modules of the reference whose output needn't be the candidate's, since a dropout may stand outside."""
+    tokens = sorted(lengths[axis] for axis in "BND")
+    inside = Counter(
+        name for site in drawn if sorted(site.shape) == tokens for name in (*outer_modules(site.module), site.module)
+    )
+    expected = Counter(
+        name for change, dropping in own.items() if dropping.spot.axes == "BND"
+        for name in (*outer_modules(change.place), change.place)
+    )  # fmt: skip
+    return {
+        reference
+        for candidate, reference in alignment.pairs.items()
+        if _HOLLOW.search(reference)
+        or (reference.endswith((".self_attention", ".mlp")) and inside[candidate] != expected[reference])
+    }
+
+
+@dataclass(frozen=True)
+class _Event:
+    """A dropout that is another than the reference's, at one place."""
+
+    change: Change
+    spot: Spot
+    has: Dropping | None
+    had: Dropping | None
+
+    @property
+    def is_of_layout(self) -> bool:
+        """Whether only the layout of the mask is another one."""
+        has, had = self.has, self.had
+        return has is not None and had is not None and has.rate == had.rate and not has.shared
+
+
+def _event(change: Change, own: Mapping[Change, Dropping], possible: Mapping[tuple[str, str, str], Dropping]) -> _Event:
+    had = next((dropping for trait, dropping in own.items() if change.takes_the_place_of(trait)), None)
+    has = None if change.kind.undoes else possible[change.kind.key]
+    spot = (has or had or possible[change.kind.key]).spot
+    return _Event(change, spot, has, had)
+
+
+def _groups(events: Sequence[_Event]) -> Iterator[Group]:
+    """Yields the causes.
+
+    A dropout that is missing at one spot and too many at another is one cause, and so is what is the same at several
+    spots of the same blocks.
+    """
+    at_spot: dict[tuple[Spot, str | None], list[_Event]] = defaultdict(list)
+    for event in events:
+        at_spot[event.spot, event.has.shared if event.has else None].append(event)
+    findings = list(at_spot.values())
+    missing = [finding for finding in findings if finding[0].has is None]
+    moved = []
+    for finding in findings:
+        partners = [other for other in missing if _could_be_moved(other, finding)]
+        if partners:
+            partner = min(partners, key=lambda other: _rates(other, "had") != _rates(finding, "has"))
+            missing.remove(partner)
+            moved += [finding, partner]
+            yield _moved(finding, partner)
+    alike: dict[tuple[object, ...], list[_Event]] = defaultdict(list)
+    for finding in findings:
+        if finding not in moved:
+            shared = finding[0].has.shared if finding[0].has else None
+            alike[shared, _rates(finding, "has"), _rates(finding, "had"), _blocks(finding)] += finding
+    yield from map(_named, alike.values())
+
+
+def _could_be_moved(missing: Sequence[_Event], extra: Sequence[_Event]) -> bool:
+    has, had = extra[0].has, extra[0].had
+    is_extra = has is not None and not has.shared and had is None
+    return is_extra and missing[0].spot.part == extra[0].spot.part and _blocks(missing) == _blocks(extra)
+
+
+def _blocks(finding: Sequence[_Event]) -> frozenset[int | None]:
+    return frozenset(block_of(event.change.place) for event in finding)
+
+
+def _rates(finding: Sequence[_Event], side: str) -> str:
+    """Returns the rates of what the candidate `has`, or the reference `had`, in words."""
+    rates = sorted({dropping.rate for event in finding if (dropping := getattr(event, side))})
+    return " to ".join(f"{rate:g}" for rate in dict.fromkeys((*rates[:1], *rates[-1:])))
+
+
+def _moved(extra: Sequence[_Event], missing: Sequence[_Event]) -> Group:
+    here, there = extra[0].spot, missing[0].spot
+    owner = re.match(r"the \w+'s ", here.words)
+    instead = there.words
+    if here.words.replace(" before ", " after ") == there.words:
+        instead = "afterwards"
+    elif owner and instead.startswith(owner[0]):
+        instead = f"its {instead[owner.end() :]}"
+    rates = _rates(extra, "has"), _rates(missing, "had")
+    at_rate = f" at rate {rates[0]}" if rates[0] != rates[1] else ""
+    is_next = SPOTS.index(here) - SPOTS.index(there) in (1, -1) and here.axes == there.axes
+    return _grouped(
+        (*extra, *missing),
+        "dropout-order" if is_next else "dropout-elsewhere",
+        f"dropout acts on {here.words}{at_rate}, not on {instead}".replace("not on afterwards", "not afterwards"),
+        f"one of rate {rates[1]} on {there.words}",
+        there.hint,
+    )
+
+
+def _named(finding: Sequence[_Event]) -> Group:
+    has, had, rate, usual = finding[0].has, finding[0].had, _rates(finding, "has"), _rates(finding, "had")
+    spots = dict.fromkeys(event.spot for event in finding)
+    words = joined(spot.words for spot in spots)
+    hint = "; ".join(dict.fromkeys(spot.hint for spot in spots)) if had else _TAKE_AWAY
+    if has is None:
+        return _grouped(finding, "dropout-missing", f"dropout is missing on {words}", f"one of rate {usual}", hint)
+    if has.shared:
+        is_depth = has.shared.startswith(("whole images", "whole tokens")) and has.spot.part in _BRANCHES
+        id_ = "stochastic-depth" if is_depth else "dropout-shape" if had else "dropout-extra"
+        phrase = f"dropout of rate {rate} on {words} drops {has.shared}"
+        instead = f"one of rate {usual} that drops single elements" if had else "none there"
+        return _grouped(finding, id_, phrase, instead, hint)
+    if had:
+        return _grouped(finding, "dropout-rate", f"dropout on {words} has rate {rate}", f"rate {usual}", hint)
+    return _grouped(finding, "dropout-extra", f"dropout of rate {rate} acts on {words}", "none there", hint)
+
+
+def _grouped(finding: Sequence[_Event], id: str, phrase: str, instead: str, hint: str) -> Group:  # noqa: A002
+    changes = tuple(event.change for event in finding)
+    return Group(changes, id, phrase, instead, hint, tuple(dict.fromkeys(change.place for change in changes)))
+
+
+def blocks_in_words(places: Sequence[str]) -> str:
+    """Says in which blocks places are: `(blocks 0 to 11)`, `(blocks 0, 2 and 5)`; nothing of such in no block."""
+    numbers = sorted({number for place in places if (number := block_of(place)) is not None})
+    if not numbers:
+        return ""
+    if len(numbers) > 2 and numbers == [*range(numbers[0], numbers[-1] + 1)]:
+        return f"(blocks {numbers[0]} to {numbers[-1]})"
+    return f"(block{'s' * (len(numbers) > 1)} {joined(map(str, numbers))})"

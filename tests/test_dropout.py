@@ -1,0 +1,242 @@
+"""Train mode in a plain check: where a candidate drops otherwise than the reference is named and proved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from parity import check
+from parity.tracing.draws import ACTIVATION, fixed_sites, sites_of
+from parity.tracing.modes import Mode
+
+if TYPE_CHECKING:
+    from parity.report.report import Report
+
+FOLDER = Path(__file__).parent / "candidates"
+SIZES = {
+    "image_size": 32, "patch_size": 8, "num_layers": 3, "num_heads": 4, "hidden_dim": 48, "mlp_dim": 96,
+    "num_classes": 10,
+}  # fmt: skip
+_TRAIN = Mode("train", train=True, grad=True)
+
+Edit = tuple[str, str]
+
+_HELPERS = """
+
+class Path(nn.Module):
+    def __init__(self, rate):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x):
+        if not self.training:
+            return x
+        kept = (1 - self.rate + torch.rand(len(x), 1, 1, dtype=x.dtype)).floor()
+        return x * kept / (1 - self.rate)
+
+
+def keep_small(x, rate, training):
+    return x * (torch.rand_like(x) < 1 - rate) / (1 - rate) if training else x
+
+
+def keep_large(x, rate, training):
+    return x * (torch.rand(x.shape) > rate).to(x.dtype) / (1 - rate) if training else x
+
+
+class """
+
+# what makes the tutorial's dropout torchvision's
+_MENDED: list[Edit] = [
+    (
+        "x = x + self.attention(normed, normed, normed)[0]",
+        "x = x + self.after(self.attention(normed, normed, normed)[0])",
+    ),
+    (
+        "        self.norm = nn.LayerNorm(",
+        "        self.after = nn.Dropout(dropout)\n        self.norm = nn.LayerNorm(",
+    ),
+    ("num_heads, dropout=0.0):", "num_heads, dropout=0.0, attn_drop=0.0):"),
+    ("dropout=dropout, batch_first", "dropout=attn_drop, batch_first"),
+    ("        num_classes=1000,\n", "        num_classes=1000,\n        attn_drop=0.0,\n"),
+    ("num_heads, dropout) for", "num_heads, dropout, attn_drop) for"),
+]
+_HOSTS: dict[str, tuple[str, str, list[Edit]]] = {
+    "block": ("tutorial", "ViT", _MENDED),
+    "functions": ("separate_qkv", "ViTClassifier", []),
+}
+
+
+def _checked(folder: Path, host: str, *edits: Edit) -> Report:
+    file, entry_point, first = _HOSTS[host]
+    source = (FOLDER / f"{file}.py").read_text(encoding="utf-8").replace("\n\nclass ", _HELPERS, 1)
+    for old, new in (*first, *edits):
+        assert old in source, old
+        source = source.replace(old, new)
+    candidate = folder / "candidate.py"
+    candidate.write_text(source, encoding="utf-8")
+    return check(f"{candidate}:{entry_point}", overrides=SIZES)
+
+
+_AFTER = "self.after(self.attention(normed, normed, normed)[0])"
+_UNDROPPED = "self.attention(normed, normed, normed)[0]"
+_ATTENDED, _HIDDEN = "self.drop(self.mha(self.ln_attn(x)))", "self.drop(F.gelu(self.ff_in(self.ln_ff(x))))"
+_WEIGHTS = "self.dropout(F.softmax(scores, dim=-1))"
+_PATH = ("self.drop = nn.Dropout(dropout)\n\n", "self.drop = nn.Dropout(dropout)\n        self.path = Path(0.2)\n\n")
+_END = "            nn.Linear(hidden_dim, embed_dim),\n            nn.Dropout(dropout),\n"
+
+# host, edits, cause, what is said of it, and one of its places
+FAULTS: list[tuple[str, list[Edit], str, str, str]] = [
+    ("block", [(_AFTER, _UNDROPPED)], "dropout-missing",
+     "dropout is missing on the attention's output (blocks 0 to 2)", "encoder_layer_0.dropout"),
+    ("functions", [(_HIDDEN, "F.gelu(self.ff_in(self.ln_ff(x)))")], "dropout-missing",
+     "dropout is missing on the MLP's hidden features after the activation (blocks 0 to 2)", "encoder_layer_0.mlp.2"),
+    ("block", [("self.head(self.ln(x[:, 0]))", "self.head(self.dropout(self.ln(x[:, 0])))")], "dropout-extra",
+     "dropout of rate 0.13 acts on the head's input", "heads"),
+    ("functions", [("x = self.to_patches(images)", "x = F.dropout(self.to_patches(images), 0.5, self.training)")],
+     "dropout-extra", "dropout of rate 0.5 acts on the patches' features", "conv_proj"),
+    ("block", [(_END, _END[:46]), ("self.MLP(self.norm(x))", "self.MLP(self.after(self.norm(x)))")],
+     "dropout-elsewhere", "dropout acts on the MLP's input, not on its output (blocks 0 to 2)", "encoder_layer_0.ln_2"),
+    ("functions", [("self.drop(self.ff_out(hidden))", "self.ff_out(hidden)"),
+                   ("self.ff_in(self.ln_ff(x))", "self.ff_in(self.drop(self.ln_ff(x)))")],
+     "dropout-elsewhere", "dropout acts on the MLP's input, not on its output", "encoder_layer_0.mlp.4"),
+    ("block", [("self.after = nn.Dropout(dropout)", "self.after = nn.Dropout(dropout / 2)")], "dropout-rate",
+     "dropout on the attention's output has rate 0.065 (blocks 0 to 2)", "encoder_layer_0.dropout"),
+    ("functions", [("self.dropout = nn.Dropout(attn_dropout)", "self.dropout = nn.Dropout(0.5)")], "dropout-rate",
+     "dropout on the attention's weights has rate 0.5 (blocks 0 to 2)", "encoder_layer_0.self_attention"),
+    ("block", [("self.after = nn.Dropout(", "self.after = Path(")], "stochastic-depth",
+     "dropout of rate 0.13 on the attention's output drops whole images", "encoder_layer_0.dropout"),
+    ("block", [(_AFTER, f"self.after({_UNDROPPED}.transpose(1, 2)).transpose(1, 2)"),
+               ("self.after = nn.Dropout(", "self.after = nn.Dropout1d(")], "dropout-shape",
+     "dropout of rate 0.13 on the attention's output drops whole channels", "encoder_layer_0.dropout"),
+    ("functions", [("self.dropout = nn.Dropout(", "self.dropout = nn.Dropout2d(")], "dropout-shape",
+     "dropout of rate 0.21 on the attention's weights drops whole heads (blocks 0 to 2)",
+     "encoder_layer_0.self_attention"),
+    ("functions", [_PATH, (_ATTENDED, f"self.path({_ATTENDED})")], "stochastic-depth",
+     "dropout of rate 0.2 on the attention's output drops whole images", "encoder_layer_0"),
+    ("block", [("            nn.GELU(),\n            nn.Dropout(dropout),\n",
+                "            nn.Dropout(dropout),\n            nn.GELU(),\n")], "dropout-order",
+     "dropout acts on the MLP's hidden features before the activation, not afterwards", "encoder_layer_0.mlp.1"),
+    ("block", [(f"x + {_AFTER}", f"self.after(x + {_UNDROPPED})")], "dropout-order",
+     "dropout acts on the stream after the attention, not on the attention's output", "encoder_layer_0.dropout"),
+    ("functions", [("self.drop(torch.cat([cls, x], dim=1) + self.positions)",
+                    "self.drop(torch.cat([cls, x], dim=1)) + self.positions")], "dropout-order",
+     "dropout acts on the tokens before the positions are added, not afterwards", "class_token"),
+    ("functions", [(_WEIGHTS, "F.softmax(self.dropout(scores), dim=-1)")], "dropout-order",
+     "dropout acts on the attention's scores, not on its weights (blocks 0 to 2)", "encoder_layer_0.self_attention"),
+    # a rate that no argument of the reference's names
+    ("block", [("        dropout=0.0,\n        num_classes=1000,\n        attn_drop=0.0,\n",
+                "        num_classes=1000,\n        amount=0.1,\n"),
+               ("num_heads, dropout, attn_drop) for", "num_heads, amount) for"),
+               ("self.dropout = nn.Dropout(dropout)", "self.dropout = nn.Identity()")], "dropout-extra",
+     "dropout of rate 0.1 acts on the attention's output, the MLP's hidden features", "encoder_layer_0.mlp.4"),
+    ("functions", [("        dropout=0.0,\n        attn_dropout=0.0,\n", "        amount=0.1,\n"),
+                   ("d_ff, dropout, attn_dropout) for", "d_ff, 0.0, amount) for"),
+                   ("self.drop = nn.Dropout(dropout)\n        self.layers",
+                    "self.drop = nn.Identity()\n        self.layers")],
+     "dropout-extra", "dropout of rate 0.1 acts on the attention's weights", "encoder_layer_0.self_attention"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("host", "edits", "cause", "said", "where"), FAULTS)
+def test_other_dropout_is_named_and_proved(
+    host: str, edits: list[Edit], cause: str, said: str, where: str, tmp_path: Path
+) -> None:
+    report = _checked(tmp_path, host, *edits)
+    assert report.verdict == "divergent", report
+    assert [found.id for found in report.causes] == [cause], report
+    assert said in report.causes[0].statement
+    assert any(place.endswith(where) for place in report.causes[0].where), report.causes
+    assert report.explanation is not None
+    assert report.explanation.complete
+    assert report.explanation.minimal
+    assert "in eval mode; in train mode dropout" in report.reasons[0]
+    assert said in report.reasons[0]
+
+
+def test_tutorial_gets_its_one_sentence_and_fits_on_a_screen() -> None:
+    report = check(f"{FOLDER / 'tutorial.py'}:ViT", overrides=SIZES)
+    assert report.verdict == "divergent", report
+    sentence = "dropout acts on the attention's weights, not on its output (blocks 0 to 2)"
+    assert report.reasons[0] == f"identical in eval mode; in train mode {sentence}"
+    assert [cause.id for cause in report.causes] == ["dropout-elsewhere"]
+    drawn = report.drawn(Console(width=100))
+    assert sum(1 + len(line) // 101 for line in drawn.splitlines()) <= 42, drawn
+    assert len(report.drawn(Console(width=100), all_layers=True)) > len(drawn)
+
+
+RIGHT: list[tuple[str, list[Edit]]] = [
+    ("block", []),
+    ("block", [(_AFTER, f"keep_small({_UNDROPPED}, self.after.p, self.training)")]),
+    ("block", [(_AFTER, f"keep_large({_UNDROPPED}, self.after.p, self.training)")]),
+    ("functions", [(_WEIGHTS, "torch.stack([self.dropout(w) for w in F.softmax(scores, dim=-1).unbind(1)], 1)")]),
+]
+
+
+@pytest.mark.parametrize(("host", "edits"), RIGHT)
+def test_same_dropout_drawn_in_another_way_is_not_flagged(host: str, edits: list[Edit], tmp_path: Path) -> None:
+    report = _checked(tmp_path, host, *edits)
+    assert report.verdict in ("identical", "equivalent"), report
+    assert not report.causes
+
+
+def test_missing_dropout_is_named_beside_masks_drawn_head_by_head(tmp_path: Path) -> None:
+    report = _checked(tmp_path, "functions", *RIGHT[-1][1], (_ATTENDED, "self.mha(self.ln_attn(x))"))
+    assert [cause.id for cause in report.causes] == ["dropout-missing"], report
+
+
+def test_bug_of_eval_mode_and_a_dropout_are_both_named(tmp_path: Path) -> None:
+    eps = ("self.pre_norm = nn.LayerNorm(embed_dim, eps=1e-06)", "self.pre_norm = nn.LayerNorm(embed_dim)")
+    report = _checked(tmp_path, "block", (_AFTER, _UNDROPPED), eps)
+    assert [cause.id for cause in report.causes] == ["layer-norm-eps", "dropout-missing"], report
+    assert report.explanation is not None
+    assert report.explanation.complete
+    assert "and in train mode dropout is missing on the attention's output" in " ".join(report.reasons)
+
+
+def test_difference_of_train_mode_that_no_dropout_makes_stays_open(tmp_path: Path) -> None:
+    noise = ("        x = self.dropout(x)\n", "        x = self.dropout(x)\n        x = x * (1 + self.training / 9)\n")
+    report = _checked(tmp_path, "block", noise)
+    assert report.verdict == "divergent"
+    assert report.explanation is not None
+    assert not report.explanation.complete
+    assert report.reasons[0] == "identical in eval mode; in train mode the logits differ, which no dropout explains"
+    assert not report.causes
+
+
+def test_masks_that_the_candidate_fixes_itself_are_no_other_way_to_draw(tmp_path: Path) -> None:
+    seeded = ("        x = self.dropout(x)\n", "        torch.manual_seed(123)\n        x = self.dropout(x)\n")
+    report = _checked(tmp_path, "block", seeded)
+    assert report.verdict == "divergent"
+    assert report.explanation is not None
+    assert not report.explanation.complete
+
+
+class _Drawing(nn.Module):
+    def __init__(self, *, seeded: bool = False) -> None:
+        super().__init__()
+        self.seeded = seeded
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.seeded:
+            torch.manual_seed(7)
+        x = nn.functional.dropout(x, 0.5)
+        x = x * (torch.rand_like(x) > 0.3) + x * (torch.rand(len(x), 1) < 0.6)
+        return x * (0.8 + torch.rand(len(x), 1)).floor() + torch.bernoulli(torch.full_like(x, 0.9))
+
+
+def test_rates_are_read_off_masks_of_any_make() -> None:
+    drawn = sites_of(_Drawing(), torch.ones(4, 64), _TRAIN, 0, "candidate")
+    made = [(site.rate, site.shape) for site in drawn if site.kind != ACTIVATION]
+    assert made == [(0.5, (4, 64)), (0.3, (4, 64)), (0.4, (4, 1)), (0.2, (4, 1)), (0.1, (4, 64))]
+
+
+def test_draws_under_an_own_seed_are_told() -> None:
+    fixed = [
+        len(fixed_sites(_Drawing(seeded=seeded), torch.ones(4, 64), _TRAIN, 0, "candidate")) for seeded in (False, True)
+    ]
+    assert fixed == [0, 3]

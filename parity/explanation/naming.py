@@ -124,7 +124,7 @@ def _agreement(exact: Sequence[Check]) -> str:
     made = [check for check in exact if not check.mode.train]
     plain = [check for check in made if check.mode.name == "eval"] or made
     verdict = "identical" if all(check.verdict == "identical" for check in plain) else "equivalent"
-    return f"{verdict} in eval mode" if made else "the same weights"
+    return f"{verdict} in eval mode" if made else "eval mode not compared"
 
 
 def _with_train_mode(found: Explanation, case: Case, check: Check, seconds: float) -> Explanation:

@@ -411,13 +411,13 @@ def _with_own_weights(verdict: Verdict, reasons: list[str], weights: OwnWeights)
 def _explained(
     case: _Case, subject: Subject, checks: list[Check], doubts: Doubts, seconds: float, failures: Failures
 ) -> tuple[Explanation | None, list[str]]:
-    """Explains what differs; what other batches show besides is not part of it."""
+    """Explains what differs; what other inputs than those of the checks show is not part of it."""
     found: Explanation | None = None
     sentences: list[str] = []
     with failures.kept("the causes could not be named"):
         config = case.classroom.config
         found, sentences = explain(subject, case.setup.name, config, checks, seconds, case.progress)
-    if found is not None and doubts.faults:
+    if found is not None and found.agreement and doubts.faults:
         found = dataclasses.replace(found, complete=False)
     return found, sentences
 

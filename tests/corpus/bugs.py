@@ -588,16 +588,18 @@ _BLOCKS = [
 _TRAINING = [dataclasses.replace(bug, mode="train", spreads=True) for bug in (
     Bug(id="dropout-after-attention-missing", edits={"block.dropout": "nn.Identity()"},
         per_host={"ours": {"block.residual_1": "{x} + y"}}, hosts=("ours", "fused"),
-        place=(f"{_LAYER}.dropout", *_RESIDUAL_1, *_ATTENTION)),
+        place=(f"{_LAYER}.dropout", *_RESIDUAL_1, *_ATTENTION), causes=("dropout-missing",)),
     Bug(id="dropout-after-tokens-missing", edits={"model.dropped": "{embedded}"},
-        place=("encoder.dropout", "encoder.layers", "encoder.layers.encoder_layer_0", *_NORM_1)),
+        place=("encoder.dropout", "encoder.layers", "encoder.layers.encoder_layer_0", *_NORM_1),
+        causes=("dropout-missing",)),
     Bug(id="dropout-in-mlp-missing", edits={"mlp.hidden_dropout": "nn.Identity()"}, hosts=("ours", "fused"),
-        place=(f"{_LAYER}.mlp.2", f"{_LAYER}.mlp.3")),
+        place=(f"{_LAYER}.mlp.2", f"{_LAYER}.mlp.3"), causes=("dropout-missing",)),
     Bug(id="dropout-rate-hard-wired", edits={"block.dropout": "nn.Dropout(0.1)"}, hosts=("ours", "fused"),
-        place=(f"{_LAYER}.dropout", *_ATTENTION, *_RESIDUAL_1)),
+        place=(f"{_LAYER}.dropout", *_ATTENTION, *_RESIDUAL_1), causes=("dropout-rate",)),
     Bug(id="attention-dropout-takes-the-other-rate", edits={"block.attention_rate": "{other_rate}"},
-        place=_HEADS),
-    Bug(id="attention-dropout-missing", edits={"block.attention_rate": "0.0"}, place=_HEADS),
+        place=_HEADS, causes=("dropout-rate",)),
+    Bug(id="attention-dropout-missing", edits={"block.attention_rate": "0.0"}, place=_HEADS,
+        causes=("dropout-missing",)),
 )]  # fmt: skip
 
 _BY_CATEGORY = {

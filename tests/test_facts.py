@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+import pytest
+
+import vit
+from parity import check
 from parity.explanation.facts import facts
+from parity.explanation.proof import Group, Proof
 from parity.models.weights import uniform
+from parity.suite.conftest import SMALL
 
 if TYPE_CHECKING:
     import torch
@@ -48,3 +55,28 @@ def test_correlation_is_given_by_axis_where_nothing_else_fits() -> None:
 def test_shapes_and_values_come_first() -> None:
     assert facts(EXPECTED, EXPECTED[:, 1:]) == ["it has shape (3, 4, 8), expected is (3, 5, 8)"]
     assert facts(EXPECTED, EXPECTED * float("nan")) == ["it has values that are not finite"]
+
+
+class _Broken(vit.ViT):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images).sub(100).sqrt()
+
+
+@pytest.mark.usefixtures("brief_search")
+def test_values_that_are_not_finite_are_no_other_shape_and_no_number() -> None:
+    sizes = {
+        key: value for key, value in SMALL.items() if key in ("patch_size", "num_layers", "num_heads", "num_classes")
+    }
+    model = _Broken(img_size=SMALL["image_size"], embed_dim=SMALL["hidden_dim"], hidden_dim=SMALL["mlp_dim"], **sizes)
+    report = check(model, overrides=SMALL, modes=["eval"])
+    assert "no known cause at the logits: it has values that are not finite" in report.reasons
+    assert not [reason for reason in report.reasons if "another shape" in reason or "inf" in reason.split()]
+
+
+def test_explanation_says_what_is_left_only_where_something_is() -> None:
+    group = Group((), "pooling", "mean pooling", "the class token", "", ("encoder",))
+    for residual, left in ((1e-15, ()), (0.1, ("no known cause at x",))):
+        found = Proof((group,), residual, (0.5,)).explanation(lambda _: "", str, ["no known cause at x"])
+        assert found.unexplained == left
+    endless = Proof((group,), math.inf, (math.inf,)).explanation(lambda _: "", str, [])
+    assert endless.sentences("vit_b_16")[-1].endswith("and something more: with this change it still differs")

@@ -293,8 +293,8 @@ def _in_words_of(place: Unexplained, names: Mapping[str, str]) -> str:
 
 def _in_a_sentence(place: Unexplained, names: Mapping[str, str]) -> str:
     where = _in_words_of(place, names)
-    size = f"relative error {place.error:.2g}" if math.isfinite(place.error) else "another shape"
-    return f"no known cause at {where}: {'; '.join((size, *place.facts))}"
+    size = [f"relative error {place.error:.2g}"] if math.isfinite(place.error) else []
+    return f"no known cause at {where}: {'; '.join([*size, *place.facts]) or 'it cannot be compared'}"
 
 
 def _own_kinds(subject: Subject) -> list[Kind]:

@@ -193,7 +193,7 @@ class Proof:
         Args:
             words: says where places are.
             named: says what a place is called in the reference.
-            unexplained: places where no cause fits, in words.
+            unexplained: places where no cause fits, in words; none is one if the causes explain everything.
         """
         phrases = tuple(f"{group.phrase} {words(group.where)}".strip() for group in self.needed)
         causes = []
@@ -203,9 +203,8 @@ class Proof:
             causes.append(Cause(group.id, statement, where, self.residual, error, group.hint))
         is_minimal = self.is_complete and all(error > SAME_FUNCTION_BOUND for error in self.without)
         changes = tuple(change for group in self.needed for change in group.changes)
-        return Explanation(
-            tuple(causes), self.is_complete, is_minimal, self.residual, phrases, tuple(unexplained), changes
-        )
+        left = () if self.is_complete else tuple(unexplained)
+        return Explanation(tuple(causes), self.is_complete, is_minimal, self.residual, phrases, left, changes)
 
 
 def prove(groups: Sequence[Group], error: Callable[[Sequence[Group]], float]) -> Proof:

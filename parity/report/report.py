@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import json
+import math
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -394,7 +395,8 @@ def _cause_table(causes: list[Cause]) -> Table:
     )
     table = Table(*names, box=None, pad_edge=False, header_style="bold")
     for cause in causes:
-        table.add_row(Text(cause.id, style="bold red"), cause.statement, number(cause.without), cause.hint)
+        without = cause.without if math.isfinite(cause.without or 0) else None  # logits that cannot be compared
+        table.add_row(Text(cause.id, style="bold red"), cause.statement, number(without), cause.hint)
     return table
 
 

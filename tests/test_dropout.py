@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from torch import nn
 from parity import check
 from parity.tracing.draws import ACTIVATION, fixed_sites, sites_of
 from parity.tracing.modes import Mode
+from tests.candidates import tutorial
 
 if TYPE_CHECKING:
     from parity.report.report import Report
@@ -196,6 +198,18 @@ def test_bug_of_eval_mode_and_a_dropout_are_both_named(tmp_path: Path) -> None:
     assert report.explanation is not None
     assert report.explanation.complete
     assert "and in train mode dropout is missing on the attention's output" in " ".join(report.reasons)
+
+
+def test_only_what_another_reference_drops_otherwise_is_named() -> None:
+    """The tutorial's attention is the reference's here, and so is what it lacks."""
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "hidden_dim": 96, "num_heads": 4, "num_layers": 2}
+    build = functools.partial(tutorial.ViT, **sizes, num_classes=10, dropout=0.1)
+    reference, candidate = build(), build()
+    candidate.dropout.p = 0.4
+    report = check(candidate, reference=reference, weights="synthetic")
+    assert [cause.id for cause in report.causes] == ["dropout-rate"], report
+    assert report.causes[0].where == ("dropout",)
+    assert report.causes[0].statement.endswith("has rate 0.4; the reference has rate 0.1")
 
 
 def test_difference_of_train_mode_that_no_dropout_makes_stays_open(tmp_path: Path) -> None:

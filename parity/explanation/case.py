@@ -60,6 +60,7 @@ class Case:
         alignment: which module is which; one that is called more often than its counterpart may be the cause.
         traits: what the reference does otherwise than torchvision's.
         names: what modules and tensors are called in the reference that another one stands for.
+        reference: that reference in the candidate's place; None where it is torchvision's own.
         failures: takes what could not be tried.
     """
 
@@ -69,6 +70,7 @@ class Case:
     alignment: Alignment
     traits: tuple[Change, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
+    reference: Case | None = None
     failures: Failures = field(default_factory=Failures)
 
 

@@ -23,7 +23,7 @@ from parity.explanation.bent_vit import EPS, BentViT
 from parity.explanation.case import Case, Widened, block_of
 from parity.explanation.causes.absences import absences
 from parity.explanation.causes.catalogue import catalogue
-from parity.explanation.causes.places import in_words, named
+from parity.explanation.causes.places import in_words, named, nearest
 from parity.explanation.extras import extra_kinds
 from parity.explanation.observing import Observations
 from parity.explanation.proof import Explanation, Group, Proof, grouped, prove
@@ -94,18 +94,18 @@ def explain(
                 case = _before_stand_in(subject, check, limit * _FOR_TRAITS)
             except NoStandInError as error:
                 why = f"causes are changes to a ViT like torchvision's, and none are looked for: {name} {error}"
-                return None, [why] * bool(is_other or not check.skipped)
+                return None, [why] if is_other or not (in_training and in_training.skipped) else []
         if is_other:
             found = _in_words(*_proved(case, until - time.process_time()), case)
         else:
             found = Explanation((), complete=True, minimal=True, residual=0.0, agreement=_agreement(exact))
+        with_training: Explanation | None = None
         if in_training and found.complete and not any(change.kind.is_random for change in found.changes):
             with case.failures.kept("what differs in train mode could not be explained"):
-                found = _with_train_mode(found, case, in_training, until - time.process_time())
-    if not (is_other or found.causes):
-        if in_training and in_training.skipped and found.left_in_train_mode is None:
-            return None, []
-        found = dataclasses.replace(found, complete=False, minimal=False)
+                with_training = _with_train_mode(found, case, in_training, until - time.process_time())
+    if not (is_other or with_training):
+        return None, case.failures.told()
+    found = with_training or found
     if config is None:  # its places are the stand-in's
         found = dataclasses.replace(found, changes=())
     told, sentences = case.failures.told(), found.sentences(name)
@@ -127,13 +127,15 @@ def _agreement(exact: Sequence[Check]) -> str:
     return f"{verdict} in eval mode" if made else "eval mode not compared"
 
 
-def _with_train_mode(found: Explanation, case: Case, check: Check, seconds: float) -> Explanation:
-    """Returns the explanation of eval mode with what differs in train mode alone."""
+def _with_train_mode(found: Explanation, case: Case, check: Check, seconds: float) -> Explanation | None:
+    """Returns the explanation of eval mode with what differs in train mode alone; None if there is no such thing."""
     proof = proved_in_train_mode(case, found.changes, seconds)
+    if proof is None:
+        return None
     is_same = proof.is_complete and not proof.needed
     if (is_same and (found.causes or check.skipped)) or (check.skipped and not knows_every_mask(case)):
-        return found
-    more = proof.explanation(blocks_in_words, lambda place: named(place, case.names), unexplained=())
+        return None
+    more = proof.explanation(blocks_in_words, lambda place: nearest(place, case.names), unexplained=())
     return found.with_train_mode(more)
 
 
@@ -156,12 +158,13 @@ def _before_stand_in(subject: Subject, check: Check, seconds: float) -> Case:
     alignment = candidate.aligned_anyhow()
     elsewhere = {theirs for theirs, ours in subject.alignment.pairs.items() if ours in check.elsewhere}
     alignment = alignment.without({ours for theirs, ours in alignment.pairs.items() if theirs in elsewhere})
-    traits = [change for group in proof.needed for change in group.changes]
+    found = [change for group in proof.needed for change in group.changes]
     # what the stand-in has from the candidate, the reference is without
     mapped, more = ({split(e.reference)[0] for e in m.entries} for m in (stands.mapping, candidate.mapping))
     had = sorted(more - mapped)
-    traits += [c for c in absences(had, stands.config) if c.place not in {trait.place for trait in traits}]
-    return Case(candidate, stands.config, check.mode, alignment, tuple(traits), names)
+    traits = [*found, *(c for c in absences(had, stands.config) if c.place not in {trait.place for trait in found})]
+    reference_case = dataclasses.replace(seen, traits=tuple(found))
+    return Case(candidate, stands.config, check.mode, alignment, tuple(traits), names, reference_case)
 
 
 def _proved(case: Case, seconds: float, *, to_the_end: bool = True) -> tuple[Proof, list[Unexplained]]:

@@ -53,7 +53,7 @@ class Explanation:
         return dataclasses.replace(
             self,
             causes=(*self.causes, *causes),
-            complete=self.complete and proof.complete,
+            complete=self.complete and proof.complete and bool(self.causes or proof.causes),
             minimal=self.minimal and proof.minimal,
             residual=max(self.residual, proof.residual),
             in_train_mode=proof.phrases,

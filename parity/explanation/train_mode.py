@@ -18,7 +18,16 @@ import torch
 from parity.explanation.bending import Change, undoing
 from parity.explanation.bent_vit import BentViT
 from parity.explanation.case import Case, Widened, block_of
-from parity.explanation.causes.dropouts import SPOTS, Dropping, fitting, is_known_layout, layouts, own_dropouts, sizes
+from parity.explanation.causes.dropouts import (
+    SPOTS,
+    Dropping,
+    fitting,
+    is_known_layout,
+    laid_out,
+    layouts,
+    own_dropouts,
+    sizes,
+)
 from parity.explanation.causes.places import joined
 from parity.explanation.observing import Observations
 from parity.explanation.proof import Group, Proof, prove
@@ -39,7 +48,20 @@ _BRANCHES = ("attention", "MLP")
 _TAKE_AWAY = "take it away, or give it a rate of 0"
 
 
-def proved_in_train_mode(case: Case, known: Sequence[Change], seconds: float) -> Proof:
+@dataclass(frozen=True)
+class _Found:
+    """What is known of a model in train mode.
+
+    Attributes:
+        proof: what it does otherwise than the bent model.
+        dropouts: all that it drops, as changes of a model that drops nothing.
+    """
+
+    proof: Proof
+    dropouts: Mapping[Change, Dropping]
+
+
+def proved_in_train_mode(case: Case, known: Sequence[Change], seconds: float) -> Proof | None:
     """Finds the dropouts that make the reference the candidate in train mode as well.
 
     Args:
@@ -47,10 +69,20 @@ def proved_in_train_mode(case: Case, known: Sequence[Change], seconds: float) ->
         known: what makes it the candidate in eval mode.
         seconds: of the processor, that looking may take.
 
+    Returns:
+        The proof; None if it isn't known what a reference drops that another one stands for.
+
     Raises:
-        ParityError: the candidate cannot be run in train mode.
+        ParityError: one of the models cannot be run in train mode.
     """
-    return first_that_runs(lambda attempt: _attempted(case, known, seconds, attempt), torch.float64)
+    dropouts = None
+    if case.reference is not None:
+        reference = case.reference
+        seen = first_that_runs(lambda attempt: _attempted(reference, (), None, seconds, attempt), torch.float64)
+        if not seen.proof.is_complete:
+            return None
+        dropouts = seen.dropouts
+    return first_that_runs(lambda attempt: _attempted(case, known, dropouts, seconds, attempt), torch.float64).proof
 
 
 def knows_every_mask(case: Case) -> bool:
@@ -59,11 +91,13 @@ def knows_every_mask(case: Case) -> bool:
     return all(is_known_layout(site.shape, lengths) for site in _masks(case))
 
 
-def _attempted(case: Case, known: Sequence[Change], seconds: float, attempt: int) -> Proof:
+def _attempted(
+    case: Case, known: Sequence[Change], dropouts: Mapping[Change, Dropping] | None, seconds: float, attempt: int
+) -> _Found:
     models, images = case.subject.models, case.subject.models.images.double()
     lengths, drawn = sizes(case.config, models.images), _masks(case)
     layout = layouts(Counter(site.shape for site in drawn), lengths, case.config["num_layers"])
-    own = own_dropouts(case.config, layout)
+    own = own_dropouts(case.config, layout) if dropouts is None else laid_out(dropouts, layout)
     possible = {dropping.kind.key: dropping for dropping in _possible(case, drawn, own, layout)}
     alignment = case.alignment.without(_drawn_elsewhere(case.alignment, drawn, own, lengths))
     model = BentViT(case.config, Widened(case.subject.held.reference), traits=(*case.traits, *own))
@@ -79,10 +113,13 @@ def _attempted(case: Case, known: Sequence[Change], seconds: float, attempt: int
         search.run(to_the_end=False)
         events = [_event(change, own, possible) for change in search.changes if change not in known]
         known = [*known, *(event.change for event in events if event.is_of_layout)]
-        return prove(
+        proof = prove(
             list(_groups([event for event in events if not event.is_of_layout])),
             lambda chosen: search.error(model, [*known, *(change for group in chosen for change in group.changes)]),
         )
+    changed = {event.change: event.has for event in events if event.has}
+    kept = {c: d for c, d in own.items() if not any(event.change.takes_the_place_of(c) for event in events)}
+    return _Found(proof, {**kept, **changed})
 
 
 def _masks(case: Case) -> list[Site]:

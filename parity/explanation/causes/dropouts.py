@@ -6,6 +6,7 @@ that is shorter along an axis than what it drops is shared along that axis.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -207,6 +208,21 @@ def own_dropouts(config: Mapping[str, Any], layout: Mapping[str, Shape]) -> dict
         if spot.rate and config[spot.rate]:
             dropping = Dropping(spot, config[spot.rate], layout[spot.axes])
             found |= {Change(dropping.kind, place): dropping for place in places if re.search(spot.only, place)}
+    return found
+
+
+def laid_out(dropouts: Mapping[Change, Dropping], layout: Mapping[str, Shape]) -> dict[Change, Dropping]:
+    """Returns a model's dropouts with masks that are drawn as another one draws them.
+
+    Args:
+        dropouts: of the one model.
+        layout: of the other one's masks, by the axes of what they drop.
+    """
+    found = {}
+    for change, dropping in dropouts.items():
+        shape = dropping.shape if dropping.shared else layout[dropping.spot.axes]
+        new = dataclasses.replace(dropping, shape=shape, blocks=frozenset())
+        found[Change(new.kind, change.place)] = new
     return found
 
 

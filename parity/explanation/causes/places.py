@@ -7,6 +7,8 @@ from collections import defaultdict
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from parity.tracing import outer_modules
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -57,6 +59,12 @@ def in_words(places: Sequence[str], config: Mapping[str, Any], names: Mapping[st
 def named(place: str, names: Mapping[str, str]) -> str:
     """Returns what a place, or the module of a tensor, is called by `names`, or the place itself."""
     return names.get(place) or names.get(_TENSOR.sub("", place)) or place
+
+
+def nearest(place: str, names: Mapping[str, str]) -> str:
+    """Returns what a place is called by `names`, or the closest module around it that is called anything."""
+    around = (place, *reversed(list(outer_modules(place))))
+    return next((names[name] for name in around if name in names), place)
 
 
 # places that go without saying

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from parity.tracing.masks import SMALLER, UNIFORM, kept_by
+from parity.tracing.masks import COMPARISONS, UNIFORM, kept_by
 from parity.tracing.run import Run
 
 if TYPE_CHECKING:
@@ -36,9 +36,8 @@ _RANDOM = {
 # so many numbers are hardly drawn alike twice
 _MANY = 64
 
-# what makes a mask of uniform numbers, with a number that says how many are kept or how many are dropped
-_KEPT = {*SMALLER, _aten.add.Tensor, _aten.add_.Tensor}
-_DROPPED = {_aten.gt.Scalar, _aten.ge.Scalar}
+# what makes a mask of uniform numbers, which are rounded down, if not compared
+_SUMS = {_aten.add.Tensor, _aten.add_.Tensor}
 
 
 @dataclass(frozen=True)
@@ -85,9 +84,9 @@ class _Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._note(RANDOM, result, round(1 - float(args[0].flatten()[0]), 6) if probabilities else 0.0)
             if function in UNIFORM:
                 self._uniform[result] = len(self.sites) - 1
-        elif function in _KEPT | _DROPPED and args[0] in self._uniform and isinstance(args[1], (int, float)):
+        elif function in _SUMS | COMPARISONS.keys() and args[0] in self._uniform and isinstance(args[1], (int, float)):
             number = self._uniform[args[0]]
-            rate = args[1] if function in _DROPPED else 1 - args[1]
+            rate = 1 - args[1] if function in _SUMS else min(args[1], 1 - args[1])  # less is dropped than is kept
             self.sites[number] = dataclasses.replace(self.sites[number], rate=round(rate, 9))
         elif function in _ACTIVATIONS:
             self._note(ACTIVATION, result, 0.0)

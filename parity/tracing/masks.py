@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from typing import Any
 
@@ -11,7 +12,12 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 _aten = torch.ops.aten
 UNIFORM = {_aten.rand.default, _aten.rand_like.default, _aten.uniform_.default}
-SMALLER = {_aten.lt.Scalar: operator.lt, _aten.le.Scalar: operator.le}
+COMPARISONS = {
+    _aten.lt.Scalar: operator.lt, _aten.le.Scalar: operator.le, _aten.gt.Scalar: operator.gt,
+    _aten.ge.Scalar: operator.ge,
+}  # fmt: skip
+
+_MANY, _HALF = 64, 0.5
 
 
 class DropoutMasks(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -50,8 +56,9 @@ class MasksBySize(TorchDispatchMode):  # type: ignore[no-untyped-call]
             values, rate = args[:2]
             kept = numbers_of_size(values) >= rate
             return values * kept / (1 - rate), kept
-        if function in SMALLER and args[0] in self._uniform:
-            return SMALLER[function](1 - args[0], args[1])  # so that the large numbers are kept, as everywhere
+        if function in COMPARISONS and args[0] in self._uniform and args[1] >= _HALF:
+            # the smaller part is dropped, and the large numbers are kept, as everywhere
+            return COMPARISONS[function](1 - args[0], args[1])
         result = function(*args, **(kwargs or {}))
         if function in UNIFORM and args[1:] in ((), (0, 1)):
             result.copy_(numbers_of_size(result))
@@ -65,10 +72,15 @@ def kept_by(arguments: tuple[Any, ...]) -> float:
 
 
 def numbers_of_size(tensor: torch.Tensor) -> torch.Tensor:
-    """Returns numbers between 0 and 1, in the shape of `tensor`, that only their count decides."""
-    count = tensor.numel()
-    numbers = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(count))
-    return numbers.view(tensor.shape).to(tensor)
+    """Returns numbers between 0 and 1, evenly spread, in the shape of `tensor`, that only their count decides."""
+    return _numbers(tensor.numel()).view(tensor.shape).to(tensor)
+
+
+@functools.lru_cache(maxsize=8)
+def _numbers(count: int) -> torch.Tensor:
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(count)).double()
+    # of a few, such as one per image, the smallest is dropped at any rate
+    return (order + (0.001 if count < _MANY else 0.5)) / count
 
 
 class NoDropout(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -34,11 +34,11 @@ class Spot:
 
     Attributes:
         part: of the model.
-        operation: of the bent model, the result of which is dropped, or its argument of that number.
+        operation: of the bent model, the result of which is dropped, or some of its arguments.
         only: regular expression of the operation's places.
         axes: of what is dropped, by the letters of `sizes`.
         words: what is dropped.
-        argument: number of the operation's argument; None for its result.
+        arguments: numbers of the operation's arguments; none for its result.
         rate: of torchvision's arguments the one that says how much is dropped; empty where torchvision's drops nothing.
         hint: how to write it.
     """
@@ -48,7 +48,7 @@ class Spot:
     only: str
     axes: str
     words: str
-    argument: int | None = None
+    arguments: tuple[int, ...] = ()
     rate: str = ""
     hint: str = ""
 
@@ -63,9 +63,16 @@ SPOTS = (
     Spot("tokens", "place", r"^class_token$", "BND", "the tokens before the positions are added"),
     Spot("tokens", "dropout", r"^encoder\.dropout$", "BND", "the tokens after the positions are added", rate="dropout",
          hint="x = self.dropout(x + self.pos_embedding)"),
+    Spot("tokens", "leave", r"^encoder\.dropout$", "BND", "the tokens after the positions are added, once more"),
     Spot("positions", "table", r"pos_embedding$", "ND", "the positions"),
     Spot("attention", "leave", r"\.ln_1$", "BND", "the attention's input"),
     Spot("attention", "in_proj", r"\.self_attention$", "BN3", "the attention's queries, keys and values"),
+    Spot("attention", "roles", r"\.self_attention$", "BND", "the attention's queries, keys and values",
+         arguments=(0, 1, 2)),
+    Spot("attention", "roles", r"\.self_attention$", "BND", "the attention's queries and keys", arguments=(0, 1)),
+    Spot("attention", "roles", r"\.self_attention$", "BND", "the attention's queries", arguments=(0,)),
+    Spot("attention", "roles", r"\.self_attention$", "BND", "the attention's keys", arguments=(1,)),
+    Spot("attention", "roles", r"\.self_attention$", "BND", "the attention's values", arguments=(2,)),
     Spot("attention", "mask", r"\.self_attention$", "BHNN", "the attention's scores"),
     Spot("attention", "weights", r"\.self_attention$", "BHNN", "the attention's weights", rate="attention_dropout",
          hint="nn.MultiheadAttention(dim, heads, dropout=attention_dropout)"),
@@ -73,15 +80,15 @@ SPOTS = (
     Spot("attention", "dropout", r"layer_\d+\.dropout$", "BND", "the attention's output", rate="dropout",
          hint="x = x + self.dropout(attention(norm(x)))"),
     Spot("attention", "residual_1", BLOCK, "BND", "the stream after the attention"),
-    Spot("attention", "residual_1", BLOCK, "BND", "the attention's output", argument=2),
+    Spot("attention", "residual_1", BLOCK, "BND", "the attention's output", arguments=(2,)),
     Spot("MLP", "leave", r"\.ln_2$", "BND", "the MLP's input"),
-    Spot("MLP", "activation", r"\.mlp\.1$", "BNM", "the MLP's hidden features before the activation", argument=0),
+    Spot("MLP", "activation", r"\.mlp\.1$", "BNM", "the MLP's hidden features before the activation", arguments=(0,)),
     Spot("MLP", "dropout", r"\.mlp\.2$", "BNM", "the MLP's hidden features after the activation", rate="dropout",
          hint="nn.Sequential(Linear, GELU, Dropout, Linear, Dropout)"),
     Spot("MLP", "dropout", r"\.mlp\.4$", "BND", "the MLP's output", rate="dropout",
          hint="nn.Sequential(Linear, GELU, Dropout, Linear, Dropout)"),
     Spot("MLP", "residual_2", BLOCK, "BND", "the stream after the MLP"),
-    Spot("MLP", "residual_2", BLOCK, "BND", "the MLP's output", argument=2),
+    Spot("MLP", "residual_2", BLOCK, "BND", "the MLP's output", arguments=(2,)),
     Spot("end", "output", r"^encoder\.layers$", "BND", "the tokens before the final norm"),
     Spot("end", "leave", r"^encoder\.ln$", "BND", "the tokens after the final norm"),
     Spot("end", "input", r"^heads$", "BD", "the head's input"),
@@ -128,8 +135,8 @@ class Dropping:
     def kind(self) -> Kind:
         """The entry for it, which takes the place of the reference's dropout at the same operation."""
         spot, drop = self.spot, functools.partial(dropped, rate=self.rate, shape=self.shape)
-        variant = after(drop) if spot.argument is None else functools.partial(_before, drop=drop, number=spot.argument)
-        key = f"{spot.words} {spot.operation} {spot.argument} {self.rate} {self.shape} {sorted(self.blocks)}"
+        variant = functools.partial(_before, drop=drop, numbers=spot.arguments) if spot.arguments else after(drop)
+        key = f"{spot.words} {spot.operation} {spot.arguments} {self.rate} {self.shape} {sorted(self.blocks)}"
         only = spot.only
         if self.blocks:
             only = rf"^(?=.*layer_({'|'.join(map(str, self.blocks))})(\.|$)).*{only}"
@@ -254,5 +261,5 @@ def _axes_of(shape: Shape, whole: Shape) -> tuple[int, ...] | None:
     return next((axes for axes in ways if all(whole[a] == n for a, n in zip(axes, shape, strict=True))), None)
 
 
-def _before(original: Callable[..., Tensor], *arguments: Any, drop: Callable[[Tensor], Tensor], number: int) -> Tensor:
-    return original(*(drop(x) if n == number else x for n, x in enumerate(arguments)))
+def _before(original: Callable[..., Any], *arguments: Any, drop: Callable[[Tensor], Tensor], numbers: Shape) -> Any:
+    return original(*(drop(x) if n in numbers else x for n, x in enumerate(arguments)))

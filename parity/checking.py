@@ -130,11 +130,7 @@ def check(
         except ParityError as error:
             only_batch = fitting_batch(module, shown.images)
             if only_batch is None:
-                require_same_images(module, setup.image_shape)
-                other = other_sizes(setup.candidate, module, setup.reference)
-                if other:
-                    raise ParityError(f"{other[0]} ({error})") from error
-                raise
+                raise _told_with_sizes(setup, module, error) from error
         # the error is gone, and with it what it kept alive
         return _if_sound(_compare(case.with_batch_of(only_batch)), before)
 
@@ -169,6 +165,16 @@ def assert_parity(
     if report.verdict not in accepted:
         raise AssertionError(f"{report}")
     return report
+
+
+def _told_with_sizes(setup: Setup, module: nn.Module, error: ParityError) -> ParityError:
+    """Returns the error of a comparison that could not be made, with what is known of the candidate's sizes."""
+    try:
+        require_same_images(module, setup.image_shape)
+    except ParityError as images:
+        error = images
+    other = other_sizes(setup.candidate, module, setup.reference)
+    return ParityError(f"{'; '.join(other)} ({error})") if other else error
 
 
 # sizes that may differ where every tensor has its counterpart, and where some have none

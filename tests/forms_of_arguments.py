@@ -256,3 +256,35 @@ def read(config):
 
 def read_by_another(params):
     return Base(**params)
+
+
+def read_in_groups(config):
+    sizes, encoder = config["image"], config.get("encoder", {})
+    shape = sizes.size, sizes["patch"]["size"]
+    return build_vit(*shape, encoder["depth"], encoder["heads"], encoder["dim"], encoder.mlp.dim, config["n_classes"])
+
+
+def merged(tag="x", **changes):
+    chosen = dict({"depth": 12, "heads": 12}, **changes)
+    return every_default(tag, **{**chosen, "tag": tag})
+
+
+def every_default(name, image_size=224, patch_size=16, depth=6, heads=6, dim=768, mlp_dim=3072, classes=1000, tag=""):
+    assert name == tag
+    return build_vit(image_size, patch_size, depth, heads, dim, mlp_dim, classes)
+
+
+def read_by_any_name(it):
+    return build_vit(it.image_size, it.patch_size, it.depth, it.heads, it.dim, it.mlp_dim, it.n_classes)
+
+
+def rows_of_patches(image_size, patch, depth, heads, dim, mlp_dim, n_classes):
+    return build_vit(image_size, image_size // patch, depth, heads, dim, mlp_dim, n_classes)
+
+
+VARIANTS = {"wide": {"dim": 96, "heads": 8}, "usual": {"dim": 48, "heads": 4}}
+
+
+def by_key(image_size, patch_size, depth, mlp_dim, n_classes, variant="wide"):
+    return build_vit(image_size, patch_size, depth, mlp=mlp_dim, classes=n_classes, width=VARIANTS[variant]["dim"],
+                     heads=VARIANTS[variant]["heads"])  # fmt: skip

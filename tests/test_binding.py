@@ -14,7 +14,7 @@ from parity.errors import ParityError
 from parity.models.candidate import other_sizes, resolve_candidate
 from parity.models.quantities import sizes
 from parity.models.reference import build_reference, configuration
-from parity.models.words import meanings
+from parity.models.words import meanings, meanings_at
 from tests import forms_of_arguments as forms
 from tests.forms_of_arguments import build_vit
 
@@ -48,6 +48,7 @@ CONSTRUCTORS = [
     forms.picked, forms.Above, forms.Derived, forms.frozen, forms.optional, forms.named_tuple, forms.typed,
     forms.nested, forms.attributes, forms.class_as_default, forms.dict_as_default, forms.namespace_as_default,
     forms.arguments_as_default, forms.tuple_as_default, forms.read, forms.read_by_another,
+    forms.read_in_groups, forms.merged, forms.read_by_any_name, forms.rows_of_patches, forms.by_key,
 ]  # fmt: skip
 
 
@@ -100,8 +101,10 @@ def test_size_that_could_not_be_set_is_told_with_what_to_do() -> None:
 
 
 def test_default_that_is_out_of_reach_is_told() -> None:
-    def build(image_size: int, patch_size: int, dim: int, mlp_dim: int, n_classes: int, depth: str = "3") -> nn.Module:
-        return build_vit(image_size, patch_size, int(depth), 4, dim, mlp_dim, n_classes)
+    def build(
+        image_size: int, patch_size: int, dim: int, mlp_dim: int, n_classes: int, depth: str = "x-x-x"
+    ) -> nn.Module:
+        return build_vit(image_size, patch_size, len(depth.split("-")), 4, dim, mlp_dim, n_classes)
 
     found = resolve_candidate(build, CONFIG)
     assert found.defaults == ("depth",)
@@ -120,6 +123,22 @@ def test_argument_that_nobody_can_know_is_asked_for_with_all_that_was_found() ->
     assert "--candidate-arg tokenizer=VALUE (so far image_size=32, tokenizer=?, dim=48; with others" in str(
         raised.value
     )
+
+
+def test_number_that_no_tensor_bears_out_is_not_made_up() -> None:
+    def build(
+        image_size: int, patch_size: int, dim: int, mlp_dim: int, n_classes: int, foo: int, bar: Any
+    ) -> nn.Module:
+        whole = build_vit(image_size, patch_size, 2, 4, dim, mlp_dim, n_classes)
+        whole.more = nn.Embedding(foo, len(bar))
+        return whole
+
+    with pytest.raises(ParityError, match=r"n_classes=10, foo=\?, bar=\?; with others") as raised:
+        resolve_candidate(build, CONFIG)
+    assert "build(image_size, patch_size, dim, mlp_dim, n_classes, foo, bar) needs" in str(raised.value)
+    assert "needs arguments 'foo', 'bar'" in str(raised.value)
+    assert "give them with --candidate-arg foo=VALUE --candidate-arg bar=VALUE" in str(raised.value)
+    assert resolve_candidate(build, CONFIG, {"foo": 3, "bar": "x"}).arguments["dim"] == 48
 
 
 def test_flag_that_makes_the_references_tensors_is_set() -> None:
@@ -155,11 +174,18 @@ def test_rates_of_other_things_are_left_alone() -> None:
         ("nb_classes", "num_classes"), ("drop_p", "dropout"), ("attn_p", "attention_dropout"),
         ("seq_len", "num_tokens"), ("num_patches", "num_patches"), ("patch_size", "patch_size"),
         ("in_chans", "in_channels"), ("patches_per_side", "patches_per_side"),
-        ("stochastic_depth_prob", "no_rate"),
+        ("stochastic_depth_prob", "no_rate"), ("num_patch_1d", "patches_per_side"), ("transformer_units", "mlp_widths"),
     ],
 )  # fmt: skip
 def test_words_of_a_name_say_what_it_means(name: str, meant: str) -> None:
     assert meanings(name)[0] == meant
+
+
+def test_group_of_a_config_says_what_a_number_is_of() -> None:
+    assert meanings_at("config.patches.size")[0] == "patch_size"
+    assert meanings_at("config.mlp.dim")[0] == "mlp_dim"
+    assert meanings_at("config.encoder.dim")[0] == "hidden_dim"
+    assert meanings_at("config.vit.embed.img_size") == ("image_size",)
 
 
 @pytest.mark.parametrize(

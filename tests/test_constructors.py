@@ -18,12 +18,10 @@ from torch import nn
 from parity import ParityError, check
 from parity.models import build_reference, build_without_values, configuration, resolve_candidate, state_shapes
 from parity.models.state import without_initial_values
-from tests.constructors.catalogue import BASE, MEANT, OPEN, REFUSED, SMALL, Size
+from tests.constructors.catalogue import BASE, DIVERGENT, MEANT, REFUSED, SMALL, Size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from _pytest.mark.structures import ParameterSet
 
 FOLDER = Path(__file__).parent / "constructors"
 
@@ -85,7 +83,7 @@ def _settings(model: nn.Module) -> dict[str, Any]:
 def test_every_file_is_in_the_catalogue() -> None:
     files = {path.name for path in FOLDER.iterdir() if path.suffix in (".py", ".ipynb")}
     specs = {spec for spec, _ in MEANT}
-    named = {spec.split(":")[0] for spec in (*specs, *REFUSED)}
+    named = {spec.split(":")[0] for spec in (*specs, *REFUSED, *DIVERGENT)}
     assert files - {"__init__.py", "catalogue.py", "common.py"} == {name for name in named if "/" not in name}
     assert len(specs) >= 64
     assert len(REFUSED) >= 16
@@ -106,25 +104,7 @@ def test_called_as_meant_a_constructor_gives_the_references_parameters(spec: str
         assert model(torch.zeros(2, 3, size.image, size.image)).shape == (2, size.classes)
 
 
-def _marked(*values: Any, name: str, spec: str) -> ParameterSet:
-    """Expects to fail what is listed as open, and to be told when it no longer does."""
-    reason = OPEN.get(name) or OPEN.get(spec)
-    marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
-    return pytest.param(*values, id=name, marks=marks)
-
-
-def _name(spec: str, size: Size) -> str:
-    return f"{spec}-{'base' if size == BASE else 'small'}"
-
-
-def test_what_is_open_is_in_the_corpus() -> None:
-    names = {name for spec, size in MEANT for name in (spec, _name(spec, size))} | {*REFUSED}
-    assert {*OPEN} <= names
-
-
-@pytest.mark.parametrize(
-    ("spec", "size"), [_marked(spec, size, name=_name(spec, size), spec=spec) for spec, size in MEANT]
-)
+@pytest.mark.parametrize(("spec", "size"), CASES)
 def test_constructor_is_called_as_meant_without_a_hint(spec: str, size: Size) -> None:
     meant = _as_meant(spec, size)
     candidate = resolve_candidate(f"{FOLDER}/{spec}", configuration("vit_b_16", size.overrides))
@@ -133,9 +113,17 @@ def test_constructor_is_called_as_meant_without_a_hint(spec: str, size: Size) ->
     assert _settings(built) == _settings(meant)
 
 
-@pytest.mark.parametrize("spec", [_marked(spec, name=spec, spec=spec) for spec in REFUSED])
+@pytest.mark.parametrize("spec", REFUSED)
 def test_what_cannot_be_built_is_said_in_a_sentence(spec: str) -> None:
     with pytest.raises(ParityError) as raised:
         check(f"{FOLDER}/{spec}", overrides=SMALL.overrides, modes=["eval"])
     sentence = str(raised.value)
     assert not [pattern for pattern in REFUSED[spec] if not re.search(pattern, sentence, re.IGNORECASE)], sentence
+
+
+@pytest.mark.parametrize("spec", DIVERGENT)
+def test_what_can_only_be_what_it_is_diverges_by_its_sizes(spec: str) -> None:
+    report = check(f"{FOLDER}/{spec}", overrides=SMALL.overrides, modes=["eval"])
+    assert report.verdict == "divergent"
+    sentence = report.reasons[0]
+    assert not [pattern for pattern in DIVERGENT[spec] if not re.search(pattern, sentence, re.IGNORECASE)], sentence

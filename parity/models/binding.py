@@ -6,20 +6,36 @@ Names say what is likely (`words`, `options`), tensors what is so (`probing`).
 from __future__ import annotations
 
 import contextlib
+import inspect
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from parity.errors import ParityError
-from parity.models.options import AS_GIVEN, AT_DEFAULT, BY_NAME, BY_SHAPE, Option, is_side, options, strings_in
-from parity.models.probing import Probe, Search, telling
-from parity.models.signatures import EMPTY
-from parity.models.slots import Holder, Slot, takes
-from parity.models.words import CHANNELS, RATES, SETTINGS, meanings
+from parity.models.holders import Holder, Slot
+from parity.models.options import (
+    AS_GIVEN,
+    AT_DEFAULT,
+    BY_NAME,
+    BY_SHAPE,
+    FAR_FETCHED,
+    Option,
+    is_side,
+    options,
+    strings_in,
+)
+from parity.models.probing import Probe, Tried, telling
+from parity.models.searching import Search
+from parity.models.signatures import EMPTY, keys_for
+from parity.models.slots import takes
+from parity.models.words import CHANNELS, RATES, SETTINGS, meanings_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from parity.models.probing import Assignment, Tried
+    from parity.models.probing import Assignment
+
+    Slots = dict[str, tuple[Slot, list[Option]]]
 
 
 _NEEDED = ("image_size", "patch_size", "num_layers", "num_heads", "hidden_dim", "mlp_dim", "num_classes")
@@ -43,6 +59,7 @@ class Binding:
         bound: every value that it is given or left with, by path, and why.
         defaults: arguments that are left at their defaults.
         settings: the reference's settings that reached it.
+        hides_names: it takes any arguments, by position, and nobody knows what they are called.
         notes: what there is to say about it, a sentence each.
     """
 
@@ -51,6 +68,7 @@ class Binding:
     bound: dict[str, Bound]
     defaults: tuple[str, ...]
     settings: frozenset[str]
+    hides_names: bool = False
     notes: list[str] = field(default_factory=list)
 
 
@@ -68,7 +86,7 @@ def bind(name: str, function: Callable[..., Any], config: Mapping[str, Any], arg
         ParityError: it takes no such argument, or has one without a default that nothing is found for.
     """
     try:
-        taken = takes(function)
+        signature, taken = inspect.signature(function), takes(function)
     except (TypeError, ValueError) as error:
         raise ParityError(f"the candidate {name} cannot be built: Python knows no signature of it") from error
     _require_known(name, taken, arguments)
@@ -78,7 +96,7 @@ def bind(name: str, function: Callable[..., Any], config: Mapping[str, Any], arg
     values = {path: value for path, value in values.items() if value is not EMPTY} | dict(arguments)
     missing = [path for path, slot in open_slots.items() if slot.is_required and path not in values]
     if missing:
-        raise ParityError(_asking_for(name, taken, missing[0], values, tried))
+        raise ParityError(_asking_for(name, signature, taken, missing, values, tried))
     shown = taken.filled(values)
     return Binding(
         make=lambda: taken.make(taken.filled(values)),
@@ -88,6 +106,7 @@ def bind(name: str, function: Callable[..., Any], config: Mapping[str, Any], arg
         settings=frozenset(
             setting for option in chosen.values() if option.quantity for setting in SETTINGS[option.quantity]
         ),
+        hides_names=not taken.parts and any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values()),
         notes=_notes(search, chosen, tried) if search else [],
     )
 
@@ -113,42 +132,69 @@ def _found(
 ) -> tuple[Assignment, Search | None, Tried | None]:
     """Finds out what goes where."""
 
-    def slots() -> dict[str, tuple[Slot, list[Option]]]:
+    def slots() -> Slots:
         inner = [slot for slot in taken.slots() if not _is_given(slot.path, arguments)]
         return {slot.path: (slot, _options(slot, inner, function)) for slot in inner}
 
     if not config or not (slots() or any(holder.reads for holder in taken.holders())):
         return {}, None, None
 
-    def make(values: dict[str, Any]) -> Any:
-        return taken.make(taken.filled(values))
+    def probe(sizes: Mapping[str, Any]) -> Probe:
+        return Probe(sizes, lambda values: taken.make(taken.filled(values)), arguments)
 
     if not _is_torchvisions(config):
         return _said(slots(), config), None, None
     small = telling(config) | {
         meant[0]: value
         for key, value in arguments.items()
-        if (meant := meanings(key.rpartition(".")[2])) and meant[0] in config and isinstance(value, int)
+        if (meant := meanings_at(key)) and meant[0] in config and isinstance(value, int)
     }
+    chosen, search, tried = _best_of(small, config, probe, slots)
+    if search is None:  # nothing could be built, so what was only tried is worth nothing
+        known = slots()
+        said = {path: option for path, option in (chosen or {}).items() if _is_said(path, option, known[path][0])}
+        return _with_dropouts(said), None, tried
+    for path in search.made_up(chosen):
+        del chosen[path]
+    if tried.distance:
+        chosen = Search(probe(config), slots).with_choices(chosen)
+    return _with_dropouts(chosen), search, tried
+
+
+def _best_of(
+    small: Mapping[str, Any], config: Mapping[str, Any], probe: Callable[..., Probe], slots: Callable[[], Slots]
+) -> tuple[Assignment, Search | None, Tried]:
+    """Searches at the small sizes that tell, and at the configuration itself if these are refused.
+
+    A constructor may refuse the small sizes for what it asserts of them. What can be built of them then may still be
+    what its author never meant, so that the tensors at the configuration decide.
+    """
     named = _said(slots(), config)
 
     def can_be_built(sizes: Mapping[str, Any]) -> bool:
         with contextlib.suppress(ParityError):
-            return Probe(sizes, make, arguments).tried(named).distance is not None
+            return probe(sizes).tried(named).distance is not None
         return False
 
-    # a constructor may refuse the small sizes for what it asserts of them
-    for sizes in (config,) if can_be_built(config) and not can_be_built(small) else (small, config):
+    is_refused = can_be_built(config) and not can_be_built(small)
+    found: list[tuple[float, Assignment, Search, Tried]] = []
+    chosen, tried = {}, Tried(None)
+    for sizes in (config, small) if is_refused else (small, config):
         try:
-            search = Search(Probe(sizes, make, arguments), slots)
+            search = Search(probe(sizes), slots)
         except ParityError:
             continue  # no such reference
-        chosen, tried = search.run()
-        if chosen is not None and tried.distance is not None:
-            return _with_dropouts(chosen), search, tried
-    # nothing could be built, so what was only tried is worth nothing
-    chosen = {path: option for path, option in (chosen or {}).items() if _is_said(path, option, search.open[path][0])}
-    return _with_dropouts(chosen), None, tried
+        likeliest, tried = search.run()
+        chosen = likeliest or {}
+        if tried.distance is not None:
+            distance = probe(config).tried(chosen).distance if is_refused else tried.distance
+            found.append((math.inf if distance is None else distance, chosen, search, tried))
+            if not is_refused or not tried.distance:
+                break
+    if not found:
+        return chosen, None, tried
+    _, chosen, chosen_by, became = min(found, key=lambda one: one[0])
+    return chosen, chosen_by, became
 
 
 def _is_torchvisions(config: Mapping[str, Any]) -> bool:
@@ -161,14 +207,14 @@ def _said(slots: Mapping[str, tuple[Slot, list[Option]]], config: Mapping[str, A
     """Gives to each slot what its name says, as far as the configuration knows it."""
     chosen: Assignment = {}
     # what has one meaning only comes first: `hidden_dim` is the MLP's width beside an `embed_dim`
-    for path in sorted(slots, key=lambda path: len(meanings(path.rpartition(".")[2]))):
+    for path in sorted(slots, key=lambda path: len(meanings_at(path))):
         slot, found = slots[path]
         taken = {option.quantity for option in chosen.values() if option.quantity not in RATES} - {None}
         for option in found:
             with contextlib.suppress(KeyError, TypeError):
                 option.of(config)
                 is_free = option.quantity is None or option.quantity not in taken
-                if is_free and (option.cost == 0 or option.quantity in meanings(path.rpartition(".")[2])):
+                if is_free and (option.cost == 0 or option.quantity in meanings_at(path)):
                     if _is_said(path, option, slot):
                         chosen[path] = option
                     break
@@ -176,7 +222,7 @@ def _said(slots: Mapping[str, tuple[Slot, list[Option]]], config: Mapping[str, A
 
 
 def _is_said(path: str, option: Option, slot: Slot) -> bool:
-    return not slot.is_required or option.quantity in meanings(path.rpartition(".")[2])
+    return not slot.is_required or option.quantity in meanings_at(path)
 
 
 def _is_given(path: str, arguments: Mapping[str, Any]) -> bool:
@@ -188,15 +234,18 @@ def _options(slot: Slot, siblings: list[Slot], function: Callable[..., Any]) -> 
     if slot.is_required and (slot.kind is str or not found):
         written = strings_in(function, slot.name)
         found = [*(Option(rank, value=value) for rank, value in enumerate(written)), *found]
+    elif isinstance(slot.default, str):
+        keys = keys_for(function, slot.name)
+        others = [Option(FAR_FETCHED, value=key) for key in keys if slot.default in keys and key != slot.default]
+        found += [option for option in others if option not in found]
     return found
 
 
 def _with_dropouts(chosen: Assignment) -> Assignment:
-    """Gives the rate of dropout to the embedding and to the branches where all of the reference's places have one."""
-    named = {path: meanings(path.rpartition(".")[2])[:1] for path in chosen}
+    """Gives the rate of dropout to the embedding and to the branches, unless the branches have a general one alone."""
+    named = {path: meanings_at(path)[:1] for path in chosen}
     kinds = {meant[0] for meant in named.values() if meant}
-    everywhere = "embedding_dropout" in kinds and kinds & {"dropout", "inner_dropout"}
-    if not everywhere:
+    if "dropout" in kinds and "embedding_dropout" not in kinds:
         return chosen
     places = {"embedding_dropout", "inner_dropout"}
     more = {path: Option(0, meant[0]) for path, meant in named.items() if meant and meant[0] in places}
@@ -235,7 +284,14 @@ def _notes(search: Search, chosen: Assignment, tried: Tried | None) -> list[str]
     return notes
 
 
-def _asking_for(name: str, taken: Holder, missing: str, values: Mapping[str, Any], tried: Tried | None) -> str:
+def _asking_for(
+    name: str,
+    signature: inspect.Signature,
+    taken: Holder,
+    missing: list[str],
+    values: Mapping[str, Any],
+    tried: Tried | None,
+) -> str:
     """Returns the sentence that asks for an argument, with everything that was found for the others."""
     known = ", ".join(
         f"{slot.path}={values[slot.path]!r}"
@@ -247,7 +303,10 @@ def _asking_for(name: str, taken: Holder, missing: str, values: Mapping[str, Any
     )
     error = tried.error if tried else None
     raised = f"; with others it ends in {type(error).__name__}: {error}" if error else ""
+    bare = [parameter.replace(annotation=EMPTY) for parameter in signature.parameters.values()]
+    what = f"an argument {missing[0]!r}" if len(missing) == 1 else f"arguments {', '.join(map(repr, missing))}"
+    give = " ".join(f"--candidate-arg {path}=VALUE" for path in missing)
     return (
-        f"the candidate {name} needs an argument {missing!r}, which no setting of the reference goes by; "
-        f"give it with --candidate-arg {missing}=VALUE (so far {known}{raised})"
+        f"the candidate {name}{inspect.Signature(bare)} needs {what}, which no setting of the reference goes by; "
+        f"give {'it' if len(missing) == 1 else 'them'} with {give} (so far {known}{raised})"
     )

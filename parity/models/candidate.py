@@ -16,7 +16,7 @@ from parity.models.importing import imported
 from parity.models.options import AS_GIVEN, AT_DEFAULT
 from parity.models.quantities import sizes
 from parity.models.state import without_initial_values
-from parity.models.words import SETTINGS, meanings
+from parity.models.words import SETTINGS, meanings_at
 from parity.models.wrappers import plain
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Candidate:
         settings: the reference's settings that reached it.
         notes: what there is to say about what was built, a sentence each.
         limits: which of these make it another function than what is compared.
+        hides_names: it takes its arguments by position only, and nobody knows what they are called.
         is_built: it was handed over as a module, with the weights that it has.
         computed: names of weights that it computes of other tensors as it is run, such as by weight normalisation.
     """
@@ -47,6 +48,7 @@ class Candidate:
     bound: dict[str, Bound] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list, compare=False)
     limits: list[str] = field(default_factory=list, compare=False)
+    hides_names: bool = False
     is_built: bool = False
     computed: list[str] = field(default_factory=list, compare=False)
 
@@ -60,9 +62,11 @@ class Candidate:
             module = self._build()
         except (Exception, SystemExit) as error:
             given = ", ".join(f"{key}={value!r}" for key, value in self.arguments.items())
+            advice = "give it other arguments with --candidate-arg NAME=VALUE"
+            if self.hides_names:
+                advice = "nobody knows what it calls its *args; write a function with named arguments that builds it"
             raise ParityError(
-                f"the candidate {self.name}({given}) cannot be built: {described(error)}; "
-                "give it other arguments with --candidate-arg NAME=VALUE"
+                f"the candidate {self.name}({given}) cannot be built: {described(error)}; {advice}"
             ) from error
         if not isinstance(module, nn.Module):
             raise ParityError(f"the candidate {self.name} returned {type(module).__name__}, expected a torch.nn.Module")
@@ -132,7 +136,10 @@ def resolve_candidate(
         raise ParityError(f"the candidate {name} is a {type(function).__name__}, expected a class or function")
     bound = bind(name, function, config, arguments)
     notes += bound.notes
-    return Candidate(name, bound.arguments, bound.defaults, bound.settings, bound.make, bound.bound, notes)
+    return Candidate(
+        name, bound.arguments, bound.defaults, bound.settings, bound.make, bound.bound, notes,
+        hides_names=bound.hides_names,
+    )  # fmt: skip
 
 
 def build_without_values(candidate: Candidate) -> nn.Module:
@@ -178,7 +185,7 @@ def _why_other(candidate: Candidate, setting: str, theirs: Mapping[str, int], wa
     """Says why a size is not the reference's, and what to do."""
     compared = f"--set {setting}={theirs[setting]}"
     for path, bound in candidate.bound.items():
-        meant = meanings(path.rpartition(".")[2])[:1]
+        meant = meanings_at(path)[:1]
         if not meant or setting not in SETTINGS[meant[0]]:
             continue
         if bound.why == AT_DEFAULT:
@@ -189,4 +196,5 @@ def _why_other(candidate: Candidate, setting: str, theirs: Mapping[str, int], wa
             return f"`{path}` was given as {bound.value!r}, and the model doesn't heed it; compare with {compared}"
         value = f"{path}={wanted[setting]}" if meant[0] == setting else f"another {path}"
         return f"`{path}` {what}; give --candidate-arg {value} or {compared}"
-    return f"no argument of it is known to set that; compare with {compared}"
+    why = "no argument of it is known to set that" if candidate.bound else "it takes no arguments"
+    return f"{'it is built already' if candidate.is_built else why}; compare with {compared}"

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from parity.models.signatures import EMPTY, compared_with
-from parity.models.words import CHANNELS, QUANTITIES, RATES, SIZES, meanings, words
+from parity.models.words import CHANNELS, QUANTITIES, RATES, SIZES, meanings_at, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from parity.models.slots import Slot
+    from parity.models.holders import Slot
 
 BY_NAME, BY_SHAPE, AT_DEFAULT, AS_GIVEN = "by name", "by shape", "left at its default", "as given"
 
+FAR_FETCHED = 6  # the cost of another choice than the default
 CONTRADICTING = 9  # the cost of what a name says otherwise
 _BOTH_SIDES = ({"height", "width"}, {"h", "w"}, {"x", "y"})
 # what a flag may be about for its tensors to be the reference's
@@ -90,9 +91,9 @@ def _fixed(slot: Slot) -> list[Option] | None:
     choices = _choices(slot)
     if choices:
         if has_default:
-            return [LEFT, *(Option(6, value=choice) for choice in choices if choice != default)]
+            return [LEFT, *(Option(FAR_FETCHED, value=choice) for choice in choices if choice != default)]
         return [Option(rank, value=choice) for rank, choice in enumerate(choices)]
-    if (default is not EMPTY and isinstance(default, (str, dict))) or (default is not EMPTY and callable(default)):
+    if not _is_digits(default) and (isinstance(default, (str, dict)) or (default is not EMPTY and callable(default))):
         return [LEFT]
     if kind is str:
         return [LEFT] if has_default else _named_choices(slot)
@@ -102,11 +103,11 @@ def _fixed(slot: Slot) -> list[Option] | None:
 def _numbers(slot: Slot, *, is_side: bool) -> list[Option]:
     """Returns what may be given where a number is wanted, or nothing is known."""
     default, has_default = slot.default, _has_default(slot)
-    meant = _meant(slot)
-    if is_side and "image_size" not in meant[:1] and "patch_size" not in meant[:1]:
-        meant = ("image_size", *meant)
+    allowed = _allowed(slot)
+    if is_side and "image_size" not in allowed[:1] and "patch_size" not in allowed[:1]:
+        allowed = ("image_size", *allowed)
     found = []
-    for rank, quantity in enumerate(meant):
+    for rank, quantity in enumerate(allowed):
         if quantity == "no_rate" or (quantity in ("embedding_dropout", "inner_dropout") and has_default):
             found.append(LEFT if has_default else Option(0, quantity))
             continue
@@ -116,12 +117,12 @@ def _numbers(slot: Slot, *, is_side: bool) -> list[Option]:
             cost = 1
         found += [Option(cost + n, quantity, form) for n, form in enumerate(_forms(quantity, slot))]
     if has_default and LEFT not in found:
-        found.append(Option(5 if meant else 0))
-    if not meant:
+        found.append(Option(5 if allowed else 0))
+    if not allowed:
         found += _unsaid(slot)
     elif not has_default:  # where other arguments contradict the name
         found += [
-            Option(CONTRADICTING, quantity, _forms(quantity, slot)[0]) for quantity in SIZES if quantity not in meant
+            Option(CONTRADICTING, quantity, _forms(quantity, slot)[0]) for quantity in SIZES if quantity not in allowed
         ]
     return sorted(found, key=lambda option: option.cost)
 
@@ -141,34 +142,52 @@ def _unsaid(slot: Slot) -> list[Option]:
     return found
 
 
+def _is_digits(value: Any) -> bool:
+    """Returns whether a default is a number as it stands in a file of settings."""
+    return isinstance(value, str) and value.isdecimal()
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _meant(slot: Slot) -> tuple[str, ...]:
+def _allowed(slot: Slot) -> tuple[str, ...]:
     """Returns the quantities that the name allows, without those that default or annotation contradict."""
-    meant = meanings(slot.name)
+    allowed = meanings_at(slot.path)
     default = slot.default
     if isinstance(default, float) and not default.is_integer():
-        meant = tuple(quantity for quantity in meant if quantity in (*RATES, "mlp_ratio"))
+        allowed = tuple(quantity for quantity in allowed if quantity in (*RATES, "mlp_ratio"))
     if _is_count(default) or slot.kind is int:
-        meant = tuple(quantity for quantity in meant if quantity not in RATES or not _is_count(default))
+        allowed = tuple(
+            quantity
+            for quantity in allowed
+            if quantity != "mlp_widths" and (quantity not in RATES or not _is_count(default))
+        )
     if slot.kind is float:
-        meant = tuple(quantity for quantity in meant if quantity in (*RATES, "mlp_ratio")) or meant
-    if meant == ("patch_size", "patch_vector") and _is_count(default) and default % CHANNELS == 0 and default > 128:
-        meant = ("patch_vector", "patch_size")
-    if {"mlp_dim", "mlp_ratio"} <= {*meant} and isinstance(default, (int, float)):
+        allowed = tuple(quantity for quantity in allowed if quantity in (*RATES, "mlp_ratio")) or allowed
+    if (
+        allowed[:2] == ("patch_size", "patch_vector")
+        and _is_count(default)
+        and default % CHANNELS == 0
+        and default > 128
+    ):
+        allowed = ("patch_vector", "patch_size", *allowed[2:])
+    if {"mlp_dim", "mlp_ratio"} <= {*allowed} and isinstance(default, (int, float)):
         likely = "mlp_ratio" if default <= 16 else "mlp_dim"
-        meant = (likely, *(quantity for quantity in meant if quantity != likely))
-    return meant
+        allowed = (likely, *(quantity for quantity in allowed if quantity != likely))
+    return allowed
 
 
 def _forms(quantity: str, slot: Slot) -> list[Callable[[Any], Any] | None]:
     """Returns the forms in which a quantity may be wanted, the likeliest first."""
+    if _is_digits(slot.default):
+        return [_digits]
     if quantity == "mlp_ratio":
         whole = _is_count(slot.default) or slot.kind is int
         plain = slot.default is EMPTY and slot.kind in (EMPTY, typing.Any)
         return [_whole] if whole else [float, _whole] if plain else [None]
+    if quantity == "mlp_widths" and isinstance(slot.default, tuple):
+        return [tuple]
     if quantity in ("image_size", "patch_size", "patches_per_side") and not _is_count(slot.default):
         return _side_forms(quantity, slot)
     return [None]
@@ -199,6 +218,10 @@ def _whole(number: float) -> Any:
     return int(number) if float(number).is_integer() else number
 
 
+def _digits(number: float) -> str:
+    return str(_whole(number))
+
+
 def _like(default: Any, number: Any) -> Any:
     """Returns a pair or triple of the default's type and order."""
     if len(default) == 3:
@@ -214,7 +237,7 @@ def _flags(slot: Slot) -> list[Option]:
     is_likely = bool(said & _FLAGS) and not said & {"no", "without", "disable", "zero", "scale"}
     if not _has_default(slot):
         return [Option(0, value=is_likely), Option(1, value=not is_likely)]
-    return [LEFT, Option(6, value=True)] if is_likely and slot.default is False else [LEFT]
+    return [LEFT, Option(FAR_FETCHED, value=True)] if is_likely and slot.default is False else [LEFT]
 
 
 def _choices(slot: Slot) -> list[Any]:
@@ -259,10 +282,10 @@ def _named_choices(slot: Slot) -> list[Option]:
         values = ["gelu", nn.GELU, nn.GELU()]
         if slot.kind is not str:
             values = [nn.GELU, "gelu", nn.GELU()]
-    elif said & {"norm"}:
-        values = [functools.partial(nn.LayerNorm, eps=1e-6), "layernorm", "layer_norm", True, False]
     elif said & {"eps", "epsilon"}:
         values = [1e-6]
+    elif said & {"norm"}:
+        values = [functools.partial(nn.LayerNorm, eps=1e-6), "layernorm", "layer_norm", True, False]
     elif said & {"bias"} or said & _FLAGS:
         values = [True, False]
     elif said & {"dtype"}:

@@ -43,17 +43,35 @@ def _tree(function: Any) -> ast.AST | None:
 def calls_with(function: Any, name: str) -> Iterator[tuple[Callable[..., Any], int, set[str]]]:
     """Yields who is called with `**name` or `*name`, with how many other arguments, and which of them by name."""
     tree = _tree(function)
+    names = {name}
+    for node in ast.walk(tree) if tree else ():  # `merged = {**defaults, **name}`
+        if isinstance(node, ast.Assign) and not isinstance(node.value, ast.Name) and _holds(node.value, names):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
     for call in ast.walk(tree) if tree else ():
         if not isinstance(call, ast.Call):
             continue
         stars = [a.value for a in call.args if isinstance(a, ast.Starred)]
         stars += [keyword.value for keyword in call.keywords if keyword.arg is None]
-        if not any(isinstance(star, ast.Name) and star.id == name for star in stars):
+        if not any(_holds(star, names) for star in stars):
             continue
         callee = _callee(function, call.func)
-        if callable(callee):
+        if callable(callee) and callee is not dict:
             positional = sum(not isinstance(a, ast.Starred) for a in call.args)
             yield callee, positional, {keyword.arg for keyword in call.keywords if keyword.arg}
+
+
+def _holds(value: ast.expr, names: set[str]) -> bool:
+    """Returns whether a value is what goes by one of `names`, or a mapping that it is merged into."""
+    if isinstance(value, ast.Name):
+        return value.id in names
+    if isinstance(value, ast.Dict):
+        return any(key is None and _holds(inner, names) for key, inner in zip(value.keys, value.values, strict=True))
+    if isinstance(value, ast.BinOp):
+        return _holds(value.left, names) or _holds(value.right, names)
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "dict":
+        inner = [*value.args, *(keyword.value for keyword in value.keywords if keyword.arg is None)]
+        return any(_holds(part, names) for part in inner)
+    return False
 
 
 def _callee(function: Any, called: ast.expr) -> Any:
@@ -67,6 +85,8 @@ def _callee(function: Any, called: ast.expr) -> Any:
         return None if base is None or base.__module__.startswith("torch.nn") else base
     if inspect.isclass(function) and text in ("cls", "self.__class__", "type(self)"):
         return function
+    if text == "cls" and inspect.isclass(getattr(function, "__self__", None)):
+        return function.__self__
     found: Any = None
     for index, part in enumerate(text.removesuffix(".__init__").split(".")):
         found = scope.get(part) if index == 0 else getattr(found, part, None)
@@ -91,6 +111,28 @@ def read_by_name(function: Any, name: str) -> Iterator[tuple[str, Any]]:
         ):
             default = node.args[1].value if len(node.args) > 1 and isinstance(node.args[1], ast.Constant) else None
             yield str(node.args[0].value), default
+
+
+def read_from_name(function: Any, name: str) -> set[str]:
+    """Returns by which keys and attributes the code reads from an argument."""
+    found = {key for key, _ in read_by_name(function, name)}
+    tree = _tree(function)
+    return found | {
+        node.attr
+        for node in (ast.walk(tree) if tree else ())
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == name
+    }
+
+
+def keys_for(function: Any, name: str) -> list[str]:
+    """Returns the keys of the dictionary of its module in which the code looks an argument up."""
+    tree = _tree(function)
+    for node in ast.walk(tree) if tree else ():
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Name) and node.slice.id == name:
+            looked_up = _callee(function, node.value)
+            if isinstance(looked_up, dict):
+                return [key for key in looked_up if isinstance(key, str)]
+    return []
 
 
 def compared_with(function: Any, name: str) -> Iterator[str]:

@@ -8,18 +8,19 @@ import enum
 import inspect
 import types
 import typing
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from parity.models.signatures import EMPTY, calls_with, read_by_name, type_hints
-from parity.models.words import meanings, words
+from parity.models.holders import Holder, Slot, noted, read_from
+from parity.models.signatures import EMPTY, calls_with, read_by_name, read_from_name, type_hints
+from parity.models.words import meanings, meanings_at, words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
 _DEEPEST = 4  # configs within configs
+_CONFIG_KEYS = 2  # settings that are read from an argument which is a config, at least
 
 # packages whose classes hold no settings, such as `nn.Module` or `dict`
 _NO_CONFIGS = ("builtins", "typing", "collections", "types", "torch", "pathlib", "numpy", "argparse", "omegaconf")
@@ -27,83 +28,6 @@ _CONFIG_NAMES = {
     "config", "cfg", "conf", "configs", "args", "params", "hparams", "opt", "options", "settings", "configuration",
     "parameters", "hyperparameters", "hyperparams", "hp", "opts",
 }  # fmt: skip
-_GROUPS = {
-    "model", "encoder", "data", "dataset", "vit", "transformer", "arch", "architecture", "backbone", "embeddings",
-    "train", "training", "vision", "network", "net", "general", "attention",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place where a value can be given.
-
-    Attributes:
-        path: as `--candidate-arg` says it: an argument's name, or `config.encoder.depth`.
-        kind: its annotation.
-        default: what it is if nothing is given.
-        is_required: nothing can be built without a value.
-    """
-
-    path: str
-    kind: Any = EMPTY
-    default: Any = EMPTY
-    is_required: bool = True
-
-    @property
-    def name(self) -> str:
-        """The last part of the path."""
-        return self.path.rpartition(".")[2]
-
-
-@dataclass
-class Holder:
-    """Something that is made of several values: the module itself, or a config that it takes.
-
-    Attributes:
-        path: as of a slot; empty for the module.
-        parts: slots and configs, by the name that `make` knows them by.
-        make: makes it of the parts' values.
-        is_required: it has no default.
-        reads: whether its parts are only known from what is read from it.
-        takes_any: whether it takes values under other names.
-    """
-
-    path: str
-    parts: dict[str, Slot | Holder]
-    make: Callable[[dict[str, Any]], Any]
-    is_required: bool = True
-    reads: bool = False
-    takes_any: bool = False
-
-    def slots(self) -> Iterator[Slot]:
-        """Yields every slot, those of inner configs among them."""
-        for part in self.parts.values():
-            if isinstance(part, Slot):
-                yield part
-            else:
-                yield from part.slots()
-
-    def holders(self) -> Iterator[Holder]:
-        """Yields itself and every config inside."""
-        yield self
-        for part in self.parts.values():
-            if isinstance(part, Holder):
-                yield from part.holders()
-
-    def filled(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns its parts' values by name, from values by path; those left at their defaults are left out."""
-        result: dict[str, Any] = {}
-        for name, part in self.parts.items():
-            if isinstance(part, Slot):
-                if part.path in values:
-                    result[name] = values[part.path]
-            elif part.is_required or any(path.startswith(f"{part.path}.") for path in values):
-                result[name] = part.make(part.filled(values))
-        if self.takes_any:
-            prefix = f"{self.path}." if self.path else ""
-            own = {path[len(prefix) :]: value for path, value in values.items() if path.startswith(prefix)}
-            result |= {name: value for name, value in own.items() if "." not in name and name not in result}
-        return result
 
 
 def takes(function: Callable[..., Any]) -> Holder:
@@ -172,13 +96,18 @@ def _part(path: str, kind: Any, default: Any, depth: int, owner: Any) -> Slot | 
         with_parts = _of_class(path, plain, depth)
         with_parts.is_required = default is EMPTY
         return with_parts
-    is_config = words(name)[-1:] and words(name)[-1] in _CONFIG_NAMES
-    if is_config and (default is EMPTY or default is None) and _can_be_read(plain):
+    if _can_be_read(plain):
         parts = _passed_on(owner, name, path, depth, reads=False)
         if parts:
             return Holder(path, parts, lambda values: values, is_required=default is EMPTY)
-        return _read_from(path)
+        if (words(name)[-1:] and words(name)[-1] in _CONFIG_NAMES) or _is_read(owner, name):
+            return read_from(path)
     return slot
+
+
+def _is_read(owner: Any, name: str) -> bool:
+    """Returns whether an argument is a config, as several settings are read from it."""
+    return sum(bool(meanings(key)) for key in read_from_name(owner, name)) >= _CONFIG_KEYS
 
 
 def _of_class(path: str, kind: Any, depth: int) -> Holder:
@@ -191,6 +120,9 @@ def _of_class(path: str, kind: Any, depth: int) -> Holder:
     except (TypeError, ValueError):
         made = Holder(path, {}, lambda _: kind())
     if made.parts:
+        if made.takes_any:
+            plain = made.make
+            made.make = lambda values: noted(made, plain(values))
         return made
     return Holder(path, _attributes(path, kind, depth), lambda values: _with_attributes(kind(), values))
 
@@ -229,7 +161,7 @@ def _of_default(path: str, default: Any, depth: int) -> Holder | None:
     else:
         return None
     holder = Holder(path, parts, make, is_required=False)
-    return holder if any(meanings(slot.name) for slot in holder.slots()) else None
+    return holder if any(meanings_at(slot.path) for slot in holder.slots()) else None
 
 
 def _attributes(path: str, kind: type, depth: int) -> dict[str, Slot | Holder]:
@@ -297,80 +229,3 @@ def _passed_on(function: Any, name: str, path: str, depth: int, *, reads: bool =
         meant = f"{path}.{key}" if path else key
         parts.setdefault(key, Slot(meant, EMPTY, default, is_required=default is EMPTY))
     return parts
-
-
-def _read_from(path: str) -> Holder:
-    """Returns a config of which only what is read from it tells what it holds."""
-    holder = Holder(path, {}, lambda values: values, reads=True)
-    holder.make = lambda values: Settings(holder, values)
-    return holder
-
-
-class MissingError(AttributeError, KeyError):
-    """A config was asked for something that it has no value for."""
-
-    def __init__(self, holder: Holder, name: str) -> None:
-        super().__init__(f"{holder.path}.{name}")
-        self.holder, self.name = holder, name
-
-
-@dataclass
-class Reads:
-    """What was read from configs while something was built."""
-
-    wanted: list[tuple[Holder, str, Any]] = field(default_factory=list)
-
-
-_reads = Reads()
-
-
-class Settings(dict[str, Any]):
-    """A config that can be read as items or as attributes, and that notes what is read and not there."""
-
-    def __init__(self, holder: Holder, values: Mapping[str, Any]) -> None:
-        super().__init__(values)
-        object.__setattr__(self, "_holder", holder)
-
-    def __missing__(self, name: str) -> Any:
-        holder: Holder = object.__getattribute__(self, "_holder")
-        if isinstance(name, str) and not name.startswith("__"):
-            if name not in holder.parts and set(words(name)) <= _GROUPS:
-                holder.parts[name] = _read_from(f"{holder.path}.{name}")
-            part = holder.parts.get(name)
-            if isinstance(part, Holder):
-                return part.make({})
-            _reads.wanted.append((holder, name, EMPTY))
-        raise MissingError(holder, name)
-
-    def __getattr__(self, name: str) -> Any:
-        return self[name]
-
-    def __bool__(self) -> bool:
-        return True
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """Returns a setting, or `default` if there is none."""
-        if name not in self:
-            _reads.wanted.append((object.__getattribute__(self, "_holder"), name, default))
-            return default
-        return self[name]
-
-
-def learn(error: BaseException | None) -> bool:
-    """Adds slots for what was read from configs since the last call; returns whether there were new ones.
-
-    Args:
-        error: what the building ended with: what could not be read then is required.
-    """
-    needed = None
-    while error is not None and needed is None:
-        needed = (error.holder, error.name) if isinstance(error, MissingError) else None
-        error = error.__cause__ or error.__context__
-    is_new = False
-    for holder, name, default in _reads.wanted:
-        is_required = needed is not None and needed[0] is holder and needed[1] == name
-        if name not in holder.parts and (is_required or meanings(name)):
-            holder.parts[name] = Slot(f"{holder.path}.{name}", EMPTY, default, is_required=is_required)
-            is_new = True
-    _reads.wanted.clear()
-    return is_new

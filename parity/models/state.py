@@ -87,7 +87,7 @@ def without_values(model: nn.Module) -> contextlib.AbstractContextManager[None]:
 
 
 class _NothingDrawn(TorchFunctionMode):
-    """Leaves tensors without values alone that somebody fills with random numbers, which takes long for nothing.
+    """Leaves tensors without values alone where somebody fills them, which takes long for nothing, or moves them.
 
     Attributes:
         copied: how often somebody has copied several values into a tensor that can have none.
@@ -104,16 +104,22 @@ class _NothingDrawn(TorchFunctionMode):
             self.copied += (
                 target.is_meta and isinstance(source, torch.Tensor) and source.numel() > 1 and not source.is_meta
             )
-        if getattr(function, "__name__", "") in _DRAWING:
-            tensor = args[0] if args else kwargs.get("tensor")
-            if isinstance(tensor, torch.Tensor) and tensor.is_meta:
+        tensor = args[0] if args else kwargs.get("tensor")
+        if isinstance(tensor, torch.Tensor) and tensor.is_meta:
+            name = getattr(function, "__name__", "")
+            if name in _DRAWING:
                 return tensor
+            if name in _MOVING:
+                return tensor.to(
+                    next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.dtype)), tensor.dtype)
+                )
         return function(*args, **kwargs)
 
 
 _DRAWING = {
     "normal_", "uniform_", "trunc_normal_", "xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_",
 }  # fmt: skip
+_MOVING = {"to", "cpu", "cuda"}
 
 
 @contextlib.contextmanager

@@ -40,6 +40,7 @@ QUANTITIES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "hidden_dim": lambda c: c["hidden_dim"],
     "mlp_dim": lambda c: c["mlp_dim"],
     "mlp_ratio": lambda c: c["mlp_dim"] / c["hidden_dim"],
+    "mlp_widths": lambda c: [c["mlp_dim"], c["hidden_dim"]],
     "num_classes": lambda c: c["num_classes"],
     "in_channels": lambda c: c.get("in_channels", CHANNELS),
     "representation_size": lambda c: c.get("representation_size"),
@@ -55,12 +56,13 @@ QUANTITIES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "no_rate": lambda _: 0.0,
 }
 RATES = ("dropout", "attention_dropout", "embedding_dropout", "inner_dropout", "no_rate")
-SIZES = tuple(quantity for quantity in QUANTITIES if quantity not in RATES)
+SIZES = tuple(quantity for quantity in QUANTITIES if quantity not in (*RATES, "mlp_widths"))
 
 # the settings that a quantity brings along
 SETTINGS: dict[str, tuple[str, ...]] = {
     **{quantity: (quantity,) for quantity in QUANTITIES},
     "mlp_ratio": ("mlp_dim", "mlp_ratio"),
+    "mlp_widths": ("mlp_dim",),
     "head_width": (),
     "num_patches": ("image_size",),
     "num_tokens": ("image_size",),
@@ -80,7 +82,8 @@ _ATTENTION = {"attention", "attn", "att", "msa", "mha", "mhsa", "attentions", "s
 _EMBEDDING = {"emb", "embed", "embedding", "embd", "embeddings", "embeds", "embedded"}
 _MLP = {"mlp", "ff", "ffn", "feedforward", "feed", "forward", "intermediate", "inner", "fc", "dff", "ffd", "mid",
         "fcn", "up", "middle"}  # fmt: skip
-_IMAGE = {"image", "img", "im", "imgs", "images", "picture", "input", "resolution", "res", "pixels"}
+_IN_A_ROW = {"row", "side", "axis", "col", "column", "edge"}
+_IMAGE = {"image", "img", "im", "imgs", "images", "picture", "input", "resolution", "res", "pixels", "chw"}
 _CLASSES = {"class", "classes", "cls", "label", "labels", "category", "categories", "target", "targets", "nclass",
             "nclasses", "outputs"}  # fmt: skip
 _DEPTH = {"layer", "layers", "block", "blocks", "depth", "encoder", "encoders", "stack", "stacks", "nlayers", "nlayer",
@@ -155,6 +158,20 @@ def meanings(name: str) -> tuple[str, ...]:
     return ()
 
 
+# words that say of what kind a number is, and not what of
+_KINDS = {"size", "dim", "width", "hidden", "features", "channels", "dropout", "drop", "rate", "prob", "ratio", "num",
+          "number", "count", "length"}  # fmt: skip
+
+
+@functools.cache
+def meanings_at(path: str) -> tuple[str, ...]:
+    """Returns the same for a place in a config: of `patches.size`, the group says what of."""
+    group, _, name = path.rpartition(".")
+    if group and _KINDS.issuperset(words(name)):
+        return tuple(dict.fromkeys((*meanings(f"{group.rpartition('.')[2]}_{name}"), *meanings(name))))
+    return meanings(name)
+
+
 def _rate(said: set[str]) -> tuple[str, ...]:
     is_dropout = bool(said & _DROPPED) or not said - {"p", "prob", "rate"} - _ATTENTION
     of_layers = said & {"path", "stochastic", "depth"} or ("layer" in said and "hidden" not in said)
@@ -179,7 +196,8 @@ def _factor(said: set[str]) -> tuple[str, ...]:
 
 def _patch(said: set[str]) -> tuple[str, ...]:
     patches = {"patch", "patches", "patche", "patchs", "kernel", "stride", "window"}
-    if "grid" in said or (said & patches and said & {"row", "side", "axis", "col", "column", "edge"}):
+    is_count_1d = "d" in said and said & _NUMBER  # `num_patches_1d`
+    if "grid" in said or (said & patches and (is_count_1d or said & _IN_A_ROW)):
         return ("patches_per_side", "num_patches")
     if not said & patches or said & (_OTHER - {"token"}):
         return ()
@@ -189,7 +207,7 @@ def _patch(said: set[str]) -> tuple[str, ...]:
         return ("hidden_dim",) if said & _SIZE else ()
     if said & {"vector", "vec", "flat", "flattened", "pixels", "input"}:
         return ("patch_vector", "patch_size")
-    return ("patch_size", "patch_vector")
+    return ("patch_size", "patch_vector") if said & _SIZE else ("patch_size", "patch_vector", "patches_per_side")
 
 
 def _channels(said: set[str]) -> tuple[str, ...]:
@@ -256,6 +274,8 @@ def _depth(said: set[str]) -> tuple[str, ...]:
 
 
 def _mlp(said: set[str]) -> tuple[str, ...]:
+    if {"transformer", "units"} <= said:  # of each layer of its MLP
+        return ("mlp_widths", "mlp_dim")
     if said & _MLP and not said & (_OTHER | _EMBEDDING | {"layer", "fn"}):
         return ("mlp_dim", "mlp_ratio")
     return ()

@@ -1,4 +1,4 @@
-"""Arguments of one letter, most of them the paper's."""
+"""Arguments of one letter, most of them the paper's, and those whose names say nothing to who knows English only."""
 
 from common import Whole
 
@@ -22,3 +22,8 @@ class WithTheNumberOfPatches(Whole):
         side = round(N**0.5)
         assert side * side == N
         super().__init__(side * P, P, C, D, L, h, mlp, K)
+
+
+class Foreign(Whole):
+    def __init__(self, bildgroesse, kachelgroesse, breite, tiefe, koepfe, innenbreite, klassen):
+        super().__init__(bildgroesse, kachelgroesse, 3, breite, tiefe, koepfe, innenbreite, klassen)

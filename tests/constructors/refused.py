@@ -52,11 +52,6 @@ class MissingFile(Whole):
         self.load_state_dict(torch.load("/nowhere/vit_base_p16.pth"))
 
 
-class Foreign(Whole):
-    def __init__(self, bildgroesse, kachelgroesse, breite, tiefe, koepfe, innenbreite, klassen):
-        super().__init__(bildgroesse, kachelgroesse, 3, breite, tiefe, koepfe, innenbreite, klassen)
-
-
 class Nameless(Whole):
     def __init__(self, *args):
         image, patch, dim, depth, heads, mlp, classes = args

@@ -1,0 +1,278 @@
+"""Looking for the assignment of the reference's sizes to arguments whose tensors are the reference's."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import itertools
+import math
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from parity.models.holders import Slot, learn
+from parity.models.options import CONTRADICTING, LEFT, Option
+from parity.models.probing import TELLING, Probe, Tried
+from parity.models.signatures import EMPTY
+from parity.models.words import RATES, SIDES, SIZES, meanings_at, words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from parity.models.probing import Assignment
+    from parity.models.state import Shape
+
+_MOST_IN_VAIN = 60  # builds, while none has succeeded
+_MOST_FORMS = 12
+_FARTHEST = 19  # above the least cost of all arguments, of an assignment that is still tried
+# what an argument has to gain to be what its name doesn't say: about one kind of tensor that becomes right
+_CLEARLY = 0.5
+# quantities of which a model has one, so that no second argument is the same; a side of an image is an exception
+_SAME = {"mlp_ratio": "mlp_dim", "mlp_widths": "mlp_dim"}
+_SHARED = {*RATES, "head_width"}
+
+
+def _moved_by(before: list[Shape], after: list[Shape], layers: int) -> tuple[str, ...]:
+    """Returns the quantities that change tensors as was seen, the likeliest first."""
+    if len(before) != len(after):
+        return ("num_layers",)
+    changed = [math.prod(new) / math.prod(old) for old, new in zip(before, after, strict=True) if new != old]
+    if not changed:
+        return ("num_heads", "dropout", "head_width", "image_size", "patch_size")
+    if len(changed) >= layers:  # one or more tensors of every block
+        of_all = len(changed) * 2 >= len(before)
+        return ("hidden_dim",) if of_all else ("mlp_dim", "mlp_ratio", "head_width", "num_heads")
+    if {*changed} <= {2.0, 0.5}:
+        return ("num_classes", "in_channels", "patch_vector", "representation_size", "num_patches")
+    if {*changed} & {4.0, 0.25}:
+        return ("patch_size", "image_size", "patches_per_side")
+    return ("image_size", "num_tokens", "num_patches", "patches_per_side")
+
+
+class Search:
+    """Looks for the assignment of options to slots whose tensors are the reference's."""
+
+    def __init__(self, probe: Probe, slots: Callable[[], dict[str, tuple[Slot, list[Option]]]]) -> None:
+        """Prepares a search.
+
+        Args:
+            probe: what builds.
+            slots: returns the slots and their options by path; asked again where building has shown more of them.
+        """
+        self.probe, self._slots = probe, slots
+        self.open = slots()
+
+    def likeliest(self, most: int = 1) -> Iterator[Assignment]:
+        """Yields assignments without a contradiction, by how far-fetched they are."""
+        paths = sorted(self.open, key=lambda path: (len(self.open[path][1]) > 1, self._least(path)))
+        found = 0
+        least = sum(map(self._least, paths))
+        for cost in range(least, least + _FARTHEST):
+            for assignment in self._of_cost(paths, cost, {}, set()):
+                yield assignment
+                found += 1
+                if found >= most:
+                    return
+
+    def _least(self, path: str) -> int:
+        return min((option.cost for option in self.open[path][1]), default=0)
+
+    def _of_cost(self, paths: list[str], cost: int, chosen: Assignment, taken: set[str]) -> Iterator[Assignment]:
+        if cost < sum(map(self._least, paths)):
+            return
+        if not paths:
+            if cost == 0:
+                yield dict(chosen)
+            return
+        path, rest = paths[0], paths[1:]
+        for option in self.open[path][1] or [LEFT]:
+            held = self._held(path, option)
+            if option.cost > cost or (held and held in taken):
+                continue
+            yield from self._of_cost(
+                rest, cost - option.cost, chosen | {path: option}, taken | ({held} if held else set())
+            )
+
+    def _held(self, path: str, option: Option) -> str | None:
+        """Returns what no other argument may be as well, if this one is that."""
+        if option.quantity is None or option.quantity in _SHARED:
+            return None
+        held = _SAME.get(option.quantity, option.quantity)
+        parent, _, name = path.rpartition(".")
+        if held in ("image_size", "patch_size") and {*words(name)} & SIDES:
+            return None
+        return f"{parent}.{held}"
+
+    def narrow(self) -> None:
+        """Leaves arguments whose names say nothing only what fits the tensors that they change, one at a time.
+
+        All sizes are equal at first, so that whatever has to divide another does; then one is doubled or halved.
+        """
+        unsaid = self._unsaid()
+        unnamed = [path for path in self.open if path in unsaid and self._is_number(path)]
+        if not unnamed:
+            return
+        for usual, other in ((4, 8), (8, 4)):
+            equal = {key: usual for key, value in TELLING.items() if isinstance(value, int)}
+            for likely in itertools.islice(self._forms(), _MOST_FORMS):
+                values = {path: option.of({**TELLING, **equal}) for path, option in likely.items()}
+                values = {path: value for path, value in values.items() if value is not EMPTY}
+                values |= dict.fromkeys(unnamed, usual)
+                before = self.probe.shapes(values)
+                if before:
+                    break
+            for path in unnamed if before else ():
+                after = self.probe.shapes({**values, path: other})
+                if before and after:
+                    allowed = _moved_by(before, after, usual)
+                    slot, found = self.open[path]
+                    ranked = {quantity: rank for rank, quantity in enumerate(allowed)}
+                    self.open[path] = (
+                        slot,
+                        [
+                            dataclasses.replace(option, cost=ranked.get(option.quantity or "", 0) + option.cost)
+                            for option in found
+                            if option.quantity in ranked or option.quantity is None
+                        ],
+                    )
+
+    def _forms(self) -> Iterator[Assignment]:
+        """Yields what the names say, in all the forms that it may be wanted in."""
+        unsaid = self._unsaid()
+        paths = [path for path, (_, found) in self.open.items() if found and path not in unsaid]
+        every = [[o for o in self.open[path][1] if o.quantity == self.open[path][1][0].quantity] for path in paths]
+        for chosen in itertools.product(*every):
+            yield dict(zip(paths, chosen, strict=True))
+
+    def _unsaid(self) -> set[str]:
+        """Returns the arguments whose names mean nothing, or the same as another's."""
+        named = {path for path, (slot, found) in self.open.items() if found and meanings_at(slot.path)}
+        held = {path: self._held(path, self.open[path][1][0]) for path in named}
+        counts = Counter(held.values())
+        doubled = {path for path in named if held[path] is not None and counts[held[path]] > 1}
+        return self.open.keys() - named | doubled
+
+    def _is_number(self, path: str) -> bool:
+        return any(option.quantity in SIZES for option in self.open[path][1])
+
+    def run(self) -> tuple[Assignment | None, Tried]:
+        """Returns the best assignment and what became of it; without one, the likeliest and its error."""
+        start, tried = self._first()
+        if start is None or tried.distance is None:
+            return start, tried
+        while tried.distance and not self.probe.is_spent:
+            better = self._better(start, tried.distance)
+            if better is None:
+                break
+            start, tried = better
+            assert tried.distance is not None
+        return start, tried
+
+    def with_choices(self, start: Assignment) -> Assignment:
+        """Returns `start` with those choices, such as the name of a variant, whose tensors are nearest."""
+        least = self.probe.tried(start).distance
+        for path, (slot, found) in self.open.items():
+            for option in found if isinstance(slot.default, (str, enum.Enum)) else ():
+                tried = self.probe.tried(start | {path: option}).distance
+                if tried is not None and (least is None or tried <= least - _CLEARLY):
+                    start, least = start | {path: option}, tried
+        return start
+
+    def _first(self) -> tuple[Assignment | None, Tried]:
+        """Returns the likeliest assignment that can be built; slots that building shows are added."""
+        likeliest, first_error = None, Tried(None)
+        self.narrow()
+        begun = self.probe.builds
+        while self.probe.builds - begun < _MOST_IN_VAIN and not self.probe.is_spent:
+            for assignment in self.likeliest(_MOST_IN_VAIN):
+                tried = self.probe.tried(assignment)
+                if learn(tried.error):
+                    self.probe.forget()
+                    self.open = self._slots()
+                    self.narrow()
+                    break
+                if likeliest is None or likeliest.keys() != assignment.keys():
+                    likeliest, first_error = assignment, tried
+                if tried.distance is not None:
+                    return assignment, tried
+                if self.probe.builds - begun >= _MOST_IN_VAIN or self.probe.is_spent:
+                    break
+            else:
+                break
+        return likeliest, first_error
+
+    def _better(self, start: Assignment, least: float) -> tuple[Assignment, Tried] | None:
+        """Returns the best of the assignments that differ from `start` in an argument, or in two that change places."""
+        best: tuple[float, float, Assignment, Tried] | None = None
+        for path, option in self._changes(start):
+            if self.probe.is_spent:
+                break
+            changed = self._with(start, path, option)
+            if changed is None:
+                continue
+            tried = self.probe.tried(changed)
+            learn(None)
+            if tried.distance is None:
+                continue
+            gain = least - tried.distance
+            was = start[path]
+            is_another = option.quantity is not None and option.quantity != was.quantity
+            needed = _CLEARLY if is_another else 1e-9
+            if is_another and was.quantity is not None and was.cost == 0:
+                needed = max(_CLEARLY, least / 2)  # the name says something else
+            if gain >= needed and (best is None or (tried.distance, option.cost) < best[:2]):
+                best = tried.distance, option.cost, changed, tried
+                if gain >= _CLEARLY:
+                    break
+        return best and (best[2], best[3])
+
+    def _changes(self, start: Assignment) -> Iterator[tuple[str, Option]]:
+        """Yields the other options of every argument, first those of arguments whose names say nothing."""
+        unsaid = self._unsaid()
+        every = [
+            (path, option)
+            for path in start
+            for option in self.open[path][1]
+            if option is not start[path] and (option.cost < CONTRADICTING or path in unsaid)
+        ]
+        yield from sorted(every, key=lambda change: (change[0] not in unsaid, change[1].cost))
+
+    def _with(self, start: Assignment, path: str, option: Option) -> Assignment | None:
+        """Returns `start` with another option, and with what stands in its way moved to its next one."""
+        held = self._held(path, option)
+        changed = start | {path: option}
+        in_the_way = [p for p, o in start.items() if p != path and held and self._held(p, o) == held]
+        for other in in_the_way:
+            taken = {self._held(p, o) for p, o in changed.items() if p != other}
+            free = [
+                o
+                for o in self.open[other][1]
+                if o is not start[other] and (self._held(other, o) not in taken or not o.quantity)
+            ]
+            if not free:
+                return None
+            changed[other] = free[0]
+        return changed
+
+    def made_up(self, found: Assignment) -> list[str]:
+        """Returns the arguments whose value neither their names nor any tensors bear out."""
+        return [
+            path
+            for path, option in found.items()
+            if option.quantity
+            and self.open[path][0].is_required
+            and option.quantity not in meanings_at(path)
+            and not self.probe.bears_out(found, path)
+        ]
+
+    def equals(self, found: Assignment, least: float) -> dict[str, list[str]]:
+        """Returns what else an argument could be with the very same tensors, and no less likely by its name."""
+        same: dict[str, list[str]] = {}
+        for path, option in itertools.islice(self._changes(found), 60):
+            changed = self._with(found, path, option)
+            slot, _ = self.open[path]
+            if option.cost > found[path].cost or not option.quantity or changed is None or not slot.is_required:
+                continue
+            tried = self.probe.tried(changed)
+            if tried.distance is not None and tried.distance <= least and not self.probe.is_spent:
+                same.setdefault(path, []).append(option.quantity)
+        return same

@@ -288,3 +288,25 @@ VARIANTS = {"wide": {"dim": 96, "heads": 8}, "usual": {"dim": 48, "heads": 4}}
 def by_key(image_size, patch_size, depth, mlp_dim, n_classes, variant="wide"):
     return build_vit(image_size, patch_size, depth, mlp=mlp_dim, classes=n_classes, width=VARIANTS[variant]["dim"],
                      heads=VARIANTS[variant]["heads"])  # fmt: skip
+
+
+class Counted:
+    """Has a number that can only be set once it is made."""
+
+    def __init__(
+        self, image_size=224, patch_size=16, depth=12, heads=12, dim=768, mlp_dim=3072, labels: dict | None = None
+    ):
+        self.sizes = image_size, patch_size, depth, heads, dim, mlp_dim
+        self.labels = labels or {0: "yes", 1: "no"}
+
+    @property
+    def num_labels(self) -> int:
+        return len(self.labels)
+
+    @num_labels.setter
+    def num_labels(self, number):
+        self.labels = dict.fromkeys(range(number), "")
+
+
+def set_later(config: Counted):
+    return build_vit(*config.sizes, config.num_labels)

@@ -49,6 +49,7 @@ CONSTRUCTORS = [
     forms.nested, forms.attributes, forms.class_as_default, forms.dict_as_default, forms.namespace_as_default,
     forms.arguments_as_default, forms.tuple_as_default, forms.read, forms.read_by_another,
     forms.read_in_groups, forms.merged, forms.read_by_any_name, forms.rows_of_patches, forms.by_key,
+    forms.set_later,
 ]  # fmt: skip
 
 
@@ -139,6 +140,33 @@ def test_number_that_no_tensor_bears_out_is_not_made_up() -> None:
     assert "needs arguments 'foo', 'bar'" in str(raised.value)
     assert "give them with --candidate-arg foo=VALUE --candidate-arg bar=VALUE" in str(raised.value)
     assert resolve_candidate(build, CONFIG, {"foo": 3, "bar": "x"}).arguments["dim"] == 48
+
+
+IMAGE, PATCH, HEADS, DIM, MLP, CLASSES = 224, 16, 12, 768, 3072, 1000
+
+
+class Constant(nn.Module):
+    """Takes its depth only."""
+
+    mlp_dim = MLP
+
+    def __init__(self, depth: int = 3) -> None:
+        super().__init__()
+        self.inner = build_vit(IMAGE, PATCH, depth, HEADS, DIM, self.mlp_dim, CLASSES)
+
+    def forward(self, images: Any) -> Any:
+        return self.inner(images)
+
+
+def test_constants_are_set_while_a_model_is_built_and_no_longer() -> None:
+    found = resolve_candidate(Constant, CONFIG)
+    assert _is_meant(found)
+    assert {path for path, bound in found.bound.items() if bound.why.startswith("set while it is built")} == {
+        "IMAGE", "PATCH", "HEADS", "DIM", "CLASSES", "mlp_dim",
+    }  # fmt: skip
+    assert (IMAGE, DIM, Constant.mlp_dim) == (224, 768, 3072)
+    assert type(found.build()).__qualname__ == "Constant"
+    assert sizes(resolve_candidate(Constant, CONFIG, {"CLASSES": 7}).build())["num_classes"] == 7
 
 
 def test_flag_that_makes_the_references_tensors_is_set() -> None:

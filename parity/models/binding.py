@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from parity.errors import ParityError
+from parity.models.constants import with_constants
 from parity.models.holders import Holder, Slot
 from parity.models.options import (
     AS_GIVEN,
@@ -19,6 +20,7 @@ from parity.models.options import (
     BY_NAME,
     BY_SHAPE,
     FAR_FETCHED,
+    SET,
     Option,
     is_side,
     options,
@@ -89,11 +91,22 @@ def bind(name: str, function: Callable[..., Any], config: Mapping[str, Any], arg
         signature, taken = inspect.signature(function), takes(function)
     except (TypeError, ValueError) as error:
         raise ParityError(f"the candidate {name} cannot be built: Python knows no signature of it") from error
+    if any(key not in taken.parts and "." not in key for key in arguments):
+        taken = with_constants(function, taken) or taken
     _require_known(name, taken, arguments)
     chosen, search, tried = _found(function, taken, config, arguments)
+    if _is_torchvisions(config) and (tried is None or tried.distance != 0):
+        constants = with_constants(function, taken)
+        again = _found(function, constants, config, arguments) if constants else None
+        if constants and again and again[2] and again[2].is_clearly_nearer(tried):
+            taken, (chosen, search, tried) = constants, again
     open_slots = {slot.path: slot for slot in taken.slots() if slot.path not in arguments}
     values = {path: option.of(config) for path, option in chosen.items()} if config else {}
-    values = {path: value for path, value in values.items() if value is not EMPTY} | dict(arguments)
+    unchanged = {
+        path for path, value in values.items() if open_slots[path].is_constant and value == open_slots[path].default
+    }
+    values = {path: value for path, value in values.items() if value is not EMPTY and path not in unchanged}
+    values |= dict(arguments)
     missing = [path for path, slot in open_slots.items() if slot.is_required and path not in values]
     if missing:
         raise ParityError(_asking_for(name, signature, taken, missing, values, tried))
@@ -102,13 +115,17 @@ def bind(name: str, function: Callable[..., Any], config: Mapping[str, Any], arg
         make=lambda: taken.make(taken.filled(values)),
         arguments=shown,
         bound=_bound(open_slots, chosen, values, arguments),
-        defaults=tuple(key for key in taken.parts if key not in shown),
+        defaults=tuple(key for key, part in taken.parts.items() if key not in shown and not _is_constant(part)),
         settings=frozenset(
             setting for option in chosen.values() if option.quantity for setting in SETTINGS[option.quantity]
         ),
         hides_names=not taken.parts and any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values()),
         notes=_notes(search, chosen, tried) if search else [],
     )
+
+
+def _is_constant(part: Slot | Holder) -> bool:
+    return isinstance(part, Slot) and part.is_constant
 
 
 def _require_known(name: str, taken: Holder, arguments: Mapping[str, Any]) -> None:
@@ -263,8 +280,8 @@ def _bound(
         if path in values:
             option = chosen[path]
             named = option.cost == 0 or option.quantity in RATES
-            found[path] = Bound(values[path], BY_NAME if named else BY_SHAPE)
-        elif not slot.is_required:
+            found[path] = Bound(values[path], SET if slot.is_constant else BY_NAME if named else BY_SHAPE)
+        elif not (slot.is_required or slot.is_constant):
             found[path] = Bound(None if slot.default is EMPTY else slot.default, AT_DEFAULT)
     return found
 

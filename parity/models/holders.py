@@ -28,12 +28,14 @@ class Slot:
         kind: its annotation.
         default: what it is if nothing is given.
         is_required: nothing can be built without a value.
+        is_constant: it is no argument, and is set while the constructor runs.
     """
 
     path: str
     kind: Any = EMPTY
     default: Any = EMPTY
     is_required: bool = True
+    is_constant: bool = False
 
     @property
     def name(self) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from parity.models.holders import Slot
 
 BY_NAME, BY_SHAPE, AT_DEFAULT, AS_GIVEN = "by name", "by shape", "left at its default", "as given"
+SET = "set while it is built (a constant of its module or class)"
 
 FAR_FETCHED = 6  # the cost of another choice than the default
 CONTRADICTING = 9  # the cost of what a name says otherwise

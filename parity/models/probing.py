@@ -34,6 +34,9 @@ TELLING = {
 }  # fmt: skip
 _PRIMES = (11, 7, 17, 5, 37, 13)
 
+# what an argument has to gain to be what its name doesn't say: about one kind of tensor that becomes right
+CLEARLY = 0.5
+
 _MOST_BUILDS = 100
 _MOST_SECONDS = 1.0
 # of a model that cannot be run on the images it was built for, or whose heads are others
@@ -65,6 +68,12 @@ class Tried:
     heads: int | None = None
     has_heads: bool = False
     totals: Counter[tuple[int, ...]] = dataclasses.field(default_factory=Counter)
+
+    def is_clearly_nearer(self, other: Tried | None) -> bool:
+        """Returns whether about one kind of tensor more is right than in another attempt."""
+        if self.distance is None or other is None or other.distance is None:
+            return self.distance is not None
+        return self.distance <= other.distance - CLEARLY
 
 
 class Probe:
@@ -135,8 +144,12 @@ class Probe:
         far += _UNFIT * (heads not in (None, wanted))
         return Tried(far, heads=heads, has_heads=heads == wanted, totals=found)
 
-    def bears_out(self, assignment: Assignment, path: str) -> bool:
-        """Returns whether the tensors that an argument changes, or else the heads, are the reference's in part."""
+    def effect(self, assignment: Assignment, path: str) -> bool | None:
+        """Returns whether some of the tensors that an argument changes, or else the heads, are the reference's.
+
+        Returns:
+            None where it changes nothing that shows.
+        """
         values = self.values(assignment)
         found = self._try(values)
         for factor in (2, 4, 3, 0.5):
@@ -146,7 +159,7 @@ class Probe:
                 moved = {kind for kind in kinds if found.totals[kind] != other.totals[kind]}
                 if moved:
                     return any(found.totals[kind] == self._goal[kind] for kind in moved)
-                return found.has_heads and other.heads != found.heads
+                return found.has_heads if other.heads != found.heads else None
         return True  # whatever else it may be, nothing can be built
 
     def shapes(self, values: Mapping[str, Any]) -> list[Shape] | None:

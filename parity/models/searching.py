@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from parity.models.holders import Slot, learn
 from parity.models.options import CONTRADICTING, LEFT, Option
-from parity.models.probing import TELLING, Probe, Tried
+from parity.models.probing import CLEARLY, TELLING, Probe, Tried
 from parity.models.signatures import EMPTY
 from parity.models.words import RATES, SIDES, SIZES, meanings_at, words
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 _MOST_IN_VAIN = 60  # builds, while none has succeeded
 _MOST_FORMS = 12
 _FARTHEST = 19  # above the least cost of all arguments, of an assignment that is still tried
-# what an argument has to gain to be what its name doesn't say: about one kind of tensor that becomes right
-_CLEARLY = 0.5
 # quantities of which a model has one, so that no second argument is the same; a side of an image is an exception
 _SAME = {"mlp_ratio": "mlp_dim", "mlp_widths": "mlp_dim"}
 _SHARED = {*RATES, "head_width"}
@@ -100,7 +98,7 @@ class Search:
         parent, _, name = path.rpartition(".")
         if held in ("image_size", "patch_size") and {*words(name)} & SIDES:
             return None
-        return f"{parent}.{held}"
+        return f"{'constants' if self.open[path][0].is_constant else parent}.{held}"
 
     def narrow(self) -> None:
         """Leaves arguments whose names say nothing only what fits the tensors that they change, one at a time.
@@ -173,7 +171,7 @@ class Search:
         for path, (slot, found) in self.open.items():
             for option in found if isinstance(slot.default, (str, enum.Enum)) else ():
                 tried = self.probe.tried(start | {path: option}).distance
-                if tried is not None and (least is None or tried <= least - _CLEARLY):
+                if tried is not None and (least is None or tried <= least - CLEARLY):
                     start, least = start | {path: option}, tried
         return start
 
@@ -216,12 +214,12 @@ class Search:
             gain = least - tried.distance
             was = start[path]
             is_another = option.quantity is not None and option.quantity != was.quantity
-            needed = _CLEARLY if is_another else 1e-9
+            needed = CLEARLY if is_another else 1e-9
             if is_another and was.quantity is not None and was.cost == 0:
-                needed = max(_CLEARLY, least / 2)  # the name says something else
+                needed = max(CLEARLY, least / 2)  # the name says something else
             if gain >= needed and (best is None or (tried.distance, option.cost) < best[:2]):
                 best = tried.distance, option.cost, changed, tried
-                if gain >= _CLEARLY:
+                if gain >= CLEARLY:
                     break
         return best and (best[2], best[3])
 
@@ -255,14 +253,14 @@ class Search:
 
     def made_up(self, found: Assignment) -> list[str]:
         """Returns the arguments whose value neither their names nor any tensors bear out."""
-        return [
-            path
-            for path, option in found.items()
-            if option.quantity
-            and self.open[path][0].is_required
-            and option.quantity not in meanings_at(path)
-            and not self.probe.bears_out(found, path)
-        ]
+        return [path for path, option in found.items() if option.quantity and self._is_made_up(path, option, found)]
+
+    def _is_made_up(self, path: str, option: Option, found: Assignment) -> bool:
+        meant = meanings_at(path)
+        if self.open[path][0].is_required:
+            return option.quantity not in meant and not self.probe.effect(found, path)
+        is_first = option.quantity in (*meant[:1], *RATES)
+        return not is_first and self.probe.effect(found, path) is None
 
     def equals(self, found: Assignment, least: float) -> dict[str, list[str]]:
         """Returns what else an argument could be with the very same tensors, and no less likely by its name."""

@@ -120,11 +120,29 @@ def _of_class(path: str, kind: Any, depth: int) -> Holder:
     except (TypeError, ValueError):
         made = Holder(path, {}, lambda _: kind())
     if made.parts:
-        if made.takes_any:
-            plain = made.make
-            made.make = lambda values: noted(made, plain(values))
-        return made
+        return _with_properties(path, kind, made)
     return Holder(path, _attributes(path, kind, depth), lambda values: _with_attributes(kind(), values))
+
+
+def _with_properties(path: str, kind: type, holder: Holder) -> Holder:
+    """Returns a config that also takes the numbers that can only be set once it is made."""
+    settable = [
+        name
+        for name, member in inspect.getmembers(kind, lambda member: isinstance(member, property))
+        if member.fset
+        and _without_none(type_hints(member.fget).get("return")) is int
+        and meanings(name)
+        and name not in holder.parts
+    ]
+    slots = {name: Slot(f"{path}.{name}", default=None, is_required=False) for name in settable}
+
+    def make(values: dict[str, Any]) -> Any:
+        made = holder.make({name: value for name, value in values.items() if name not in slots})
+        made = _with_attributes(made, {name: values[name] for name in settable if name in values})
+        return noted(whole, made) if whole.takes_any else made
+
+    whole = dataclasses.replace(holder, parts={**holder.parts, **slots}, make=make)
+    return whole
 
 
 def _of_default(path: str, default: Any, depth: int) -> Holder | None:

@@ -91,7 +91,7 @@ _DEPTH = {"layer", "layers", "block", "blocks", "depth", "encoder", "encoders", 
 _DROPPED = {"dropout", "drop", "dropouts", "dropped"}
 _FACTOR = {"ratio", "expansion", "multiplier", "mult", "mul", "factor", "expand", "scale", "multiple"}
 _OTHER = {"path", "stochastic", "decay", "lr", "seed", "eps", "epsilon", "momentum", "warmup", "epochs", "epoch",
-          "batch", "temperature", "init", "std", "beta", "decoder", "device", "dtype", "name", "version", "type",
+          "batch", "temperature", "id", "init", "std", "beta", "decoder", "device", "dtype", "name", "version", "type",
           "mode",
           "act", "activation", "norm", "bias", "token", "pool", "pooling", "vocab", "register", "registers", "workers",
           "optimizer", "shift", "mask", "masking"}  # fmt: skip

@@ -30,3 +30,13 @@ class ByDefault(Whole):
 class OnlyTheClasses(Whole):
     def __init__(self, n_classes):
         super().__init__(IMG_SIZE, PATCH_SIZE, IN_CHANNELS, EMBED_DIM, DEPTH, NUM_HEADS, MLP_DIM, n_classes)
+
+
+class Runs(Whole):
+    """Reads a constant when it is run."""
+
+    def __init__(self, img_size, patch_size, embed_dim, depth, num_heads, mlp_dim):
+        super().__init__(img_size, patch_size, IN_CHANNELS, embed_dim, depth, num_heads, mlp_dim, NUM_CLASSES)
+
+    def forward(self, x):
+        return super().forward(x)[:, :NUM_CLASSES]

@@ -17,7 +17,7 @@ def build_vit(
 ) -> nn.Module:
     """Builds a ViT; whatever is no whole number is refused."""
     for value in (image, patch, layers, heads, width, mlp, classes):
-        if type(value) is not int:
+        if not isinstance(value, int):
             raise TypeError(value)
     return vit.ViT(image, 3, patch, width, mlp, heads, layers, rate, classes)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from parity.checking import check
@@ -221,50 +219,3 @@ def test_group_of_a_config_says_what_a_number_is_of() -> None:
 )
 def test_other_words_mean_no_size(name: str) -> None:
     assert meanings(name) in ((), ("no_rate",))
-
-
-_NAMES = {
-    "image_size": ["image_size", "img_size", "input_resolution", "imgSize", "resolution", "foo"],
-    "patch_size": ["patch_size", "patch", "patch_dim", "p", "bar"],
-    "num_layers": ["depth", "n_layers", "num_encoder_blocks", "L", "times"],
-    "num_heads": ["heads", "nhead", "n_attention_heads", "h", "ways"],
-    "hidden_dim": ["dim", "embed_dim", "hidden_size", "d_model", "width", "d", "many"],
-    "mlp_dim": ["mlp_dim", "d_ff", "ffn_hidden", "intermediate_size", "hidden_dim", "wide"],
-    "num_classes": ["num_classes", "n_class", "labels", "class_num", "out"],
-}
-_ORDER = tuple(_NAMES)
-
-
-@st.composite
-def _constructors(draw: st.DrawFn) -> Callable[..., nn.Module]:
-    """Draws a constructor of one known ViT: names, order and defaults of its arguments, and their forms."""
-    names = {quantity: draw(st.sampled_from(choice)) for quantity, choice in _NAMES.items()}
-    order = draw(st.permutations(_ORDER))
-    with_default = draw(st.sets(st.sampled_from(_ORDER)))
-    usual = {"image_size": 224, "patch_size": 16, "num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072,
-             "num_classes": 1000}  # fmt: skip
-    pair = draw(st.booleans())
-    head = ", ".join(names[q] for q in order if q not in with_default)
-    tail = ", ".join(f"{names[q]}={usual[q]}" for q in order if q in with_default)
-    code = f"def build({', '.join(part for part in (head, tail) if part)}):\n"
-    if pair and "image_size" not in with_default:
-        code += f"    {names['image_size']}, _ = {names['image_size']}\n"
-    code += f"    return make({', '.join(names[q] for q in _ORDER)})\n"
-    scope: dict[str, Any] = {"make": build_vit}
-    exec(code, scope)  # noqa: S102
-    build: Callable[..., nn.Module] = scope["build"]
-    return build
-
-
-@given(_constructors())
-@settings(deadline=None, max_examples=max(30, settings().max_examples // 4))
-def test_no_size_is_bound_wrongly_in_silence(build: Callable[..., nn.Module]) -> None:
-    assert _is_meant_or_told(build)
-
-
-def _is_meant_or_told(build: Callable[..., nn.Module]) -> bool:
-    try:
-        found = resolve_candidate(build, CONFIG)
-    except ParityError as error:
-        return "--candidate-arg" in str(error)
-    return _is_meant(found) or bool(other_sizes(found, found.build(), build_reference(CONFIG)))

@@ -158,7 +158,8 @@ class _Number(int):
         raise AttributeError(key)
 
     def __getitem__(self, key: Any) -> Any:
-        _reads.groups.append((self.holder, self.name))
+        if isinstance(key, str):
+            _reads.groups.append((self.holder, self.name))
         raise TypeError(f"{self.name} is a number")
 
 
@@ -216,7 +217,8 @@ def learn(error: BaseException | None) -> bool:
     for holder, name, default in wanted:
         is_required = needed is not None and needed[0] is holder and needed[1] == name
         slot = Slot(f"{holder.path}.{name}", EMPTY, default, is_required=is_required)
-        if name not in holder.parts and (is_required or meanings_at(slot.path)):
+        is_count = type(default) is int and default > 0
+        if name not in holder.parts and (is_required or is_count or meanings_at(slot.path)):
             holder.parts[name] = slot
             is_new = True
     for holder, name in _reads.groups:

@@ -23,6 +23,7 @@ BY_NAME, BY_SHAPE, AT_DEFAULT, AS_GIVEN = "by name", "by shape", "left at its de
 SET = "set while it is built (a constant of its module or class)"
 
 FAR_FETCHED = 6  # the cost of another choice than the default
+_ANY = (EMPTY, typing.Any, object)  # annotations that say nothing
 CONTRADICTING = 9  # the cost of what a name says otherwise
 _BOTH_SIDES = ({"height", "width"}, {"h", "w"}, {"x", "y"})
 # what a flag may be about for its tensors to be the reference's
@@ -136,9 +137,9 @@ def _unsaid(slot: Slot) -> list[Option]:
             [Option(8, quantity, _forms(quantity, slot)[0]) for quantity in others] if _is_count(slot.default) else []
         )
     found = _named_choices(slot)
-    if slot.kind in (EMPTY, int, typing.Any):
+    if slot.kind in (int, *_ANY):
         found += [Option(3 + n, quantity, form) for quantity in SIZES for n, form in enumerate(_forms(quantity, slot))]
-    if slot.kind in (EMPTY, float, typing.Any):
+    if slot.kind in (float, *_ANY):
         found.append(Option(7, "dropout"))
     return found
 
@@ -185,7 +186,7 @@ def _forms(quantity: str, slot: Slot) -> list[Callable[[Any], Any] | None]:
         return [_digits]
     if quantity == "mlp_ratio":
         whole = _is_count(slot.default) or slot.kind is int
-        plain = slot.default is EMPTY and slot.kind in (EMPTY, typing.Any)
+        plain = (slot.default is EMPTY or slot.default is None) and slot.kind is not float
         return [_whole] if whole else [float, _whole] if plain else [None]
     if quantity == "mlp_widths" and isinstance(slot.default, tuple):
         return [tuple]

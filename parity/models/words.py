@@ -223,7 +223,7 @@ def _channels(said: set[str]) -> tuple[str, ...]:
 
 
 def _image(said: set[str]) -> tuple[str, ...]:
-    if said & {"height", "rows"}:
+    if said & {"height", "rows"} or said == {"size"}:
         return ("image_size",)
     if said & _IMAGE and not said & (_OTHER | _EMBEDDING | _NUMBER):
         return ("image_size",)

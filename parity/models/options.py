@@ -132,16 +132,24 @@ def _numbers(slot: Slot, *, is_side: bool) -> list[Option]:
 def _unsaid(slot: Slot) -> list[Option]:
     """Returns what an argument may be whose name says nothing."""
     if _has_default(slot):
-        others = ("num_layers", *(q for q in SIZES if q not in ("num_layers", "representation_size")))
-        return (
-            [Option(8, quantity, _forms(quantity, slot)[0]) for quantity in others] if _is_count(slot.default) else []
-        )
+        return [Option(8, quantity, _forms(quantity, slot)[0]) for quantity in _like_the_default(slot.default)]
     found = _named_choices(slot)
     if slot.kind in (int, *_ANY):
         found += [Option(3 + n, quantity, form) for quantity in SIZES for n, form in enumerate(_forms(quantity, slot))]
     if slot.kind in (float, *_ANY):
         found.append(Option(7, "dropout"))
     return found
+
+
+def _like_the_default(default: Any) -> tuple[str, ...]:
+    """Returns the quantities that may have a default of this form."""
+    if _is_count(default):
+        return ("num_layers", *(q for q in SIZES if q not in ("num_layers", "representation_size")))
+    if isinstance(default, float) and default >= 1:
+        return ("mlp_ratio",)
+    if isinstance(default, (tuple, list)) and len(default) in (2, 3) and all(map(_is_count, default)):
+        return ("patch_size", "image_size")
+    return ()
 
 
 def _is_digits(value: Any) -> bool:

@@ -126,8 +126,11 @@ def sizes(module: nn.Module) -> dict[str, int]:
     width = found["hidden_dim"] = vectors.most_common(1)[0][0]
     pairs = Counter(shape for shape in inside if len(shape) == 2)
     wide = [a for (a, b), n in pairs.items() if b == width != a and n == 1 and pairs.get((b, a)) == 1]
+    squares = sum(n * (a // width) for (a, b), n in pairs.items() if b == width and a in (width, 2 * width, 3 * width))
     if wide:
         found["mlp_dim"] = max(wide)
+    elif squares == 6:  # four of the attention, and two of an MLP that is as wide
+        found["mlp_dim"] = width
     outside = {name: shape for name, shape in shapes.items() if not _is_in_blocks(name, first, blocks)}
     last = [shape for name, shape in outside.items() if len(shape) == 2 and width in shape]
     if last and last[-1][1] == width and (last[-1][0],) in outside.values():

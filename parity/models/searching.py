@@ -58,6 +58,7 @@ class Search:
         """
         self.probe, self._slots = probe, slots
         self.open = slots()
+        self._narrowed = set[str]()
 
     def likeliest(self, most: int = 1) -> Iterator[Assignment]:
         """Yields assignments without a contradiction, by how far-fetched they are."""
@@ -107,6 +108,7 @@ class Search:
         """
         unsaid = self._unsaid()
         unnamed = [path for path in self.open if path in unsaid and self._is_number(path)]
+        self._narrowed |= {*unnamed}
         if not unnamed:
             return
         for usual, other in ((4, 8), (8, 4)):
@@ -147,10 +149,11 @@ class Search:
         held = {path: self._held(path, self.open[path][1][0]) for path in named}
         counts = Counter(held.values())
         doubled = {path for path in named if held[path] is not None and counts[held[path]] > 1}
-        return self.open.keys() - named | doubled
+        return self.open.keys() - named | doubled | self._narrowed
 
     def _is_number(self, path: str) -> bool:
-        return any(option.quantity in SIZES for option in self.open[path][1])
+        slot, found = self.open[path]
+        return not isinstance(slot.default, (tuple, list)) and any(option.quantity in SIZES for option in found)
 
     def run(self) -> tuple[Assignment | None, Tried]:
         """Returns the best assignment and what became of it; without one, the likeliest and its error."""
@@ -208,6 +211,9 @@ class Search:
             if changed is None:
                 continue
             tried = self.probe.tried(changed)
+            if tried.distance is None:  # what was left at its default may only go with the change
+                changed = self._as_named(changed)
+                tried = self.probe.tried(changed)
             learn(None)
             if tried.distance is None:
                 continue
@@ -230,9 +236,18 @@ class Search:
             (path, option)
             for path in start
             for option in self.open[path][1]
-            if option is not start[path] and (option.cost < CONTRADICTING or path in unsaid)
+            if option != start[path] and (option.cost < CONTRADICTING or path in unsaid)
         ]
         yield from sorted(every, key=lambda change: (change[0] not in unsaid, change[1].cost))
+
+    def _as_named(self, start: Assignment) -> Assignment:
+        """Returns `start` with what is left at its default as its name says, as far as no other argument is that."""
+        result = dict(start)
+        for path, option in start.items():
+            first, held = self.open[path][1][:1], {self._held(p, o) for p, o in result.items()}
+            if option.quantity is None and first and first[0].quantity and self._held(path, first[0]) not in held:
+                result[path] = first[0]
+        return result
 
     def _with(self, start: Assignment, path: str, option: Option) -> Assignment | None:
         """Returns `start` with another option, and with what stands in its way moved to its next one."""
@@ -268,9 +283,10 @@ class Search:
         for path, option in itertools.islice(self._changes(found), 60):
             changed = self._with(found, path, option)
             slot, _ = self.open[path]
-            if option.cost > found[path].cost or not option.quantity or changed is None or not slot.is_required:
+            is_other = option.quantity not in (None, found[path].quantity)
+            if option.cost > found[path].cost or not is_other or changed is None or not slot.is_required:
                 continue
             tried = self.probe.tried(changed)
             if tried.distance is not None and tried.distance <= least and not self.probe.is_spent:
-                same.setdefault(path, []).append(option.quantity)
+                same.setdefault(path, []).append(str(option.quantity))
         return same

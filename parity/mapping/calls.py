@@ -18,7 +18,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 # names of torch's functions, methods and properties by what they do with a tensor
-REORDERING = _words("t transpose permute swapaxes swapdims mT T movedim")
+REORDERING = _words("t transpose permute swapaxes swapdims mT T movedim moveaxis")
 KEEPING = _words(
     "contiguous to type type_as float double half bfloat16 cpu data detach clone requires_grad_ alias positive"
 )
@@ -29,6 +29,8 @@ RESHAPING = _words(
 VIEWS = REORDERING | KEEPING | RESHAPING
 TOGETHER = _words("cat concat concatenate stack hstack vstack interpolate")
 JOINING = _words("cat concat concatenate")
+STACKING = _words("stack hstack vstack")
+PASSING = _words("dropout dropout_ feature_dropout alpha_dropout")  # nothing, out of train mode
 FUSED = (2, 3)  # query, key and value, or two of them, in one matrix
 TABLES = TOGETHER | _words("embedding sub where index_select gather")
 SILENT = _words(

@@ -6,24 +6,25 @@ what it was made of. Of every other call it is noted which tensor it takes, and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.overrides import TorchFunctionMode
 
-from parity.mapping.axes import axes_after, axis_order, item_of, own_axes
+from parity.mapping.axes import axes_after, axis_order, item_of, joined_axis, own_axes, rows_of
 from parity.mapping.calls import (
     ATTENDING,
     CONVOLUTIONS,
-    FUSED,
     JOINING,
     KEEPING,
     MULTIPLYING,
     NORMS,
+    PASSING,
     REORDERING,
     SCALINGS,
     SILENT,
+    STACKING,
     SUMS,
     TABLES,
     TOGETHER,
@@ -33,6 +34,7 @@ from parity.mapping.calls import (
     name_of,
 )
 from parity.mapping.operations import Matrix, View
+from parity.mapping.products import Joined, Owners, Piece, Product, Products
 from parity.models import tensors_of
 
 if TYPE_CHECKING:
@@ -62,14 +64,6 @@ class Use:
     part: int | None = None
 
 
-@dataclass(frozen=True)
-class _Product:
-    """What a matrix has made: the number of the matrix's use, and which of several equal parts of it this is."""
-
-    owner: int
-    part: int | None = None
-
-
 class Notes(TorchFunctionMode):
     """Notes every use of the tensors of `model`, which is run on `batch` images, while it is active."""
 
@@ -81,20 +75,22 @@ class Notes(TorchFunctionMode):
         self.places: list[int] = []  # how many enters and leaves of modules come before each use
         self.heads: int | None = None
         self.is_packed = False
+        self._own: dict[str, View] = {}
         self._known: dict[int, tuple[View, ...]] = {}
-        self._products: dict[int, _Product] = {}  # by the id of a matrix's product
-        self._joined: dict[
-            int, list[tuple[int, int, View]]
-        ] = {}  # first row, rows and tensor, by the id of a joined one
+        self._products = Products()
+        self._constants: set[int] = set()  # ids of tensors that are made of nothing that a model holds or is given
+        self._joined: dict[int, Joined] = {}  # by the id of the tensor that was joined
         self._made_of: dict[int, list[int]] = {}  # numbers of the uses that a tensor was computed by, by its id
         self._parameters = {name for name, _ in model.named_parameters()}
         self._kept: list[torch.Tensor] = []  # so that no other tensor gets a noted one's id
         for name, tensor in tensors_of(model, keep_vars=True).items():
-            if not tensor.is_floating_point():
-                continue  # counters and indices are no weights
+            if not tensor.is_floating_point():  # masks, counters and indices are no weights
+                self._keep_constant(tensor)
+                continue
             shape = tuple(tensor.shape)
             if id(tensor) not in self._known:  # a shared one goes by its first name, as in `named_parameters`
-                self._know(tensor, (View(name, shape, axes=own_axes(shape)),))
+                self._own[name] = View(name, shape, axes=own_axes(shape))
+                self._know(tensor, (self._own[name],))
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -115,10 +111,26 @@ class Notes(TorchFunctionMode):
         if given:
             self._note(name, args, kwargs, given, result)
             self._place()
-        elif name in VIEWS:
-            made = [self._products[id(value)] for value in flat(args) if id(value) in self._products]
-            self._follow_product(name, args, result, made[:1])
+        else:
+            self._note_without(name, args, kwargs, result)
         return result
+
+    def _note_without(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
+        """Notes what becomes of constants and of the matrices' products in an operation that takes nothing else."""
+        tensors = [*flat((args, kwargs))]
+        if name in SILENT or all(id(tensor) in self._constants for tensor in tensors):
+            for value in flat((result,)):
+                self._keep_constant(value)
+        elif name in VIEWS | PASSING:
+            self._products.follow(name, args, result)
+        elif name in SUMS:
+            self._products.sum_up(tensors, result)
+        elif name in JOINING and joined_axis(name, args, kwargs, result) == result.ndim - 1:
+            self._products.join(tensors, result)
+
+    def _keep_constant(self, value: torch.Tensor) -> None:
+        self._constants.add(id(value))
+        self._kept.append(value)
 
     def _heads_in(self, args: Any, kwargs: Any) -> int | None:
         """Returns how many heads attend at once in a softmax over scores (B, H, N, N), or to what (B, H, N, d)."""
@@ -128,25 +140,12 @@ class Notes(TorchFunctionMode):
         count, rest = divmod(first.numel(), self._batch * first.shape[-1] * first.shape[-2])
         return count if count > 1 and not rest else None
 
-    def _follow_product(self, name: str, args: Any, result: Any, made: list[_Product]) -> None:
-        """Notes that views of a matrix's product are still this product, or one of several equal parts of it."""
-        parts = result if isinstance(result, (tuple, list)) else [result]
-        for number, tensor in enumerate(parts):
-            for product in made:
-                part = product.part
-                if part is None and len(parts) in FUSED:
-                    part = number
-                elif part is None and name in ("__getitem__", "select") and isinstance(tensor, torch.Tensor):
-                    part = item_of(name, args, args[0], 0, 1) if len(args[0]) in FUSED else None
-                self._has_made(tensor, [_Product(product.owner, part)])
-
     def _recognise(self, value: torch.Tensor) -> None:
         """Knows a view that was made by indexing, which torch 2.0 tells nobody of, by the tensor that it is part of."""
         base = value._base  # noqa: SLF001
         if base is None or id(value) in self._known:
             return
-        if id(base) in self._products:
-            self._has_made(value, [self._products[id(base)]])
+        self._products.follow("", [base], value)
         view = self._of(base)
         if view is not None:
             items: list[int] = []
@@ -162,12 +161,6 @@ class Notes(TorchFunctionMode):
     def _place(self) -> None:
         self.places += [len(self._order)] * (len(self.noted) - len(self.places))
 
-    def _has_made(self, result: Any, made: list[_Product]) -> None:
-        """Remembers that `result` is the product of a matrix."""
-        if made and isinstance(result, torch.Tensor):
-            self._products[id(result)] = made[0]
-            self._kept.append(result)
-
     def _know(self, tensor: torch.Tensor, views: tuple[View, ...]) -> None:
         self._known[id(tensor)] = views
         self._kept.append(tensor)
@@ -179,23 +172,26 @@ class Notes(TorchFunctionMode):
 
     def _note(self, name: str, args: Any, kwargs: Any, given: list[torch.Tensor], result: Any) -> None:
         if name in SILENT:
+            if isinstance(result, torch.Tensor):
+                self._keep_constant(result)
             return
         all_tensors = list(flat((args, kwargs)))
-        is_own = len(given) == len(all_tensors)
-        if is_own and name in VIEWS | TOGETHER:
+        is_own = all(id(tensor) in self._known or id(tensor) in self._constants for tensor in all_tensors)
+        if is_own and name in STACKING | JOINING:
+            self._join(name, all_tensors, args, kwargs, result)
+        elif is_own and name in VIEWS | TOGETHER:
             self._follow(name, args, given, result)
         elif name in JOINING and all(tensor.ndim == 1 for tensor in all_tensors):
-            self._know(result, tuple(view for tensor in given for view in self._known[id(tensor)]))
+            self._join(name, all_tensors, args, kwargs, result)
         else:
             first = len(self.noted)
             self._note_uses(name, args, kwargs, given, result)
             if is_own and isinstance(result, torch.Tensor):
                 self._compute(given, result, first)
             else:
-                made = [_Product(n) for n in range(first, len(self.noted)) if self.noted[n].matrix]
-                self._has_made(result, made[:1])
-        if name in JOINING and id(result) in self._known:
-            self._join(all_tensors, args, kwargs, result)
+                owners = self._owners(first)
+                if owners.first:
+                    self._products.remember(result, Product(owners, result))
 
     def _note_uses(self, name: str, args: Any, kwargs: Any, given: list[torch.Tensor], result: Any) -> None:
         """Notes what an operation takes of the model's tensors."""
@@ -205,10 +201,13 @@ class Notes(TorchFunctionMode):
         elif name in MULTIPLYING:
             self._note_matrices(name, args, kwargs)
         elif name in SUMS or name in SCALINGS:
-            product = next((self._products[id(t)] for t in all_tensors if id(t) in self._products), None)
-            self._note_all("add" if name in SUMS else "multiply", given, product)
+            product = self._products.of(all_tensors)
             if product and name in SUMS:
-                self._has_made(result, [product])
+                for tensor in given:
+                    self._note_bias("add", tensor, product.owners, product.part)
+                self._products.sum_up(all_tensors, result)
+            else:
+                self._note_all("add" if name in SUMS else "multiply", given)
         elif name == "addcmul":
             self._note_all("multiply", [tensor for tensor in given if tensor is not all_tensors[0]])
             self._note_all("add", [tensor for tensor in given if tensor is all_tensors[0]])
@@ -226,8 +225,8 @@ class Notes(TorchFunctionMode):
         earlier = [number for tensor in given for number in self._made_of.get(id(tensor), ())]
         self._made_of[id(result)] = [*earlier, *range(first, len(self.noted))]
 
-    def _multiplied(self, tensor: Any) -> tuple[View, ...]:
-        """Returns the tensors of the model that something is multiplied with; what they are computed of is noted so."""
+    def _taken(self, tensor: Any) -> tuple[View, ...]:
+        """Returns the tensors of the model that an operation takes as one; what they are computed of is noted so."""
         for number in self._made_of.get(id(tensor), ()):
             self.noted[number] = Use("computed", self.noted[number].view)
         return self._known.get(id(tensor), ())
@@ -245,51 +244,64 @@ class Notes(TorchFunctionMode):
         elif name == "inner":
             self._note_oriented(flat(args), lambda rank: (range(rank - 1), [rank - 1]))
         elif name == "bilinear":
-            weight, *bias = [*flat((args, kwargs))][2:]
-            self._note_oriented([weight], lambda rank: ([0], range(1, rank)))
-            self._note_all("bias", bias)
+            self._note_linear(None, *[*flat((args, kwargs))][2:])
         else:
             self._note_product(name, [*flat((args, kwargs))])
 
-    def _note_all(self, what: What, tensors: list[Any], product: _Product | None = None) -> None:
-        owner, part = (product.owner, product.part) if product else (None, None)
+    def _note_all(self, what: What, tensors: list[Any]) -> None:
         for tensor in tensors:
-            self.noted += [Use(what, view, owner=owner, part=part) for view in self._known.get(id(tensor), ())]
+            self.noted += [Use(what, view) for view in self._known.get(id(tensor), ())]
 
     def _follow(self, name: str, args: Any, given: list[torch.Tensor], result: Any) -> None:
         """Notes that the result of an operation on a model's own tensors alone is still those tensors."""
         views = tuple(view for tensor in given for view in self._known[id(tensor)])
         results = result if isinstance(result, (tuple, list)) else [result]
         made_of = [number for tensor in given for number in self._made_of.get(id(tensor), ())]
+        joined = self._joined.get(id(given[0]))
         for position, tensor in enumerate(results):
             if not isinstance(tensor, torch.Tensor):
                 continue
-            view = views[0] if views else None
             self._made_of[id(tensor)] = made_of
-            if view is None or len(views) > 1 or name in KEEPING:
-                followed = views
-            elif name in REORDERING:
-                followed = (self._reordered(view, given[0], tensor),)
+            item = item_of(name, args, given[0], position, len(results))
+            followed = [self._followed(name, args, view, given[0], tensor, item) for view in views]
+            if joined and item and len(joined.pieces) == joined.length:
+                self._know(tensor, (followed[item[0]],))
+            elif joined:
+                self._know_joined(tensor, joined.of(followed))
             else:
-                item = item_of(name, args, given[0], position, len(results))
-                if item is not None and view.axes == own_axes(view.shape) and tensor.shape == given[0].shape[1:]:
-                    shape = view.shape[1:]
-                    followed = (View(view.name, shape, (*view.item, item), own_axes(shape)),)
-                else:
-                    axes = axes_after(name, view.axes, given[0], tensor, is_item=item is not None)
-                    followed = (View(view.name, view.shape, view.item, axes),)
-            self._know(tensor, followed)
+                self._know(tensor, tuple(followed) if len(views) == 1 else views)
 
-    def _join(self, tensors: list[torch.Tensor], args: Any, kwargs: Any, result: torch.Tensor) -> None:
-        """Remembers which rows of a tensor joined of several are whose, if it is joined along the first axis."""
-        if (args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))) != 0:
-            return
-        row, pieces = 0, []
+    def _followed(
+        self, name: str, args: Any, view: View, before: torch.Tensor, after: torch.Tensor, item: tuple[int, ...]
+    ) -> View:
+        """Returns what an operation on a view of a model's tensor has made of it, or the item of it that was taken."""
+        if name in KEEPING:
+            return view
+        if name in REORDERING:
+            return self._reordered(view, before, after)
+        if item and view.axes == own_axes(view.shape) and after.shape == before.shape[len(item) :]:
+            shape = view.shape[len(item) :]
+            return View(view.name, shape, (*view.item, *item), own_axes(shape))
+        rows = rows_of(view, before, after)
+        return View(view.name, view.shape, view.item, axes_after(name, view.axes, before, after, args), rows)
+
+    def _join(self, name: str, tensors: list[torch.Tensor], args: Any, kwargs: Any, result: torch.Tensor) -> None:
+        """Remembers which part of a tensor joined of several, which may be none of the model's own, is whose."""
+        axis = joined_axis(name, args, kwargs, result)
+        position, pieces = 0, []
         for tensor in tensors:
-            view = self._of(tensor)
-            pieces += [(row, len(tensor), view)] if view else []
-            row += len(tensor)
-        self._joined[id(result)] = pieces
+            length = tensor.shape[axis] if tensor.ndim == result.ndim else 1
+            for view in self._known.get(id(tensor), ()):
+                axes = view.axes if self._of(tensor) else None
+                if axes is not None and tensor.ndim < result.ndim:
+                    axes = (*axes[:axis], (), *axes[axis:])
+                pieces.append(Piece(position, length, replace(view, axes=axes)))
+            position += length
+        self._know_joined(result, Joined(tuple(pieces), position))
+
+    def _know_joined(self, tensor: torch.Tensor, joined: Joined) -> None:
+        self._joined[id(tensor)] = joined
+        self._know(tensor, tuple(piece.view for piece in joined.pieces))
 
     @staticmethod
     def _reordered(view: View, before: torch.Tensor, after: torch.Tensor) -> View:
@@ -303,41 +315,77 @@ class Notes(TorchFunctionMode):
     def _note_oriented(self, tensors: Iterable[Any], orientation: Callable[[int], tuple[Any, Any]]) -> None:
         """Notes every tensor as a matrix; `orientation` tells the axes of rows and of columns by their number."""
         for tensor in tensors:
-            for view in self._multiplied(tensor):
+            for view in self._taken(tensor):
                 self._note_matrix(view, *orientation(tensor.ndim), tensor.ndim)
 
     def _note_linear(self, input: Any, weight: Any, bias: Any = None) -> None:  # noqa: A002, ARG002
         first = len(self.noted)
         self._note_oriented([weight], lambda rank: ([0], range(1, rank)))
-        rows = self._joined.get(id(weight), [(0, 0, None)])
-        pieces = self._joined.get(id(bias))
-        if pieces is None:
-            self._note_all("bias", [bias])
+        self._note_bias("bias", bias, self._owners(first))
+
+    def _owners(self, first: int) -> Owners:
+        """Returns the matrices that were noted from `first` on, by the first of their rows among all of these."""
+        owners, row = [], 0
+        for number in range(first, len(self.noted)):
+            matrix = self.noted[number].matrix
+            if matrix is not None:
+                owners.append((row, number))
+                row += matrix.shape[0]
+        return Owners(tuple(owners), row)
+
+    def _note_bias(self, what: What, tensor: Any, owners: Owners, part: int | None = None) -> None:
+        """Notes what is added to the product of some matrices, or to one of several equal parts of it."""
+        views = self._known.get(id(tensor), ())
+        if not views:
             return
-        owners = {start: first + number for number, (start, *_) in enumerate(rows)}
-        for start, length, view in pieces:
-            if len(owners) == 1:  # one matrix, and a bias for each part of it
-                self.noted.append(Use("bias", view, owner=first, part=start // length))
-            else:
-                self.noted.append(Use("bias", view, owner=owners.get(start)))
+        if what == "bias" or tensor.numel() <= owners.rows:
+            self._taken(tensor)
+        joined = self._joined.get(id(tensor))
+        if not owners.first:
+            self._note_all(what, [tensor])
+        elif joined and len(owners.first) == 1:  # one matrix, and a bias for each part of it
+            number = owners.first[0][1]
+            self.noted += [Use(what, p.view, owner=number, part=p.start // p.length) for p in joined.pieces]
+        elif joined:
+            by_row = dict(owners.first)
+            self.noted += [
+                Use(what, p.view, owner=by_row.get(p.start * owners.rows // joined.length)) for p in joined.pieces
+            ]
+        else:
+            shares = owners.shares(views[0]) if len(owners.first) > 1 else []
+            self.noted += [Use(what, view, owner=number) for view, number in shares]
+            if not shares:
+                number = owners.first[0][1]
+                self.noted += [Use(what, self._added(view, number), owner=number, part=part) for view in views]
+
+    def _added(self, view: View, number: int) -> View:
+        """Returns how much of a tensor is a bias of the matrix whose use has this number: its item or slice, or all."""
+        matrix = self.noted[number].matrix
+        assert matrix is not None
+        whole = self._own[view.name]
+        return whole if view.item and whole.size == matrix.shape[0] else view.used(matrix.shape[0])
 
     def _note_norm(self, first: int, *args: Any, **options: Any) -> None:
         """Notes scale and shift of a norm, which stand from position `first` on, or are named."""
         options = dict(zip(("weight", "bias"), args[first:], strict=False)) | options
-        self._note_all("scale", [options.get("weight")])
-        self._note_all("shift", [options.get("bias")])
+        scale, shift = options.get("weight"), options.get("bias")
+        for tensor in (scale, shift):
+            self._taken(tensor)
+        self._note_all("scale", [scale])
+        self._note_all("shift", [shift])
 
     def _note_product(self, name: str, tensors: list[torch.Tensor]) -> None:
         if name in ("addmm", "baddbmm"):
             bias, *tensors = tensors
         else:
             bias = None
+        first = len(self.noted)
         for position, tensor in enumerate(tensors):
             if position == (0 if name == "__rmatmul__" else 1):  # (..., in, out)
                 self._note_oriented([tensor], lambda rank: ([*range(rank - 2), rank - 1], [rank - 2]))
             else:
                 self._note_oriented([tensor], lambda rank: (range(rank - 1), [rank - 1]))
-        self._note_all("bias", [bias])
+        self._note_bias("bias", bias, self._owners(first))
 
     def _note_tensordot(self, one: Any, other: Any, dims: Any = 2, **_: Any) -> None:
         for tensor, which in ((one, 0), (other, 1)):
@@ -346,7 +394,7 @@ class Notes(TorchFunctionMode):
             else:
                 over = [axis % tensor.ndim for axis in dims[which]]
             kept = [axis for axis in range(tensor.ndim) if axis not in over]
-            for view in self._multiplied(tensor):
+            for view in self._taken(tensor):
                 self._note_matrix(view, kept, over, tensor.ndim)
 
     def _note_einsum(self, args: Any) -> None:
@@ -359,7 +407,7 @@ class Notes(TorchFunctionMode):
         for letters, operand in zip(left.split(","), operands, strict=False):
             kept = [axis for axis, letter in enumerate(letters) if letter in right]
             summed = [axis for axis, letter in enumerate(letters) if letter not in right]
-            for view in self._multiplied(operand):
+            for view in self._taken(operand):
                 self._note_matrix(view, kept, summed, len(letters))
 
     def _note_matrix(self, view: View, rows: Iterable[int], columns: Iterable[int], rank: int) -> None:
@@ -370,6 +418,8 @@ class Notes(TorchFunctionMode):
             self.noted.append(Use("free", view))
             return
         ours, theirs = (tuple(dict.fromkeys(a for n in which for a in axes[n])) for which in (rows, columns))
+        # an axis of which one item was taken tells rows apart
+        ours = (*(a for a in range(len(view.shape)) if not any(a in axis for axis in axes)), *ours)
         ours, theirs = (tuple(a for a in own if view.shape[a] > 1) or own[:1] for own in (ours, theirs))
         if not ours or not theirs or set(ours) & set(theirs):
             self.noted.append(Use("free", view))
@@ -393,9 +443,10 @@ class Notes(TorchFunctionMode):
         names = ("bias_k", "bias_v", "add_zero_attn", "dropout_p", "out_proj_weight", "out_proj_bias")
         options |= dict(zip(names, others, strict=False))
         weights = [in_weight, *(options.get(f"{part}_proj_weight") for part in "qkv")]
+        first = len(self.noted)
         for weight in weights:
             if weight is not None:
                 self._note_linear(None, weight, None)
-        self._note_all("bias", [in_bias])
+        self._note_bias("bias", in_bias, self._owners(first))
         self.noted.append(Use("attend"))
         self._note_linear(None, options.get("out_proj_weight"), options.get("out_proj_bias"))

@@ -22,21 +22,43 @@ class View:
         item: which item of the first axes (parameters of all blocks stacked in one tensor); empty for the whole.
         axes: for each axis of the value that is used, the axes of `shape` that it is made of; None if that can't be
             said.
+        rows: where a value that is a slice of a vector begins, and its length; None for another value.
+        start: where a vector that is only a slice of one begins in it; None for a whole one.
     """
 
     name: str
     shape: tuple[int, ...]
     item: tuple[int, ...] = ()
     axes: Axes | None = None
+    rows: tuple[int, int] | None = None
+    start: int | None = None
 
     @property
     def size(self) -> int:
         """Number of elements."""
         return torch.Size(self.shape).numel()
 
+    @property
+    def axes_in_use(self) -> tuple[int, ...]:
+        """Its axes in the order in which a value has them, after those of which the value has only one item."""
+        used = [a for axis in self.axes for a in axis] if self.axes is not None else range(len(self.shape))
+        taken = [axis for axis in range(len(self.shape)) if axis not in used]
+        return tuple(dict.fromkeys([*taken, *used]))
+
+    def cut(self, start: int, length: int) -> View:
+        """Returns a slice of a vector."""
+        return View(self.name, (length,), self.item, start=start)
+
+    def used(self, length: int) -> View:
+        """Returns the slice of a vector that is used, if it is one of this length, and the whole otherwise."""
+        return self.cut(*self.rows) if self.rows and self.rows[1] == length else self
+
     def __str__(self) -> str:
-        """Names the tensor, with its item."""
-        return f"{self.name}[{', '.join(f'{n}:{n + 1}' for n in self.item)}]" if self.item else self.name
+        """Names the tensor, with its item or slice."""
+        bounds = [f"{n}:{n + 1}" for n in self.item]
+        if self.start is not None:
+            bounds.append(f"{self.start}:{self.start + self.size}")
+        return f"{self.name}[{', '.join(bounds)}]" if bounds else self.name
 
 
 @dataclass(frozen=True)

@@ -42,15 +42,19 @@ def _axis_ways(ours: Matrix, theirs: Matrix, which: str, heads: int | None) -> l
         lengths = dict(zip(names, shapes[0], strict=True))
         return [("", ({a: [n] for a, n in zip(mine, names, strict=True)},
                       {a: [n] for a, n in zip(other, names, strict=True)}, lengths))]  # fmt: skip
-    if len(mine) > 1 and len(other) == 1:  # a convolution's channels and pixels in one axis
+    if len(mine) > 1:  # a convolution's channels and pixels in one axis, or in other ones
         names = list("cpqrs"[: len(mine)])
         lengths = dict(zip(names, shapes[0], strict=True))
         first = [names, [*names[1:], names[0]]]
         orders = [*first, *(o for o in map(list, itertools.permutations(names)) if o not in first and len(mine) < 4)]
-        return [
-            (f"({' '.join(order)})", ({a: [n] for a, n in zip(mine, names, strict=True)}, {other[0]: order}, lengths))
-            for order in orders
-        ]
+        ways = []
+        for order in orders:
+            groups = _grouped([lengths[name] for name in order], shapes[1])
+            if groups is not None:
+                along = {axis: [order[n] for n in group] for axis, group in zip(other, groups, strict=True)}
+                text = " ".join(_bracketed(along[axis]) for axis in other)
+                ways.append((text, ({a: [n] for a, n in zip(mine, names, strict=True)}, along, lengths)))
+        return ways
     if len(mine) == 1 and len(other) == 2:  # heads and their features in two axes
         order = [n for _, n in sorted(zip(other, "hd", strict=True))]
         lengths = dict(zip("hd", shapes[1], strict=True))
@@ -167,6 +171,11 @@ def placed(
             block, inside = (math.prod(lengths[x] for x in part) for part in (along[first:last], along[last:]))
             every = f" of {block * inside}" if first else ""
             bounds[axis] = f"{item * inside}:{(item + 1) * inside}{every}"
+    if view.start is not None:  # a slice of a vector; one of every so many items is none of the whole
+        if " of " in bounds[0]:
+            return None
+        begin, _, end = (bounds[0] or f"0:{view.size}").partition(":")
+        bounds[0] = f"{view.start + int(begin)}:{view.start + int(end)}"
     items = [f"{n}:{n + 1}" for n in view.item]
     texts = [*items, *(text or ":" for text in bounds)]
     while texts and texts[-1] == ":":

@@ -66,9 +66,14 @@ class _Reading:
     parts: tuple[tuple[_Part, ...], ...]
 
     @property
-    def order(self) -> str:
-        """Order of the rows of the matrix that holds the most."""
-        return max((part.order for parts in self.parts for part in parts), key=len)
+    def orders(self) -> set[str]:
+        """Orders of the rows of its matrices."""
+        return {part.order for parts in self.parts for part in parts}
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether heads and features stand in one order in all matrices."""
+        return len({order.replace("q", "") for order in self.orders}) == 1
 
 
 def attention_ways(ours: Operation, theirs: Operation, heads: int | None, *, is_packed: bool) -> list[Way]:
@@ -87,7 +92,7 @@ def attention_ways(ours: Operation, theirs: Operation, heads: int | None, *, is_
         for operation in (ours, theirs)
     )
     # only how the parts of both sides stand to each other counts: on one of them they are called in their order
-    mine = [reading for reading in mine if reading.name.startswith(_in_words((0, 1, 2)))]
+    mine = [reading for reading in mine if reading.name.startswith(_in_words((0, 1, 2))) and reading.is_uniform]
     lengths = {"h": width // head, "d": head}
     ways: dict[tuple[Entry, ...], Way] = {}
     for our, their in itertools.product(mine[:1] if is_packed else mine, other):
@@ -128,25 +133,27 @@ def _readings(sizes: list[int], width: int, head: int) -> Iterator[_Reading]:
             for rows, how in orders.items():
                 yield _Reading(f"{words} fused{how}", tuple((_Part(0, n, 3, rows),) for n in at))
         elif sizes == [width] * 3:
-            for rows in alone:
-                how = _ORDERS[f"q{rows}"]
-                yield _Reading(f"{words}{how}", tuple((_Part(n, 0, 1, rows),) for n in at))
+            for each in itertools.product(alone, repeat=3):
+                turned = [PARTS[part] for part in order if each[part] == "dh"]
+                which = f", {' and '.join(turned)}" if len(turned) in (1, 2) else ""
+                name = f"{words}{which}{_ORDERS['qdh']}" if turned else words
+                yield _Reading(name, tuple((_Part(n, 0, 1, own),) for n, own in zip(at, each, strict=True)))
         elif single is not None:
-            for rows, how in orders.items():
-                alone_rows = rows.replace("q", "")
+            for (rows, how), alone_rows in itertools.product(orders.items(), alone):
                 places = [
                     _Part(single, 0, 1, alone_rows) if n == 2 * single else _Part(1 - single, n - 1 + single, 2, rows)
                     for n in at
                 ]
-                yield _Reading(f"{words}, two of them fused{how}", tuple((place,) for place in places))
+                mixed = "" if alone_rows in rows.replace("q", "") else f", the other one{_ORDERS[f'q{alone_rows}']}"
+                yield _Reading(f"{words}, two of them fused{how}{mixed}", tuple((place,) for place in places))
         elif sizes == [head] * (3 * count):
             by_head = tuple(tuple(_Part(3 * h + n, 0, 1, "d") for h in range(count)) for n in at)
             yield _Reading(f"{words} head by head", by_head)
             lists = tuple(tuple(_Part(count * n + h, 0, 1, "d") for h in range(count)) for n in at)
             yield _Reading(f"{words}, each a list of heads", lists)
         elif sizes == [3 * head] * count:
-            own = tuple(tuple(_Part(h, n, 3, "qd") for h in range(count)) for n in at)
-            yield _Reading(f"{words} fused in each head's own", own)
+            by_head = tuple(tuple(_Part(h, n, 3, "qd") for h in range(count)) for n in at)
+            yield _Reading(f"{words} fused in each head's own", by_head)
 
 
 def _way(
@@ -183,7 +190,7 @@ def _way(
         for part, parts in zip(PARTS, readings[1].parts, strict=True)
         for their in parts
     ]
-    is_plain, is_usual = readings[0].order in _PLAIN, readings[1].order in _USUAL
+    is_plain, is_usual = readings[0].orders <= {*_PLAIN}, readings[1].orders <= {*_USUAL}
     name = readings[1].name if is_plain else f"{readings[1].name}, of {readings[0].name}"
     rarity = (not is_usual) + 2 * (not is_plain)
     against = next((words for vote, words in votes if vote < 0), "")
@@ -220,7 +227,7 @@ def _bias_of(projection: Projection, part: _Part, lengths: dict[str, int]) -> Pl
         fixed = {letter: number for letter, number in fixed.items() if letter != "q"}
     if view is None:
         return None
-    axes = tuple(axis for axis, length in enumerate(view.shape) if length != 1)
+    axes = tuple(axis for axis in view.axes_in_use if view.shape[axis] != 1)
     # its axes may stand in another order than the weight's
     orders = [order, *map("".join, itertools.permutations(order))]
     fitting = (placed(view, [(axes, letters)], lengths | {"q": part.count}, fixed) for letters in orders)

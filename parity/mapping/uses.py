@@ -113,7 +113,7 @@ class _Gatherer:
         """Puts a vector to the operation it is part of, if there is one."""
         last = self.operations[-1] if self.operations else None
         owner = self._made_by.get(use.owner) if use.owner is not None else None
-        if use.what in ("add", "bias") and owner and use.part is not None and owner.bias is None:
+        if use.part is not None and owner and owner.bias is None and owner.matrix.shape[0] % view.size == 0:
             owner.bias_parts[use.part] = view
         elif use.what == "bias" and owner:
             owner.bias = view

@@ -214,7 +214,8 @@ class Masked(Fused):
 @pytest.mark.parametrize(
     "attention",
     [
-        Broadcast, TakenByTwoNumbers, TakenAlongTheLastAxis, TakenAfterMoving, lambda: Repeated("expand"), lambda: Repeated("repeat"),
+        Broadcast, TakenByTwoNumbers, TakenAlongTheLastAxis, TakenAfterMoving, lambda: Repeated("expand"),
+        lambda: Repeated("repeat"),
         lambda: Stacked(is_joined=True), lambda: Stacked(is_joined=False), lambda: OneBias("joined"),
         lambda: OneBias("cut"), SlicesWithBiases, ScaledFirst, lambda: Masked("multiply"), lambda: Masked("where"),
         lambda: Masked("fill"),
@@ -286,3 +287,35 @@ def test_patches_may_be_multiplied_by_axes_in_any_order() -> None:
         return model
 
     _require_right(build)
+
+
+class Flat(nn.Module):
+    """Between its layers all tokens of all images stand in one axis; no name tells what is what."""
+
+    def __init__(self, order: str, *, images_first: bool) -> None:
+        super().__init__()
+        self.order, self.images_first = order, images_first
+        self.a, self.b, self.c = nn.Conv2d(3, WIDTH, 8, 8), _zeros(1, 1, WIDTH), _zeros(1, 5, WIDTH)
+        self.d = nn.ModuleList([Block(lambda: nn.Linear(WIDTH, 3 * WIDTH)) for _ in range(SIZES["num_layers"])])
+        self.e = nn.ModuleList([nn.Linear(WIDTH, WIDTH) for _ in self.d])
+        self.f, self.g = nn.LayerNorm(WIDTH, eps=1e-6), nn.Linear(WIDTH, SIZES["num_classes"])
+
+    def forward(self, images: torch.Tensor) -> Any:
+        count, layout = len(images), "(b n)" if self.images_first else "(n b)"
+        x = torch.cat([self.b.expand(count, -1, -1), self.a(images).flatten(2).transpose(1, 2)], 1) + self.c
+        x = rearrange(x, f"b n d -> {layout} d")
+        for block, out in zip(cast("Any", self.d), self.e, strict=True):
+            packed = rearrange(block.attention(block.norm1(x)), f"{layout} (p h d) -> p b h n d", p=3, h=HEADS, b=count)
+            part = dict(zip(self.order, packed, strict=True))
+            weights = (part["q"] @ part["k"].transpose(-2, -1) / HEAD**0.5).softmax(-1)
+            x = x + out(rearrange(weights @ part["v"], f"b h n d -> {layout} (h d)"))
+            x = x + block.mlp(block.norm2(x))
+        first = rearrange(x, f"{layout} d -> n b d", b=count)[0]
+        return self.g(self.f(first))
+
+
+@pytest.mark.parametrize("images_first", [True, False])
+@pytest.mark.parametrize("order", ["qkv", "vqk"])
+def test_tokens_of_all_images_may_stand_in_one_axis(order: str, images_first: bool) -> None:  # noqa: FBT001
+    report = check(lambda: Flat(order, images_first=images_first), overrides=SIZES, modes=["eval"])
+    assert report.verdict in RIGHT, report

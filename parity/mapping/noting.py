@@ -355,15 +355,15 @@ class Notes(TorchFunctionMode):
             shares = owners.shares(views[0]) if len(owners.first) > 1 else []
             self.noted += [Use(what, view, owner=number) for view, number in shares]
             if not shares:
-                number = owners.first[0][1]
-                self.noted += [Use(what, self._added(view, number), owner=number, part=part) for view in views]
+                self.noted += [self._added(what, view, owners.first[0][1], part) for view in views]
 
-    def _added(self, view: View, number: int) -> View:
-        """Returns how much of a tensor is a bias of the matrix whose use has this number: its item or slice, or all."""
+    def _added(self, what: What, view: View, number: int, part: int | None) -> Use:
+        """Returns the use of a tensor, or of its item or slice, as a bias of the matrix whose use has this number."""
         matrix = self.noted[number].matrix
         assert matrix is not None
-        whole = self._own[view.name]
-        return whole if view.item and whole.size == matrix.shape[0] else view.used(matrix.shape[0])
+        rows, whole = matrix.shape[0], self._own[view.name]
+        added = whole if view.item and whole.size == rows else view.used(rows)
+        return Use(what, added, owner=number, part=part if added.size < rows else None)
 
     def _note_norm(self, first: int, *args: Any, **options: Any) -> None:
         """Notes scale and shift of a norm, which stand from position `first` on, or are named."""

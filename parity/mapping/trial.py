@@ -17,7 +17,7 @@ from parity.errors import ParityError
 from parity.mapping.symmetries import rescaled
 from parity.mapping.ways import ATTENTION, POSITIONS
 from parity.models import WeightMap, assigned, split, synthetic
-from parity.tracing import MODES, OUTPUT, Point, Run, align, compare, first_that_runs, held_in, steps
+from parity.tracing import MODES, OUTPUT, Point, Run, align, bare_run, compare, first_that_runs, held_in, steps
 
 if TYPE_CHECKING:
     from parity.mapping.uses import Uses
@@ -151,7 +151,7 @@ class Trial:
             shared = set.intersection(*map(set, measured))
             # what is the same whatever is chosen says nothing about the choice
             telling = [p for p in shared if max(m[p] for m in measured) - min(m[p] for m in measured) > _AGREES]
-            errors = [sum(m[p] for p in telling) for m in measured]
+            errors = [sum(m[p] for p in telling or shared) for m in measured]
             best, second = (*sorted(errors), math.inf)[:2]
             if telling and second > max(_CLEARLY * best, _AGREES):
                 break
@@ -162,13 +162,20 @@ class Trial:
         if telling and second > max(_CLEARLY * best, _AGREES):
             chosen |= options[ranked[0]]
             decision.is_as_sure_as(PROVED if best <= _AGREES else CLOSEST)
-            return True
-        near = sorted(n for n in ranked if errors[n] <= max(_CLEARLY * best, _AGREES))
+        else:
+            self._decide_otherwise(groups, options, errors, until, decision)
+        return True
+
+    def _decide_otherwise(
+        self, groups: list[str], options: list[dict[str, Way]], errors: list[float], until: Point, decision: Decision
+    ) -> None:
+        """Chooses among ways that their errors up to `until` don't tell apart: by symmetries, logits or names."""
+        chosen, best = decision.chosen, min(errors)
+        near = [n for n, error in enumerate(errors) if error <= max(_CLEARLY * best, _AGREES)]
         symmetric: list[int] = []
         if best > _AGREES and until != OUTPUT and ATTENTION in groups:
-            kept = [
-                n for n in near if _rarity(options[n]) == 0
-            ]  # tokens that are mixed up have symmetries of rare ways
+            # tokens that are mixed up have symmetries of rare ways
+            kept = [n for n in near if _rarity(options[n]) == 0]
             for with_shift in (False, True):  # what positions turn, for one, has the first symmetry alone
                 kept = [n for n in kept if self._keeps_symmetries(chosen | options[n], until, with_shift=with_shift)]
                 symmetric = kept or symmetric
@@ -177,7 +184,12 @@ class Trial:
         chosen |= options[near[votes.index(max(votes))]]
         if len(symmetric) == 1:
             decision.is_as_sure_as(SYMMETRIC)
-            return True
+            return
+        if until != OUTPUT:
+            shown = self._agreeing_at_the_end(chosen, [option for option in options if not _rarity(option)])
+            if len(shown) == 1:
+                chosen |= shown[0]
+                return
         doubt = (
             f"the {' and '.join(groups)} cannot be told by running: {len(near)} ways are {best:.1e} or little more off"
         )
@@ -187,7 +199,24 @@ class Trial:
         decision.is_as_sure_as(BY_NAME if max(votes) > 0 else AMBIGUOUS)
         how = "it is taken from the names" if max(votes) > 0 else f"write the right one with {_WRITE}"
         decision.warnings.append(f"{doubt}; {how}")
-        return True
+
+    def _agreeing_at_the_end(self, chosen: dict[str, Way], options: list[dict[str, Way]]) -> list[dict[str, Way]]:
+        """Returns the options under which the logits agree, whatever can be compared before them."""
+        state = self._values(OUTPUT)
+        expected = self._logits(self.reference, state, "reference")
+        agreeing = []
+        for option in options:
+            with contextlib.suppress(ParityError):
+                held = self._mapped(as_map(self.ours, self.theirs, self.matches, chosen | option), state)
+                found = self._logits(self.candidate, held, "candidate")
+                agreeing += [option] * (compare(expected, found, ulp=False).relative <= _AGREES)
+        return agreeing
+
+    def _logits(self, model: nn.Module, values: dict[str, torch.Tensor], owner: str) -> torch.Tensor:
+        with assigned(model, values):
+            output = bare_run(model, self.images, MODES["eval-grad"], torch.float64, 0, owner).output
+        assert output is not None
+        return output
 
     def _keeps_symmetries(self, chosen: dict[str, Way], until: Point, *, with_shift: bool) -> bool:
         """Whether the candidate gives the same up to `until` under weights that no attention tells from each other."""

@@ -32,8 +32,9 @@ def steps_to(actual: torch.Size, expected: torch.Tensor, point: Point, alignment
     """Returns the steps from the reference's tensor at a point to a candidate's tensor of shape `actual`.
 
     Features rearranged by the weight map; feature maps (B, D, h, w) against tokens (B, N, D), and tokens against
-    (N, B, D) and (B, D, N); where the candidate's class token is the last one, the tokens are turned as well. Where the
-    candidate goes on with one token, (B, D), that is the class token. No step is returned that the shapes leave open.
+    (N, B, D) and (B, D, N) and (B * N, D); where the candidate's class token is the last one, the tokens are turned as
+    well. Where the candidate goes on with one token, (B, D), that is the class token. No step is returned that the
+    shapes leave open.
     """
     steps = []
     order = alignment.features.get((point.module, point.moment))
@@ -41,7 +42,7 @@ def steps_to(actual: torch.Size, expected: torch.Tensor, point: Point, alignment
         there, back = order.to(expected.device), order.argsort().to(expected.device)
         steps.append(Step(lambda x: x[..., there], lambda x, _: x[..., back]))
         expected = steps[-1].there(expected)
-    if expected.ndim == 3 and len(actual) == 2:
+    if expected.ndim == 3 and len(actual) == 2 and actual[0] == len(expected):
         steps.append(Step(lambda x: x[:, 0], lambda x, like: torch.cat([x[:, None], like[:, 1:]], 1)))
         expected = steps[-1].there(expected)
     if alignment.rolled and expected.ndim == 3 and expected.shape[1] == alignment.rolled:
@@ -49,10 +50,13 @@ def steps_to(actual: torch.Size, expected: torch.Tensor, point: Point, alignment
         expected = steps[-1].there(expected)
     if expected.shape == actual:
         return steps
-    return [*steps, *[step for step in _choices(expected, len(actual)) if step.there(expected).shape == actual][:1]]
+    return [*steps, *[step for step in _choices(expected, actual) if step.there(expected).shape == actual][:1]]
 
 
-def _choices(expected: torch.Tensor, rank: int) -> list[Step]:
+def _choices(expected: torch.Tensor, actual: torch.Size) -> list[Step]:
+    rank, shape = len(actual), expected.shape
+    if {expected.ndim, rank} == {2, 3}:  # the tokens of all images in one axis
+        return [Step(lambda x: x.reshape(actual), lambda x, _: x.reshape(shape))] if _is_flat(shape, actual) else []
     if expected.ndim == 4 and rank == 3:
         height = expected.shape[2]
         return [
@@ -65,6 +69,11 @@ def _choices(expected: torch.Tensor, rank: int) -> list[Step]:
             Step(lambda x: x.transpose(1, 2), lambda x, _: x.transpose(1, 2)),
         ]
     return []
+
+
+def _is_flat(one: torch.Size, other: torch.Size) -> bool:
+    """Whether one of two shapes is (B * N, D) and the other (B, N, D)."""
+    return one.numel() == other.numel() and one[-1] == other[-1]
 
 
 def in_layout_of(actual: torch.Tensor, expected: torch.Tensor, point: Point, alignment: Alignment) -> torch.Tensor:

@@ -31,7 +31,7 @@ from parity.explanation.causes.dropouts import (
 from parity.explanation.causes.places import joined
 from parity.explanation.observing import Observations
 from parity.explanation.proof import Group, Proof, prove
-from parity.explanation.search import Search
+from parity.explanation.search import Search, distance_of
 from parity.tracing import ACTIVATION, Mode, Run, first_that_runs, held_in, outer_modules, sites_of
 
 if TYPE_CHECKING:
@@ -115,7 +115,14 @@ def _attempted(
         known = [*known, *(event.change for event in events if event.is_of_layout)]
         proof = prove(
             list(_groups([event for event in events if not event.is_of_layout])),
-            lambda chosen: search.error(model, [*known, *(change for group in chosen for change in group.changes)]),
+            lambda chosen: distance_of(
+                model,
+                images,
+                [*known, *(change for group in chosen for change in group.changes)],
+                observations.output(),
+                models.seed,
+                case.failures,
+            ),
         )
     changed = {event.change: event.has for event in events if event.has}
     kept = {c: d for c, d in own.items() if not any(event.change.takes_the_place_of(c) for event in events)}

@@ -297,7 +297,9 @@ def _in_words_of(place: Unexplained, names: Mapping[str, str]) -> str:
 def _in_a_sentence(place: Unexplained, names: Mapping[str, str]) -> str:
     where = _in_words_of(place, names)
     size = [f"relative error {place.error:.2g}"] if math.isfinite(place.error) else []
-    return f"no known cause at {where}: {'; '.join([*size, *place.facts]) or 'it cannot be compared'}"
+    hidden = not place.is_finite and "self_attention" in place.point.module
+    more = ["a softmax gives such values where a mask hides every key"] if hidden else []
+    return f"no known cause at {where}: {'; '.join([*size, *place.facts, *more]) or 'it cannot be compared'}"
 
 
 def _own_kinds(subject: Subject) -> list[Kind]:

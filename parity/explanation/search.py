@@ -39,11 +39,13 @@ class Unexplained:
         point: of the reference.
         error: relative.
         facts: how the two tensors are related, as far as that can be said.
+        is_finite: whether all that passes there in the candidate's run are numbers.
     """
 
     point: Point
     error: float
     facts: list[str]
+    is_finite: bool = True
 
 
 class Search:
@@ -103,7 +105,7 @@ class Search:
                     if outcome.dirty in self._follower.given:
                         return  # the candidate's own tensor doesn't fit there, so nobody gets past it
                     self.unexplained.append(self._unexplained(outcome))
-                    if not to_the_end:
+                    if not (to_the_end and self.unexplained[-1].is_finite):
                         return
                     self._follower.given.add(outcome.dirty)
                     better = self._follower.follow(start, outcome.changes)
@@ -114,6 +116,11 @@ class Search:
             start = outcome.end
             self._follower.forget()
 
+    def _is_finite_at(self, point: Point) -> bool:
+        """Whether there are numbers to compare at a point; where there are none, there are none behind it either."""
+        observed = self._follower.observed(point)
+        return observed is None or bool(observed.isfinite().all())
+
     def _unexplained(self, outcome: Outcome) -> Unexplained:
         assert outcome.dirty is not None
         observed = self._follower.observed(outcome.dirty)
@@ -121,7 +128,7 @@ class Search:
         if observed is not None and outcome.fitted is not None:
             with self.failures.kept(f"what is known of {outcome.dirty.module or 'the logits'} could not be said"):
                 known = facts(outcome.fitted, observed.to(outcome.fitted))
-        return Unexplained(outcome.dirty, outcome.error, known)
+        return Unexplained(outcome.dirty, outcome.error, known, self._is_finite_at(outcome.dirty))
 
     def _translated(self, changes: Iterable[Change], number: int) -> tuple[Change, ...]:
         """Returns the changes that were found in the stage before as they would be in this one."""
@@ -135,7 +142,9 @@ class Search:
         trials = Trials(self._follower, self._kinds, self._until, start, base, self.failures)
         self._follower.memo.may_grow = False
         try:
-            found = trials.ignoring() or trials.singles(usual) or trials.from_close(usual) or trials.combinations()
+            found = trials.ignoring()
+            if found is None and base.dirty and self._is_finite_at(base.dirty):
+                found = trials.singles(usual) or trials.from_close(usual) or trials.combinations()
         except TooLateError:
             found = trials.best
         finally:

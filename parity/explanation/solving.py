@@ -91,7 +91,7 @@ def rounded(
     values = list(best[1])
     for n, value in enumerate(values):
         choices = [named for named in names[n].values() if math.isclose(named, value, rel_tol=1e-6)]
-        choices += [float(f"{value:.{digits}g}") for digits in range(1, 8)]
+        choices += [float(f"{value:.{digits}g}") for digits in range(1, 10)]
         for choice in (*choices, *([0.0] if abs(value) < 1e-13 else [])):
             trial = [choice if m == n else v for m, v in enumerate(values)]
             off = residual(trial)

@@ -46,7 +46,7 @@ def match(reference: Uses, candidate: Uses, buffers: Buffers) -> Matches:
     """
     found = Matches()
     ways: dict[str, list[list[Way]]] = defaultdict(list)  # by what is chosen: a list per block
-    pairs = _aligned(reference.operations, candidate.operations)
+    pairs = _aligned(_norms_first(reference.operations), _norms_first(candidate.operations))
     heads = reference.heads or candidate.heads
     is_merging = False  # the next projection takes what the heads of an attention give
     for ours, theirs in pairs:
@@ -123,6 +123,31 @@ def _aligned(ours: Sequence[Operation], theirs: Sequence[Operation]) -> list[tup
             pairs.append((None, theirs[j]))
             j += 1
     return [*pairs, *((op, None) for op in ours[i:]), *((None, op) for op in theirs[j:])]
+
+
+def _norms_first(operations: list[Operation]) -> list[Operation]:
+    """Puts each block's two norms before its branches, as in pre-norm, where they stand behind them.
+
+    In order of use, a block's last norm could as well be the next one's first; their names tell to which it belongs.
+    """
+    starts = [number for number, op in enumerate(operations) if op.kind == "attention"]
+    moved = operations[: starts[0]] if starts else list(operations)
+    for start, stop in itertools.pairwise([*starts, len(operations)]):
+        block = operations[start:stop]
+        norms = [number for number, op in enumerate(block) if op.kind == "norm"]
+        is_before = start > 0 and operations[start - 1].kind == "norm" and _belongs(operations[start - 1], block[0])
+        is_behind = len(norms) > 1 and norms[0] > 1 and norms[1] > norms[0] + 1 and _belongs(block[norms[1]], block[0])
+        if not is_behind or (is_before and start == starts[0]):
+            return list(operations)
+        first, second = norms[:2]
+        moved += [block[first], *block[:first], block[second], *block[first + 1 : second], *block[second + 1 :]]
+    return moved
+
+
+def _belongs(norm: Operation, attention: Operation) -> bool:
+    """Whether a norm and an attention are parts of one numbered module."""
+    owners = [re.match(r".*?(^|\.)\d+\.", operation.views[0].name) for operation in (norm, attention)]
+    return owners[0] is not None and owners[1] is not None and owners[0][0] == owners[1][0]
 
 
 def _fit(ours: Operation, theirs: Operation) -> float:

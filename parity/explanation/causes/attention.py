@@ -38,20 +38,6 @@ def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
     grid = tuple(math.exp(n / 2) for n in range(-14, 9))
     yield Kind("attention-scale", {"scale": found}, "attention scale {value}", f"1 / sqrt(head width {head_width})",
                "(dim // num_heads) ** -0.5", start=grid, named=names)
-    yield Kind(
-        "scale-after-softmax",
-        {"scale": given(1.0), "mix": lambda original, weights, value: original(weights, value) * head_width**-0.5},
-        "attention scaled after the softmax", "before it", "(q @ k.transpose(-2, -1) * scale).softmax(-1) @ v",
-    )
-    for axis, name in ((-2, "queries"), (1, "heads"), (0, "images")):
-        yield Kind("softmax-axis", {"softmax": replaced_by(functools.partial(torch.softmax, dim=axis))},
-                   f"softmax over the {name}", "over the keys", "scores.softmax(dim=-1)")
-    yield Kind("softmax-missing", {"softmax": skipped}, "no softmax", "one over the keys", "scores.softmax(dim=-1)")
-    yield Kind("softmax-missing", {"softmax": replaced_by(torch.sigmoid)}, "a sigmoid for the softmax",
-               "a softmax over the keys", "scores.softmax(dim=-1)")
-    for name, hidden in _MASKS.items():
-        yield Kind("attention-mask", {"mask": after(functools.partial(_masked, hidden=hidden))}, f"a mask: {name}",
-                   "none", "take the mask away")
     yield Kind("attention-transposed", {"weights": after(lambda weights: weights.transpose(-2, -1))},
                "attention weights transposed", "as they are", "weights @ v")
     yield Kind("extra-key", {"softmax": replaced_by(_softmax_with_zero_key)}, "one more key and value, of zeros",
@@ -76,6 +62,10 @@ def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
         yield Kind(id_, {"roles": functools.partial(_parts, which=which)},
                    f"projections {letters} used as query, key and value", "one for each",
                    "a projection of its own for each")
+    for order in _PACKED_ORDERS:
+        yield Kind("qkv-layout", {"unpack": functools.partial(_unpacked_by_view, order=order)},
+                   f"the fused projection viewed as ({order}), which mixes {'tokens' if order[0] == 'b' else 'images'}",
+                   "as (b n q h d)", "qkv.reshape(B, N, 3, heads, head_dim)")
     for axes in ("h q d", "h d q", "q d h", "d h q", "d q h"):
         yield Kind("qkv-layout", {"unpack": functools.partial(_unpacked_as, order=axes)},
                    f"the fused projection read as ({axes})", "(q h d)", "qkv.reshape(B, N, 3, heads, head_dim)")
@@ -97,6 +87,7 @@ def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
                "x.transpose(1, 2).reshape(B, N, dim)")
     yield Kind("head-merge", {"merge": lambda _, x: rearrange(x, "b h n d -> b n (d h)")}, "heads merged as (d h)",
                "as (h d)", "x.transpose(1, 2).reshape(B, N, dim)")
+    yield from _mixtures(head_width)
     yield Kind("batch-first", {"split": _split_over_batch, "merge": lambda _, x: merge_heads(x).transpose(0, 1)},
                "attention over the images of the batch", "over the tokens of an image", "batch_first=True")
     yield Kind("out-proj-missing", {"linear": skipped}, "no output projection of attention", "one",
@@ -112,23 +103,79 @@ def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
 # fmt: on
 
 
-_MASKS: dict[str, Callable[[int], Tensor]] = {
-    "causal, no token sees later ones": lambda n: torch.ones(n, n, dtype=torch.bool).triu(1),
-    "diagonal, no token sees itself": lambda n: torch.eye(n, dtype=torch.bool),
-    "no token sees earlier ones": lambda n: torch.ones(n, n, dtype=torch.bool).tril(-1),
-}
-
-
 def _split_over_batch(_: Any, x: Tensor, heads: int) -> Tensor:
     return split_heads(x.transpose(0, 1), heads)
 
 
-def _masked(scores: Tensor, *, hidden: Callable[[int], Tensor]) -> Tensor:
-    return scores.masked_fill(hidden(scores.shape[-1]).to(scores.device), -math.inf)
-
-
 def _softmax_with_zero_key(scores: Tensor) -> Tensor:
     return torch.cat([scores, torch.zeros_like(scores[..., :1])], -1).softmax(-1)[..., :-1]
+
+
+def _merged_as_if_transposed(_: Any, x: Tensor) -> Tensor:
+    """(B, N, H, d) to (B, N, D) by way of (B, H, N, d)."""
+    return x.transpose(1, 2).reshape(len(x), x.shape[1], -1)
+
+
+def _first_head_for_all(
+    original: Callable[..., tuple[Tensor, ...]], *parts: Tensor, which: tuple[int, ...], width: int
+) -> tuple[Tensor, ...]:
+    return tuple(
+        part[..., :width].repeat(1, 1, part.shape[-1] // width) if number in which else part
+        for number, part in enumerate(original(*parts))
+    )
+
+
+# Images, heads, tokens and features can stand in any order when they are taken apart or put together by a view; of
+# those, the one that is right, and those that have entries of their own.
+_RIGHT_ORDER, _OWN_SPLITS, _OWN_MERGES = "b n h d", ("b h n d", "b n d h"), ("b h n d", "b n d h")
+
+# of query, key and value among the others, where the fused projection is taken apart
+_PACKED_ORDERS = (
+    "b q n h d", "q b n h d", "b q h n d", "q b h n d", "b h q n d", "b h n q d", "b h n d q", "n b q h d", "q n b h d",
+)  # fmt: skip
+
+
+# fmt: off
+def _mixtures(head_width: int) -> Iterator[Kind]:
+    """Yields the entries for heads that attend along another axis, or are taken apart or put together otherwise."""
+    for merge, words in ((lambda _, x: x.flatten(2), ""), (_merged_as_if_transposed, ", then transposed and merged")):
+        yield Kind("attention-axis", {"split": lambda _, x, heads: rearrange(x, "b n (h d) -> b n h d", h=heads),
+                                      "merge": merge},
+                   f"attention over the heads of a token{words}", "over the tokens of an image",
+                   "x.view(B, N, heads, head_dim).transpose(1, 2)")
+    for parts, names in (((1,), "key"), ((2,), "value"), ((1, 2), "key and value")):
+        yield Kind("shared-heads", {"roles": functools.partial(_first_head_for_all, which=parts, width=head_width)},
+                   f"the first head's {names} for all heads", "each head's own", "k and v of all heads")
+    for order in map(" ".join, itertools.permutations("bnhd")):
+        mixed = "tokens" if order[0] == "b" else "images"
+        split, merge = functools.partial(_split_by_view, order=order), functools.partial(_merged_in, order=order)
+        if order not in (_RIGHT_ORDER, *_OWN_SPLITS):
+            yield Kind("head-split", {"split": split},
+                       f"query, key and value viewed as ({order}), which mixes {mixed}", f"viewed as ({_RIGHT_ORDER})",
+                       "x.view(B, N, heads, head_dim).transpose(1, 2)")
+        if order not in (_RIGHT_ORDER, *_OWN_MERGES):
+            yield Kind("head-merge", {"merge": merge}, f"heads merged as ({order}), which mixes {mixed}",
+                       f"as ({_RIGHT_ORDER})", "x.transpose(1, 2).reshape(B, N, dim)")
+        if order != _RIGHT_ORDER:
+            yield Kind("head-split", {"split": split, "merge": merge},
+                       f"tokens viewed as ({order}) for attention and back, which mixes {mixed}",
+                       f"viewed as ({_RIGHT_ORDER})", "x.view(B, N, heads, head_dim).transpose(1, 2)")
+# fmt: on
+
+
+def _split_by_view(_: Any, x: Tensor, heads: int, *, order: str) -> Tensor:
+    sizes = {"b": len(x), "n": x.shape[1], "h": heads, "d": x.shape[-1] // heads}
+    return rearrange(x.reshape([sizes[axis] for axis in order.split()]), f"{order} -> b h n d")
+
+
+def _merged_in(_: Any, x: Tensor, *, order: str) -> Tensor:
+    return rearrange(x, f"b h n d -> {order}").reshape(len(x), x.shape[2], -1)
+
+
+def _unpacked_by_view(_: Any, packed: Tensor, heads: int, *, order: str) -> tuple[Tensor, ...]:
+    batch, tokens, width = packed.shape
+    sizes = {"b": batch, "n": tokens, "q": 3, "h": heads, "d": width // 3 // heads}
+    return tuple(rearrange(packed.reshape([sizes[axis] for axis in order.split()]), f"{order} -> q b n (h d)"))
 
 
 def _part_zeroed(bias: Tensor | None, *, part: int) -> Tensor | None:

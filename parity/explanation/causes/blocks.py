@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from parity.explanation.bending import Kind
+from parity.explanation.bent_vit import pre_norm
 from parity.explanation.causes.places import BLOCK
 from parity.explanation.causes.variants import replaced_by, skipped
 
@@ -55,19 +56,37 @@ def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
         ("branch-order", "the MLP before attention", "attention first"): _mlp_first,
         ("branch-missing", "no MLP branch", "attention and MLP"): _attention_only,
         ("branch-missing", "no attention branch", "attention and MLP"): _mlp_only,
+        ("residual-source", "attention's output alone for the residual around the MLP", "the sum"): _stream_dropped,
+        ("residual-source", "one residual around attention and MLP together", "one around each"): _one_residual,
+        ("residual-source", "what enters attention for the residual around the MLP", "the sum"): _normed_input,
+        ("branch-input", "the MLP given attention's output alone", "the sum of it and the stream"): _mlp_of_branch,
+        ("residual-doubled", "one more residual around the whole block", "one around each branch"): _residual_around,
+        ("post-norm", "the first norm after attention's residual addition", "before attention"): _post_norm_attention,
+        ("post-norm", "the second norm after the MLP's residual addition", "before the MLP"): _post_norm_mlp,
+        ("post-norm", "the first norm at the end of attention's branch", "before attention"): _norm_after_attention,
+        ("post-norm", "the second norm at the end of the MLP's branch", "before the MLP"): _norm_after_mlp,
+        ("branch-order", "norms after the residual additions, and the MLP before attention",
+         "before attention and MLP, attention first"): _post_norm_mlp_first,
     }
     for (id_, phrase, instead), wiring in wirings.items():
         yield Kind(id_, {"wiring": replaced_by(wiring)}, phrase, instead,
                    "x = x + attention(norm_1(x)); x = x + mlp(norm_2(x))", only=BLOCK)
+    layers = config["num_layers"]
+    names = {"1 / sqrt(2)": 2**-0.5, f"1 / sqrt({layers} blocks)": layers**-0.5,
+             f"1 / sqrt(2 * {layers} blocks)": (2 * layers) ** -0.5}
     for number in (1, 2):
         yield Kind("residual-scale",
                    {f"residual_{number}": lambda _, stream, __, branch, ___, value: stream + value * branch},
                    f"the output of {_BRANCH[number]} times {{value}}", "as it is", "x = x + branch(norm(x))",
-                   only=BLOCK, start=(0.1, 0.5, 2.0, config["num_layers"] ** -0.5))
+                   only=BLOCK, start=(0.1, 0.5, 2.0, config["num_layers"] ** -0.5), named=names)
         yield Kind("residual-scale",
                    {f"residual_{number}": lambda _, stream, __, branch, ___, value: value * stream + branch},
                    f"the residual around {_BRANCH[number]} times {{value}}", "as it is", "x = x + branch(norm(x))",
-                   only=BLOCK, start=(0.1, 0.5, 2.0))
+                   only=BLOCK, start=(0.1, 0.5, 2.0), named=names)
+        yield Kind("residual-scale",
+                   {f"residual_{number}": lambda original, *parts, value: value * original(*parts)},
+                   f"the sum of residual and {_BRANCH[number]} times {{value}}", "as it is", "x = x + branch(norm(x))",
+                   only=BLOCK, start=(0.5, 2.0), named=names)
     for operation in ("output", "handed_on"):
         yield Kind("final-norm-everywhere", {operation: lambda original, x, norm: norm(original(x, norm))},
                    "the final norm after the block as well", "after the last one only", "norm once, after all blocks",
@@ -97,6 +116,64 @@ def _parallel(x: Tensor, norm_1: Any, attention: Any, add_1: Any, norm_2: Any, m
 def _from_one_norm(x: Tensor, norm_1: Any, attention: Any, add_1: Any, _: Any, mlp: Any, add_2: Any) -> Any:
     y = norm_1(x)
     return add_2(add_1(x, y, attention(y), x), y, mlp(y), x)
+
+
+def _post_norm_mlp_first(x: Tensor, norm_1: Any, attention: Any, add_1: Any, norm_2: Any, mlp: Any, add_2: Any) -> Any:
+    middle = norm_2(add_2(x, x, mlp(x), x))
+    return norm_1(add_1(middle, middle, attention(middle), x))
+
+
+def _post_norm_attention(x: Tensor, norm_1: Any, attention: Any, add_1: Any, norm_2: Any, mlp: Any, add_2: Any) -> Any:
+    middle = norm_1(add_1(x, x, attention(x), x))
+    y = norm_2(middle)
+    return add_2(middle, y, mlp(y), x)
+
+
+def _post_norm_mlp(x: Tensor, norm_1: Any, attention: Any, add_1: Any, norm_2: Any, mlp: Any, add_2: Any) -> Any:
+    y = norm_1(x)
+    middle = add_1(x, y, attention(y), x)
+    return norm_2(add_2(middle, middle, mlp(middle), x))
+
+
+def _norm_after_attention(x: Tensor, norm_1: Any, attention: Any, add_1: Any, norm_2: Any, mlp: Any, add_2: Any) -> Any:
+    middle = add_1(x, x, norm_1(attention(x)), x)
+    y = norm_2(middle)
+    return add_2(middle, y, mlp(y), x)
+
+
+def _norm_after_mlp(x: Tensor, norm_1: Any, attention: Any, add_1: Any, norm_2: Any, mlp: Any, add_2: Any) -> Any:
+    y = norm_1(x)
+    middle = add_1(x, y, attention(y), x)
+    return add_2(middle, middle, norm_2(mlp(middle)), x)
+
+
+def _stream_dropped(x: Tensor, norm_1: Any, attention: Any, add_1: Any, norm_2: Any, mlp: Any, add_2: Any) -> Any:
+    y = norm_1(x)
+    branch = attention(y)
+    z = norm_2(add_1(x, y, branch, x))
+    return add_2(branch, z, mlp(z), x)
+
+
+def _one_residual(x: Tensor, norm_1: Any, attention: Any, _: Any, norm_2: Any, mlp: Any, add_2: Any) -> Any:
+    y = norm_2(attention(norm_1(x)))
+    return add_2(x, y, mlp(y), x)
+
+
+def _mlp_of_branch(x: Tensor, norm_1: Any, attention: Any, add_1: Any, norm_2: Any, mlp: Any, add_2: Any) -> Any:
+    y = norm_1(x)
+    branch = attention(y)
+    z = norm_2(branch)
+    return add_2(add_1(x, y, branch, x), z, mlp(z), x)
+
+
+def _normed_input(x: Tensor, norm_1: Any, attention: Any, add_1: Any, norm_2: Any, mlp: Any, add_2: Any) -> Any:
+    y = norm_1(x)
+    z = norm_2(add_1(x, y, attention(y), x))
+    return add_2(y, z, mlp(z), x)
+
+
+def _residual_around(x: Tensor, *parts: Any) -> Any:
+    return x + pre_norm(x, *parts)
 
 
 def _norms_swapped(x: Tensor, norm_1: Any, attention: Any, add_1: Any, norm_2: Any, mlp: Any, add_2: Any) -> Any:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from parity.explanation.causes import anywhere, attention, blocks, head, mlp, norms, patches, roundings, solved, tokens
+from parity.explanation.causes import (
+    anywhere,
+    attention,
+    blocks,
+    head,
+    mlp,
+    norms,
+    patches,
+    roundings,
+    scores,
+    solved,
+    tokens,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +27,8 @@ if TYPE_CHECKING:
 def catalogue(config: Mapping[str, Any]) -> list[Kind]:
     """Returns all entries for a reference of torchvision's configuration `config`, the likeliest of a place first."""
     makers = (
-        patches.kinds, solved.channels, solved.positions, tokens.kinds, norms.kinds, attention.kinds, blocks.kinds,
-        anywhere.dropouts, mlp.kinds, anywhere.insertions, head.kinds, solved.classes, roundings.kinds, solved.features,
+        patches.kinds, solved.channels, solved.positions, tokens.kinds, norms.kinds, attention.kinds, scores.kinds,
+        blocks.kinds, anywhere.dropouts, mlp.kinds, anywhere.insertions, head.kinds, solved.classes, roundings.kinds,
+        solved.features,
     )  # fmt: skip
     return [kind for maker in makers for kind in maker(config)]

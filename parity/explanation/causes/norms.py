@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,14 +14,14 @@ from parity.explanation.causes.places import NORM
 from parity.explanation.causes.variants import found, replaced_by, skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     Tensor = torch.Tensor
 
 
 # a table reads best with an entry's parts side by side
 # fmt: off
-def kinds(_: Mapping[str, Any]) -> Iterator[Kind]:
+def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
     """Yields the entries for the norms, the likeliest first."""
 
     def kind(id: str, variants: Mapping[str, Any], phrase: str, instead: str, hint: str = "", **others: Any) -> Kind:  # noqa: A002
@@ -43,6 +44,15 @@ def kinds(_: Mapping[str, Any]) -> Iterator[Kind]:
         yield kind("layer-norm-axes", {"statistics": replaced_by(functools.partial(standardised, axes=axes))},
                    f"LayerNorm over {name}", "over the width", "nn.LayerNorm(dim), over the last axis")
     yield kind("rms-norm", {"statistics": replaced_by(_rms)}, "RMSNorm", "LayerNorm, which takes the mean away")
+    for name, function in _STATISTICS.items():
+        yield kind("norm-kind", {"statistics": replaced_by(function)}, name, "LayerNorm, with mean 0 and variance 1")
+    heads = config["num_heads"]
+    yield kind("layer-norm-axes", {"statistics": replaced_by(functools.partial(_by_groups, groups=heads))},
+               f"LayerNorm over {heads} groups of features, one after the other,", "over the whole width")
+    yield kind("layer-norm-scale", {"affine": lambda original, x, weight, bias: original(x, 1 + weight, bias)},
+               "LayerNorm that scales by 1 + weight", "by the weight")
+    yield kind("layer-norm-affine", {"affine": lambda _, x, weight, bias: (x + bias) * weight},
+               "LayerNorm that shifts before it scales", "scales first")
     yield kind("layer-norm-bias", {"affine": lambda original, x, weight, _: original(x, weight, None)},
                "LayerNorm without a bias", "with one")
     yield kind("layer-norm-scale", {"affine": lambda original, x, _, bias: original(x, None, bias)},
@@ -56,6 +66,25 @@ def kinds(_: Mapping[str, Any]) -> Iterator[Kind]:
 
 def _std_plus_eps(_: Any, x: Tensor, eps: float, *, correction: int) -> Tensor:
     return (x - x.mean(-1, keepdim=True)) / (x.std(-1, correction=correction, keepdim=True) + eps)
+
+
+def _by_groups(x: Tensor, eps: float, *, groups: int) -> Tensor:
+    return standardised(x.unflatten(-1, (groups, -1)), eps).flatten(-2)
+
+
+_STATISTICS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "a norm that takes the mean away and divides by nothing": lambda x, _: x - x.mean(-1, keepdim=True),
+    "a norm that divides by the standard deviation and leaves the mean": lambda x, eps: (
+        x / torch.sqrt(x.var(-1, correction=0, keepdim=True) + eps)
+    ),
+    "a norm that divides by the variance, not by its root": lambda x, eps: (
+        (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + eps)
+    ),
+    "a norm to length 1": lambda x, _: x / x.norm(dim=-1, keepdim=True),
+    "BatchNorm that normalises by fresh running statistics, mean 0 and variance 1,": lambda x, eps: (
+        x / math.sqrt(1 + eps)
+    ),
+}
 
 
 def _rms(x: Tensor, eps: float) -> Tensor:

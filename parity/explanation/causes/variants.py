@@ -58,6 +58,15 @@ def found(_: Any, *__: Any, value: float) -> float:
     return value
 
 
+def whatever(variant: Callable[..., Any]) -> Callable[..., Any]:
+    """The variant in a kind with a value that another one of its variants needs."""
+
+    def without_value(*arguments: Any, value: float) -> Any:  # noqa: ARG001
+        return variant(*arguments)
+
+    return without_value
+
+
 def no_bias(id: str, phrase: str, only: str) -> Kind:  # noqa: A002
     """An entry for a projection without its bias, at the places `only`."""
     return Kind(

@@ -24,7 +24,7 @@ from parity.explanation.case import Case, Widened, block_of
 from parity.explanation.causes.absences import absences
 from parity.explanation.causes.catalogue import catalogue
 from parity.explanation.causes.places import in_words, named, nearest
-from parity.explanation.extras import extra_kinds
+from parity.explanation.extras import extra_kinds, projections_with_branches
 from parity.explanation.observing import Observations
 from parity.explanation.proof import Explanation, Group, Proof, grouped, prove
 from parity.explanation.search import Search, distance_of
@@ -242,15 +242,17 @@ def _searched(
     with failures.kept("what the tensors that the candidate lacks mean could not be said"):
         known = absences(_left_out(subject.mapping, order if rearranged else None), case.config)
     kinds = catalogue(case.config)
+    alignment = case.alignment
     with failures.kept("what the candidate does with tensors of its own could not be read", besides=ParityError):
-        kinds = [*_own_kinds(subject), *kinds]
+        own, beside = _own_kinds(subject, case.config)
+        kinds, alignment = [*own, *kinds], alignment.without(beside)
     kinds = [kind for kind in (*undoing(case.traits), *kinds) if kind.key not in refuted]
     with contextlib.ExitStack() as stack, torch.no_grad():
         stack.enter_context(case.mode.active(models.candidate))
         stack.enter_context(held_in(models.candidate, torch.float64, attempt))
-        run = Run(models.candidate, images, set(case.alignment.pairs), models.seed, "candidate")
+        run = Run(models.candidate, images, set(alignment.pairs), models.seed, "candidate")
         stack.callback(run.close)
-        observations = Observations(run, case.alignment, once=not any(point.call for point in subject.calls[1]))
+        observations = Observations(run, alignment, once=not any(point.call for point in subject.calls[1]))
         search = Search(model, images, models.seed, observations, kinds, known, seconds, failures)
         with failures.kept("the search for causes ended before the end", besides=ParityError):
             search.run(to_the_end=to_the_end)
@@ -302,13 +304,17 @@ def _in_a_sentence(place: Unexplained, names: Mapping[str, str]) -> str:
     return f"no known cause at {where}: {'; '.join([*size, *place.facts, *more]) or 'it cannot be compared'}"
 
 
-def _own_kinds(subject: Subject) -> list[Kind]:
-    """Returns entries for the tensors of the candidate that the reference has no counterpart of."""
+def _own_kinds(subject: Subject, config: Mapping[str, Any]) -> tuple[list[Kind], set[str]]:
+    """Returns entries for the tensors of the candidate that the reference has no counterpart of.
+
+    Besides, the modules of the reference that the candidate has something beside.
+    """
     if not subject.mapping.unmapped_candidate:
-        return []
+        return [], set()
     candidate = subject.models.candidate
     used = trace_uses(candidate, subject.models.images, "candidate")
-    return extra_kinds(used, subject.mapping, tensors_of(candidate))
+    kinds = extra_kinds(used, subject.mapping, tensors_of(candidate), config)
+    return kinds, projections_with_branches(used, subject.mapping)
 
 
 def _left_out(mapping: WeightMap, order: Sequence[int] | None) -> list[str]:

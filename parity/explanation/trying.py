@@ -37,7 +37,8 @@ _MOST_ALIKE = 2
 
 # What leaves so small a part of the error may be right, and another change be impossible without it, such as the eps of
 # a norm that is missing. From so many of those the search goes on.
-_CLOSE, _MOST_CLOSE = 0.1, 6
+# Where no shape fits, whatever makes it fit is close, and of those there are more.
+_CLOSE, _MOST_CLOSE, _MOST_OF_A_SHAPE = 0.1, 6, 40
 
 
 class TooLateError(Exception):
@@ -114,7 +115,8 @@ class Trials:
 
     def from_close(self, usual: tuple[Change, ...]) -> Outcome | None:
         """Makes one of the changes that come close, and tries the others from there."""
-        for _, proposal in sorted(self._close, key=lambda pair: pair[0])[:_MOST_CLOSE]:
+        most = _MOST_CLOSE if math.isfinite(self._base.error) else _MOST_OF_A_SHAPE
+        for _, proposal in sorted(self._close, key=lambda pair: pair[0])[:most]:
             base = self._run(itertools.chain.from_iterable(self._settled([proposal]) or ()))
             trials = Trials(self._follower, self._kinds, self._until, self._start, base, self._failures)
             found = trials.singles(usual)

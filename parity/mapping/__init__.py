@@ -7,7 +7,7 @@ and `matching` (which of two models' operations correspond), `images` (what a mo
 
 from parity.mapping.images import fitting_batch, require_same_images
 from parity.mapping.inferring import infer_mapping
-from parity.mapping.operations import Operation, View
+from parity.mapping.operations import Operation, View, is_low_rank
 from parity.mapping.setup import Setup, build_pair, find_map_of, in_place, set_up
 from parity.mapping.uses import Uses, trace_uses
 
@@ -21,6 +21,7 @@ __all__ = [
     "fitting_batch",
     "in_place",
     "infer_mapping",
+    "is_low_rank",
     "require_same_images",
     "set_up",
     "trace_uses",

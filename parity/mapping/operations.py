@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Axes = tuple[tuple[int, ...], ...]
 
@@ -144,3 +147,11 @@ class Operation:
         matrices = [projection.matrix.view for projection in self.projections]
         biases = [view for p in self.projections for view in (p.bias, *p.bias_parts.values())]
         return matrices + [view for view in (*biases, *self.vectors) if view]
+
+
+def is_low_rank(operations: Sequence[Operation]) -> bool:
+    """Whether two operations are projections to few features and back to many, as a low-rank adapter has them."""
+    if len(operations) != 2 or any(operation.kind != "matrix" for operation in operations):
+        return False
+    (rank, columns), (rows, inner) = (operation.projections[0].matrix.shape for operation in operations)
+    return rank == inner and 2 * rank < min(rows, columns)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from parity.mapping.noting import Notes
-from parity.mapping.operations import Operation, Projection
+from parity.mapping.operations import Operation, Projection, is_low_rank
 from parity.models import state_shapes
 from parity.tracing import MODES, call_order, in_float32
 
@@ -143,20 +143,27 @@ def _close_attention(operations: list[Operation], at: int) -> bool:
     """Makes the projections that lead into an attention one operation, and returns whether they were all there.
 
     It is asked at place `at`. Together they have three times as many rows as columns. Where each head attends by
-    itself, the last one closes it.
+    itself, the last one closes it. Branches of low rank beside them are none of them.
     """
     members: list[Operation] = []
-    for operation in reversed(operations):
+    beside: list[Operation] = []
+    numbers = iter(range(len(operations) - 1, -1, -1))
+    for number in numbers:
+        operation = operations[number]
         if operation.kind != "matrix":
             break
-        width = operations[-1].projections[0].matrix.shape[1]
+        if number and is_low_rank(operations[number - 1 : number + 1]):
+            beside[:0] = operations[number - 1 : number + 1]
+            next(numbers)
+            continue
+        width = (members or [operation])[-1].projections[0].matrix.shape[1]
         if operation.projections[0].matrix.shape[1] != width:
             break
         members.insert(0, operation)
         rows = sum(member.rows for member in members)
         if rows == 3 * width:
             merged = Operation("attention", [p for m in members for p in m.projections], [], members[-1].at, at)
-            operations[-len(members) :] = [merged]
+            operations[number:] = [merged, *beside]
             return True
         if rows > 3 * width:
             return False

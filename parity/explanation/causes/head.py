@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from parity.explanation.bending import Kind
+from parity.explanation.bent_vit import standardised
 from parity.explanation.causes.variants import ADDED, after, no_bias, replaced_by, skipped
 
 if TYPE_CHECKING:
@@ -17,7 +19,12 @@ if TYPE_CHECKING:
 
     Tensor = torch.Tensor
 
-_POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
+
+def _side_by_side(x: Tensor, parts: tuple[Callable[[Tensor], Tensor], ...]) -> Tensor:
+    return torch.cat([part(x) for part in parts], -1)
+
+
+POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "the mean of all tokens": lambda x: x.mean(1),
     "the mean of the patches' tokens": lambda x: x[:, 1:].mean(1),
     "the last token": lambda x: x[:, -1],
@@ -26,6 +33,31 @@ _POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "the maximum over the patches' tokens": lambda x: x[:, 1:].amax(1),
     "the sum of all tokens": lambda x: x.sum(1),
     "the mean of all tokens but the last": lambda x: x[:, :-1].mean(1),
+    "the sum of the patches' tokens": lambda x: x[:, 1:].sum(1),
+    "the class token plus the mean of the patches' tokens": lambda x: x[:, 0] + x[:, 1:].mean(1),
+    "the mean of the class token and the patches' mean": lambda x: (x[:, 0] + x[:, 1:].mean(1)) / 2,
+    "log-sum-exp over all tokens": lambda x: x.logsumexp(1),
+    "the median of all tokens": lambda x: x.median(1).values,
+}
+
+# with more features than a token has
+POOLINGS_TO_MORE: dict[str, Callable[[Tensor], Tensor]] = {
+    "all tokens laid end to end": lambda x: x.flatten(1),
+    "all patches' tokens laid end to end": lambda x: x[:, 1:].flatten(1),
+    "all tokens laid end to end, feature by feature": lambda x: x.transpose(1, 2).flatten(1),
+    **{
+        f"{first} and {last}, side by side": functools.partial(_side_by_side, parts=(one, other))
+        for (first, one), (last, other) in itertools.permutations(
+            {
+                "the class token": lambda x: x[:, 0],
+                "the mean of the patches' tokens": lambda x: x[:, 1:].mean(1),
+                "the mean of all tokens": lambda x: x.mean(1),
+                "the maximum over the patches' tokens": lambda x: x[:, 1:].amax(1),
+                "the maximum over all tokens": lambda x: x.amax(1),
+            }.items(),
+            2,
+        )
+    },
 }
 
 
@@ -34,12 +66,17 @@ _POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
 def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
     """Yields the entries for the end of the model, the likeliest first."""
     patches = (config["image_size"] // config["patch_size"]) ** 2
-    poolings = {**_POOLINGS, f"the mean of the last {patches} tokens": lambda x: x[:, -patches:].mean(1)}
+    poolings = {**POOLINGS, f"the mean of the last {patches} tokens": lambda x: x[:, -patches:].mean(1)}
     for name, function in poolings.items():
         yield Kind("pooling", {"pooling": replaced_by(function)}, f"{name} goes to the head", "the class token",
                    "self.head(x[:, 0])")
         yield Kind("pooling", {"pooling": replaced_by(function), "end": lambda _, x, norm, pool: norm(pool(x))},
                    f"{name} goes to the final norm and the head", "the class token", "self.head(x[:, 0])")
+    for correction in (0, 1):
+        yield Kind("extra-norm", {"input": functools.partial(_by_batch, correction=correction)},
+                   f"BatchNorm by the batch's {'unbiased ' * correction}statistics before the head, eps {{value}},",
+                   "none there", "call model.eval(), and use the running statistics", only="^heads$",
+                   start=(1e-5, 1e-6))
     yield Kind("extra-norm", {"end": lambda _, x, norm, pool: pool(norm(norm(x)))}, "the final norm applied twice",
                "once", "self.head(self.norm(x)[:, 0])")
     yield no_bias("head-bias", "no bias of the head", r"heads\.head$")
@@ -62,3 +99,9 @@ def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
                        "take the activation away", only="^heads$")
     yield Kind("output-scale", {"output": lambda original, x, value: original(x) * value}, "logits times {value}",
                "as they are", "return the logits", only="^(heads)?$", start=(0.1, 0.5, 2.0, 10.0))
+
+# fmt: on
+
+
+def _by_batch(original: Callable[[Tensor], Tensor], x: Tensor, *, correction: int, value: float) -> Tensor:
+    return standardised(original(x), value, axes=(0,), correction=correction)

@@ -51,7 +51,7 @@ def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
                f"LayerNorm over {heads} groups of features, one after the other,", "over the whole width")
     yield kind("layer-norm-scale", {"affine": lambda original, x, weight, bias: original(x, 1 + weight, bias)},
                "LayerNorm that scales by 1 + weight", "by the weight")
-    yield kind("layer-norm-affine", {"affine": lambda _, x, weight, bias: (x + bias) * weight},
+    yield kind("layer-norm-order", {"affine": lambda _, x, weight, bias: (x + bias) * weight},
                "LayerNorm that shifts before it scales", "scales first")
     yield kind("layer-norm-bias", {"affine": lambda original, x, weight, _: original(x, weight, None)},
                "LayerNorm without a bias", "with one")

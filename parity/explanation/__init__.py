@@ -1,8 +1,8 @@
 """Which bug it is: in comes a candidate that is another function, out go the causes that make it one, proved.
 
 Read `bending` and `bent_vit` (a ViT whose operations can be replaced), `causes` (the catalogue), `observing`,
-`following`, `solving`, `trying` and `search`, `proof`, `facts`, `extras`, `composing` and `stand_in` (a reference of
-another class), `naming`.
+`following`, `solving`, `trying` and `search`, `proof`, `facts`, `chains`, `own_norms`, `own_layers` and `extras` (what
+only the candidate has), `composing` and `stand_in` (a reference of another class), `naming`.
 """
 
 from parity.explanation.bending import Change

@@ -1,55 +1,40 @@
-"""Entries of the catalogue for one candidate alone: operations with tensors that the reference has no counterpart of.
-
-Consecutive operations of that sort are a *chain*: a norm, a scale, a projection, or several of them with activations
-between. Where the candidate uses them tells between which modules of the reference they may stand.
-"""
+"""Entries of the catalogue for one candidate alone: what its tensors without a counterpart may do in the reference."""
 
 from __future__ import annotations
 
 import functools
 import re
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn import functional as F
 
 from parity.explanation.bending import Kind
-from parity.explanation.bent_vit import class_token_of, scaled_and_shifted, standardised
-from parity.explanation.causes.head import POOLINGS, POOLINGS_TO_MORE
-from parity.explanation.causes.places import NORM
-from parity.explanation.causes.variants import ADDED
+from parity.explanation.chains import (
+    BETWEEN,
+    chained,
+    chains_by_block,
+    chains_of,
+    in_place_of,
+    then,
+    value_of,
+    without_block,
+)
+from parity.explanation.own_layers import HEAD, adapter_kinds, branch_kinds, gated_kinds, head_kinds
+from parity.explanation.own_norms import batch_norm_kinds, norm_kinds
 from parity.mapping import is_low_rank
 from parity.models import cut, rearranged, split
-from parity.tracing import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from parity.mapping import Operation, Uses, View
+    from parity.explanation.chains import Chain
+    from parity.mapping import Uses, View
     from parity.models import WeightMap
 
     Tensor = torch.Tensor
 
-HEAD = "heads.head"
-_BLOCK = re.compile(r"encoder\.layers\.encoder_layer_\d+")
 _WORDS = {"norm": "LayerNorm", "scale": "scale", "matrix": "projection", "attention": "attention"}
-_BETWEEN: dict[str, Callable[[Tensor], Tensor]] = {"": lambda x: x, **ADDED}
-
-
-@dataclass(frozen=True)
-class _Chain:
-    """Operations that follow each other, and the reference's tensors that are used before and after them."""
-
-    operations: tuple[Operation, ...]
-    before: str
-    after: str
-
-    @property
-    def pattern(self) -> str:
-        """Its tensors' names without the block's number, which all blocks' chains of a sort share."""
-        return "; ".join(_without_block(view.name) for op in self.operations for view in op.views)
 
 
 def extra_kinds(used: Uses, found: WeightMap, held: Mapping[str, Tensor], config: Mapping[str, Any]) -> list[Kind]:
@@ -61,214 +46,55 @@ def extra_kinds(used: Uses, found: WeightMap, held: Mapping[str, Tensor], config
         held: the candidate's weights.
         config: torchvision's arguments of the reference.
     """
-    chains: dict[str, list[_Chain]] = defaultdict(list)
-    for chain in _chains(used, found):
+    chains: dict[str, list[Chain]] = defaultdict(list)
+    for chain in chains_of(used, found):
         chains[chain.pattern].append(chain)
     kinds = []
     for members in chains.values():
         is_end = len(members) == 1 and not members[0].after and f"{HEAD}.weight" in found.unmapped_reference
-        own = list(_head_kinds(members[0], held, config)) if is_end else []
+        own = list(head_kinds(members[0], held, config)) if is_end else []
+        own = own or list(norm_kinds(members, held, config))
         if is_low_rank(members[0].operations):
-            own += _branch_kinds(members, held)
-        kinds += [*own, *_norm_kinds(members, held, config)] or list(_kinds(members, held, found))
+            kinds += [*branch_kinds(members, held), *adapter_kinds(members, held)]
+        kinds += own or [*gated_kinds(members, held, found), *_kinds(members, held, found)]
+    kinds += batch_norm_kinds(used, found, held)
     tables = [view for view in used.free if view.name in {split(name)[0] for name in found.unmapped_candidate}]
     return kinds + [kind for view in tables for kind in _table_kinds(view, held, found)]
 
 
-def _chains(used: Uses, found: WeightMap) -> Iterator[_Chain]:
-    extra = {split(name)[0] for name in found.unmapped_candidate}
-    partner = {split(entry.candidate)[0]: split(entry.reference)[0] for entry in found.entries}
-    chain: list[Operation] = []
-    before = ""
-    for operation in used.operations:
-        mapped = [partner[view.name] for view in operation.views if view.name in partner]
-        if mapped:
-            yield from _apart(chain, before, mapped[0])
-            chain, before = [], mapped[0]
-        elif all(view.name in extra for view in operation.views):
-            chain.append(operation)
-    yield from _apart(chain, before, "")
-
-
-def _apart(operations: list[Operation], before: str, after: str) -> Iterator[_Chain]:
-    """Yields one chain, or one for each branch of low rank where it consists of those."""
-    pairs = [operations[number : number + 2] for number in range(0, len(operations), 2)]
-    parts = pairs if all(map(is_low_rank, pairs)) else [operations]
-    yield from (_Chain(tuple(part), before, after) for part in parts if part)
-
-
-def _kinds(chains: Sequence[_Chain], held: Mapping[str, Tensor], found: WeightMap) -> Iterator[Kind]:
+def _kinds(chains: Sequence[Chain], held: Mapping[str, Tensor], found: WeightMap) -> Iterator[Kind]:
     """Yields entries for chains that are alike, one per block or one in all."""
-    by_block = _by_block(chains)
+    by_block = chains_by_block(chains)
     words = [_WORDS[op.kind] for op in chains[0].operations]
     modules = [re.sub(r"\.(weight|bias)$", "", op.views[0].name) for op in chains[0].operations]
-    names = " and ".join(_without_block(name) if len(chains) > 1 else name for name in modules)
+    names = " and ".join(without_block(name) if len(chains) > 1 else name for name in modules)
     has_norm = "LayerNorm" in words
     start = (1e-5, 1e-6) if has_norm else ()
     matrices = sum(op.kind == "matrix" for op in chains[0].operations)
     ids = {"LayerNorm": "extra-norm", "scale": "extra-scale", "projection": "extra-projection"}
     id_ = ids.get(words[-1] if matrices == 0 else "projection", "extra-operation")
     pixels = _pixel_order(found)
-    for last in _BETWEEN if matrices else [""]:
-        for between in _BETWEEN if matrices > 1 else [last]:
+    for last in BETWEEN if matrices else [""]:
+        for between in BETWEEN if matrices > 1 else [last]:
             if matrices > 1 and last not in ("", between):
                 continue
-            made = functools.partial(_chained, by_block=by_block, held=held, between=between, last=last)
+            made = functools.partial(chained, by_block=by_block, held=held, between=between, last=last)
             activations = " and ".join(dict.fromkeys(filter(None, (between if matrices > 1 else "", last))))
             phrase = f"an extra {' and '.join(words)} ({names})" + (f" with {activations}" if activations else "")
             phrase += ", eps {value}," if has_norm else ""
             for operation in ("output", "input", "leave", "enter"):
-                yield Kind(id_, {operation: functools.partial(_then, made=made)}, phrase, "none there", "take it away",
+                yield Kind(id_, {operation: functools.partial(then, made=made)}, phrase, "none there", "take it away",
                            start=start,  by_place=True)  # fmt: skip
             if not matrices and pixels is not None:
                 yield Kind(id_, {"pixels": functools.partial(_on_pixels, made=made, order=pixels)},
                            phrase, "none there", "take it away", start=start, by_place=True)  # fmt: skip
             if not matrices:
-                yield Kind(id_, {"query_key": functools.partial(_then, made=made)}, phrase + " of query and key",
+                yield Kind(id_, {"query_key": functools.partial(then, made=made)}, phrase + " of query and key",
                            "none there", "take it away", start=start, by_place=True)  # fmt: skip
             if matrices > 1:
-                yield Kind("mlp-width", {"mlp": functools.partial(_in_place_of, made=made)},
+                yield Kind("mlp-width", {"mlp": functools.partial(in_place_of, made=made)},
                            f"an MLP of its own ({names}) with {activations or 'no activation'}", "one of its width",
                            "nn.Linear(dim, mlp_dim)", start=start, by_place=True)  # fmt: skip
-
-
-def _head_kinds(chain: _Chain, held: Mapping[str, Tensor], config: Mapping[str, Any]) -> Iterator[Kind]:
-    """Yields entries for a head of the candidate's own, after every pooling that gives it as many features as it takes.
-
-    A single matrix on one token is the reference's head with another number of classes.
-    """
-    matrices = [op.projections[0].matrix for op in chain.operations if op.kind == "matrix"]
-    if not matrices:
-        return
-    names = " and ".join(re.sub(r"\.(weight|bias)$", "", op.views[0].name) for op in chain.operations)
-    norms = any(op.kind == "norm" for op in chain.operations)
-    classes, own = config["num_classes"], matrices[-1].shape[0]
-    tokens = (config["image_size"] // config["patch_size"]) ** 2 + 1
-    like = torch.empty(1, tokens, config["hidden_dim"])
-    for name, pool in {"the class token": class_token_of, **POOLINGS, **POOLINGS_TO_MORE}.items():
-        if pool(like).shape[-1] != matrices[0].shape[1]:
-            continue
-        for between in _BETWEEN if len(matrices) > 1 else [""]:
-            made = functools.partial(
-                _chained, by_block=_by_block([chain]), held=held, between=between, last="", place=""
-            )
-            variants: dict[str, Any] = {"linear": functools.partial(_in_place_of, made=made)}
-            if pool is not class_token_of:
-                variants["pooling"] = functools.partial(_pooled, pool=pool)
-            is_plain = len(chain.operations) == 1
-            phrase = f"{own} classes" if own != classes else f"a head of its own ({names})"
-            phrase += f" with {between or 'no activation'} between" * (not is_plain)
-            phrase += " and eps {value}" * norms
-            phrase += f", given {name}" * (pool is not class_token_of)
-            instead = f"{classes} classes" if is_plain and pool is class_token_of else "one Linear on the class token"
-            yield Kind("class-count" if instead[0].isdigit() else "head-shape", variants, phrase, instead,
-                       f"nn.Linear(dim, {classes})", start=(1e-5, 1e-6) if norms else (), at=HEAD,
-                       elsewhere={"pooling": "encoder"})  # fmt: skip
-
-
-def _branch_kinds(chains: Sequence[_Chain], held: Mapping[str, Tensor]) -> Iterator[Kind]:
-    """Yields entries for a branch of low rank beside a projection, or beside one of the attention's three."""
-    made = functools.partial(_chained, by_block=_by_block(chains), held=held, between="", last="")
-    rank = chains[0].operations[0].rows
-    names = " and ".join(_without_block(op.views[0].name) if len(chains) > 1 else op.views[0].name
-                         for op in chains[0].operations)  # fmt: skip
-    for operation, part, where in (
-        ("in_proj", None, "the projection to query, key and value"),
-        *(("in_proj", number, f"the projection to the {name}") for number, name in enumerate(PARTS)),
-        ("linear", None, "the projection"),
-    ):
-        yield Kind("low-rank-branch", {operation: functools.partial(_beside, made=made, part=part)},
-                   f"a low-rank branch of rank {rank} ({names}), times {{value}}, beside {where}", "no such branch",
-                   "merge it into the weight, or take it away", start=(1.0, 4.0), by_place=True)  # fmt: skip
-
-
-def _beside(
-    original: Callable[..., Tensor], x: Tensor, *others: Any, made: Callable[..., Tensor], part: int | None,
-    place: str, value: float,
-) -> Tensor:  # fmt: skip
-    branch = value * made(x, place=place)
-    result = original(x, *others)
-    if part is None:
-        return result + branch
-    return torch.cat([t + branch * (number == part) for number, t in enumerate(result.chunk(len(PARTS), -1))], -1)
-
-
-def _norm_kinds(chains: Sequence[_Chain], held: Mapping[str, Tensor], config: Mapping[str, Any]) -> Iterator[Kind]:
-    """Yields entries for norms with a scale and a shift for every token, or every feature of every token."""
-    first = chains[0].operations
-    width, tokens = config["hidden_dim"], (config["image_size"] // config["patch_size"]) ** 2 + 1
-    size = first[0].views[0].size
-    if len(first) != 1 or first[0].kind != "norm" or size == width or size not in (tokens, tokens * width):
-        return
-    each = "token" if size == tokens else "feature of every token"
-    for axes, over in (((-2, -1), "tokens and features together"), ((-1,), "features"), ((-2,), "tokens")):
-        norm = functools.partial(_norm_of_its_own, by_block=_by_block(chains), held=held, axes=axes)
-        name = _without_block(first[0].views[0].name)
-        yield Kind("layer-norm-axes", {"norm": norm},
-                   f"LayerNorm over {over} ({name}), with a scale and a shift for every {each}, eps {{value}},",
-                   "LayerNorm over the features", f"nn.LayerNorm({width}, eps={{eps}})", start=(1e-5, 1e-6), only=NORM,
-                   by_place=True)  # fmt: skip
-
-
-def _norm_of_its_own(
-    _: Any, x: Tensor, *__: Any, by_block: Mapping[str, _Chain], held: Mapping[str, Tensor], axes: tuple[int, ...],
-    place: str, value: float,
-) -> Tensor:  # fmt: skip
-    """Carries out a norm in place of the reference's.
-
-    Raises:
-        KeyError: there is none at this place.
-    """
-    match = _BLOCK.match(place)
-    chain = by_block[match[0] if match else ""]
-    vectors = chain.operations[0].vectors
-    scale, shift = (None if view is None else _value(view, held, x).reshape(x.shape[1], -1) for view in vectors)
-    return scaled_and_shifted(standardised(x, value, axes), scale, shift)
-
-
-def projections_with_branches(used: Uses, found: WeightMap) -> set[str]:
-    """Returns the reference's modules whose counterparts have a branch of low rank beside them.
-
-    What leaves such a counterpart is not yet what the reference's module returns.
-
-    Args:
-        used: what the candidate does with its tensors.
-        found: the weight map.
-    """
-    tensors = {chain.before for chain in _chains(used, found) if is_low_rank(chain.operations)}
-    modules = {re.sub(r"(_weight|\.weight)$", "", tensor) for tensor in tensors}
-    attentions = {module.removesuffix(".in_proj") for module in modules if module.endswith(".in_proj")}
-    return modules | {f"{attention}.{part}" for attention in attentions for part in ("query", "key", "value")}
-
-
-def _pooled(_: Any, x: Tensor, *, pool: Callable[[Tensor], Tensor], value: float = 0.0) -> Tensor:  # noqa: ARG001
-    return pool(x)
-
-
-def _without_block(name: str) -> str:
-    """Returns a name with a star for the block's number: the first that stands by itself, or else the first."""
-    return re.sub(r"(?<![^.])\d+(?![^.])" if re.search(r"(^|\.)\d+\.", name) else r"\d+", "*", name, count=1)
-
-
-def _by_block(chains: Sequence[_Chain]) -> dict[str, _Chain]:
-    """Returns which chain belongs to which block of the reference; a single one belongs anywhere."""
-    if len(chains) == 1:
-        return defaultdict(lambda: chains[0])
-    by_place = [
-        [match[0] if (match := _BLOCK.match(name)) else "" for name in names]
-        for names in ([chain.before for chain in chains], [chain.after for chain in chains])
-    ]
-    apart = [blocks for blocks in by_place if len({*blocks}) == len(chains)] or by_place[1:]
-    # what leads into the first block has no block before it
-    return dict(zip(next((blocks for blocks in apart if all(blocks)), apart[0]), chains, strict=True))
-
-
-def _then(original: Callable[..., Tensor], *arguments: Any, made: Callable[..., Tensor], **options: Any) -> Tensor:
-    return made(original(*arguments), **options)
-
-
-def _in_place_of(_: Any, x: Tensor, *__: Any, made: Callable[..., Tensor], **options: Any) -> Tensor:
-    return made(x, **options)
 
 
 def _on_pixels(
@@ -276,41 +102,6 @@ def _on_pixels(
 ) -> Tensor:
     x = original(x, size)[..., order]  # as the candidate has them
     return made(x, **options)[..., order.argsort()]
-
-
-def _chained(
-    x: Tensor, *, by_block: Mapping[str, _Chain], held: Mapping[str, Tensor], between: str, last: str, place: str,
-    value: float = 0.0,
-) -> Tensor:  # fmt: skip
-    """Carries out a chain's operations.
-
-    Raises:
-        KeyError: there is none at this place.
-    """
-    match = _BLOCK.match(place)
-    chain = by_block[match[0] if match else ""]
-    left = sum(op.kind == "matrix" for op in chain.operations)
-    for operation in chain.operations:
-        if operation.kind == "matrix":
-            projection = operation.projections[0]
-            rows = projection.matrix.rows
-            weight = _value(projection.matrix.view, held, x).movedim(rows, tuple(range(len(rows))))
-            bias = None if projection.bias is None else _value(projection.bias, held, x).flatten()
-            left -= 1
-            x = _BETWEEN[between if left else last](F.linear(x, weight.flatten(1), bias))
-        else:
-            scale, shift = (None if view is None else _value(view, held, x).flatten() for view in operation.vectors)
-            if operation.kind == "norm":
-                x = standardised(x, value)
-            x = scaled_and_shifted(x, scale, shift)
-    return x
-
-
-def _value(view: View, held: Mapping[str, Tensor], like: Tensor) -> Tensor:
-    tensor = held[view.name].detach().to(like)
-    for item in view.item:
-        tensor = tensor[item]
-    return tensor
 
 
 def _pixel_order(found: WeightMap) -> Tensor | None:
@@ -330,7 +121,7 @@ def _table_kinds(view: View, held: Mapping[str, Tensor], found: WeightMap) -> It
     """Yields entries for a table or token of the candidate's own that takes the place of the reference's."""
 
     def rows(x: Tensor) -> Tensor:
-        return _value(view, held, x).reshape(1, -1, x.shape[-1])
+        return value_of(view, held, x).reshape(1, -1, x.shape[-1])
 
     def added(_: Any, x: Tensor, __: Any) -> Tensor:
         return x + rows(x)

@@ -24,8 +24,9 @@ from parity.explanation.case import Case, Widened, block_of
 from parity.explanation.causes.absences import absences
 from parity.explanation.causes.catalogue import catalogue
 from parity.explanation.causes.places import in_words, named, nearest
-from parity.explanation.extras import extra_kinds, projections_with_branches
+from parity.explanation.extras import extra_kinds
 from parity.explanation.observing import Observations
+from parity.explanation.own_layers import modules_with_more
 from parity.explanation.proof import Explanation, Group, Proof, grouped, prove
 from parity.explanation.search import Search, distance_of
 from parity.explanation.stand_in import NoStandInError, stand_in
@@ -314,7 +315,7 @@ def _own_kinds(subject: Subject, config: Mapping[str, Any]) -> tuple[list[Kind],
     candidate = subject.models.candidate
     used = trace_uses(candidate, subject.models.images, "candidate")
     kinds = extra_kinds(used, subject.mapping, tensors_of(candidate), config)
-    return kinds, projections_with_branches(used, subject.mapping)
+    return kinds, modules_with_more(used, subject.mapping)
 
 
 def _left_out(mapping: WeightMap, order: Sequence[int] | None) -> list[str]:

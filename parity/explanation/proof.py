@@ -195,7 +195,7 @@ class Proof:
             named: says what a place is called in the reference.
             unexplained: places where no cause fits, in words; none is one if the causes explain everything.
         """
-        phrases = tuple(f"{group.phrase} {words(group.where)}".strip() for group in self.needed)
+        phrases = tuple(f"{group.phrase} {words(group.where)}".strip(" ,") for group in self.needed)
         causes = []
         for group, phrase, error in zip(self.needed, phrases, self.without, strict=True):
             where = tuple(map(named, group.where))

@@ -81,6 +81,9 @@ def match(reference: Uses, candidate: Uses, buffers: Buffers) -> Matches:
     part = "a part of a weight that is computed as the model runs"
     found.left_reference |= dict.fromkeys(reference.computed_parts, part)
     found.left_candidate |= dict.fromkeys(candidate.computed_parts, part)
+    running = "running statistics of a norm"
+    found.left_reference |= dict.fromkeys(reference.statistics, running)
+    found.left_candidate |= dict.fromkeys(candidate.statistics, running)
     _match_free(found, reference, candidate, buffers)
     return found
 

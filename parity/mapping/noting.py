@@ -44,12 +44,16 @@ if TYPE_CHECKING:
 
     from parity.tracing import Point
 
-What = Literal["matrix", "bias", "scale", "shift", "add", "multiply", "free", "other", "computed", "attend"]
+What = Literal[
+    "matrix", "bias", "scale", "shift", "statistics", "add", "multiply", "free", "other", "computed", "attend"
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Use:
     """One use: a matrix, a vector that is added or multiplied, an embedding; or an attention, without a tensor.
+
+    A norm's running mean and variance are its `statistics`.
 
     What a matrix is computed of, before something is multiplied with it, is `computed`.
 
@@ -62,6 +66,10 @@ class Use:
     matrix: Matrix | None = None
     owner: int | None = None
     part: int | None = None
+
+
+# what stands between the input of a norm and its scale, where it has that
+_RUNNING = ("running_mean", "running_var")
 
 
 class Notes(TorchFunctionMode):
@@ -368,6 +376,8 @@ class Notes(TorchFunctionMode):
     def _note_norm(self, first: int, *args: Any, **options: Any) -> None:
         """Notes scale and shift of a norm, which stand from position `first` on, or are named."""
         options = dict(zip(("weight", "bias"), args[first:], strict=False)) | options
+        running = dict(zip(_RUNNING, args[1:first], strict=False)) if first > len(_RUNNING) else {}
+        self._note_all("statistics", [(running | options).get(name) for name in _RUNNING])
         scale, shift = options.get("weight"), options.get("bias")
         for tensor in (scale, shift):
             self._taken(tensor)

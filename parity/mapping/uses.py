@@ -38,6 +38,7 @@ class Uses:
         computed: names of tensors that a matrix is computed of, before something is multiplied with it; one of them is
             that matrix's own in its operation.
         is_packed: an attention of torch's own is among them, in which query, key and value stand one after the other.
+        statistics: names of running means and variances of norms.
     """
 
     operations: list[Operation]
@@ -47,6 +48,7 @@ class Uses:
     heads: int | None
     is_packed: bool
     computed: frozenset[str] = frozenset()
+    statistics: tuple[str, ...] = ()
 
     @property
     def computed_parts(self) -> list[str]:
@@ -77,7 +79,14 @@ def trace_uses(model: nn.Module, images: torch.Tensor, owner: str) -> Uses:
     used = {use.view.name for use in notes.noted if use.view}
     unused = [name for name in state_shapes(model) if name not in used]
     return Uses(
-        gatherer.operations, gatherer.free, unused, order, notes.heads, notes.is_packed, frozenset(gatherer.computed)
+        gatherer.operations,
+        gatherer.free,
+        unused,
+        order,
+        notes.heads,
+        notes.is_packed,
+        frozenset(gatherer.computed),
+        tuple(gatherer.statistics),
     )
 
 
@@ -88,6 +97,7 @@ class _Gatherer:
         self.operations: list[Operation] = []
         self.free: list[View] = []
         self.computed: set[str] = set()
+        self.statistics: dict[str, None] = {}
         self._made_by: dict[int, Projection] = {}  # by the number of the matrix's use
         self._seen: set[str] = set()
         self._is_attending = False  # since a softmax, until all projections into the attention are there
@@ -99,6 +109,8 @@ class _Gatherer:
             self._is_attending = not _close_attention(self.operations, at)
         elif use.what == "computed":
             self.computed.add(view.name)
+        elif use.what == "statistics":
+            self.statistics[view.name] = None
         elif not {str(view), view.name} & self._seen:
             self._seen.add(str(view))
             if use.matrix is not None:
@@ -139,6 +151,14 @@ class _Gatherer:
             self.free.append(view)
 
 
+def _shape_of(operations: list[Operation]) -> tuple[int, int] | None:
+    """Returns how many features come out of matrices one after the other, and how many go in."""
+    if any(operation.kind != "matrix" for operation in operations):
+        return None
+    first, last = (operations[number].projections[0].matrix.shape for number in (0, -1))
+    return last[0], first[1]
+
+
 def _close_attention(operations: list[Operation], at: int) -> bool:
     """Makes the projections that lead into an attention one operation, and returns whether they were all there.
 
@@ -152,8 +172,9 @@ def _close_attention(operations: list[Operation], at: int) -> bool:
         operation = operations[number]
         if operation.kind != "matrix":
             break
-        if number and is_low_rank(operations[number - 1 : number + 1]):
-            beside[:0] = operations[number - 1 : number + 1]
+        branch = operations[max(number - 1, 0) : number + 1]
+        if is_low_rank(branch) and _shape_of(branch) in map(_shape_of, ([op] for op in operations[number - 2 :])):
+            beside[:0] = branch
             next(numbers)
             continue
         width = (members or [operation])[-1].projections[0].matrix.shape[1]

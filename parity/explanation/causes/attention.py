@@ -62,9 +62,10 @@ def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
         yield Kind(id_, {"roles": functools.partial(_parts, which=which)},
                    f"projections {letters} used as query, key and value", "one for each",
                    "a projection of its own for each")
-    for order in _PACKED_ORDERS:
-        yield Kind("qkv-layout", {"unpack": functools.partial(_unpacked_by_view, order=order)},
-                   f"the fused projection viewed as ({order}), which mixes {'tokens' if order[0] == 'b' else 'images'}",
+    for packed in _PACKED_ORDERS:
+        mixed = "tokens" if packed[0] == "b" else "images"
+        yield Kind("qkv-layout", {"unpack": functools.partial(_unpacked_by_view, order=packed)},
+                   f"the fused projection viewed as ({packed}), which mixes {mixed}",
                    "as (b n q h d)", "qkv.reshape(B, N, 3, heads, head_dim)")
     for axes in ("h q d", "h d q", "q d h", "d h q", "d q h"):
         yield Kind("qkv-layout", {"unpack": functools.partial(_unpacked_as, order=axes)},

@@ -69,7 +69,7 @@ def _std_plus_eps(_: Any, x: Tensor, eps: float, *, correction: int) -> Tensor:
 
 
 def _by_groups(x: Tensor, eps: float, *, groups: int) -> Tensor:
-    return standardised(x.unflatten(-1, (groups, -1)), eps).flatten(-2)
+    return standardised(x.reshape(*x.shape[:-1], groups, -1), eps).flatten(-2)
 
 
 _STATISTICS: dict[str, Callable[[Tensor, float], Tensor]] = {

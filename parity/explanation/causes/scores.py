@@ -113,7 +113,8 @@ def _times(original: Callable[..., Tensor], *arguments: Any, value: float) -> Te
     return original(*arguments) * value
 
 
-_AXES = {(-2,): "queries", (1,): "heads", (0,): "images", (-2, -1): "queries and keys", (1, -1): "heads and keys"}
+_AXES = {(-2,): "queries", (1,): "heads", (0,): "images", (-2, -1): "queries and keys", (1, -1): "heads and keys",
+    (1, -2, -1): "heads, queries and keys", (0, 1, -2, -1): "whole batch"}  # fmt: skip
 
 
 def _softmax_over(scores: Tensor, *, axes: tuple[int, ...]) -> Tensor:

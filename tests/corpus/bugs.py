@@ -255,6 +255,9 @@ _NORM_BUGS = [
                             "(x, self.normalized_shape, self.weight, self.bias)), self.eps).to(x)"))
         for dtype in ("bfloat16", "float32")
     ),
+    Bug(id="norms-that-leave-the-mean", place=_NORMS, causes=("norm-kind",), says="leaves the mean", in_one_block=True,
+        edits=own_norm("MeanNorm", "x / (x.var(-1, correction=0, keepdim=True) + self.eps).sqrt()"
+                        " * self.weight + self.bias")),
     Bug(id="norms-without-bias", place=_NORMS, causes=("layer-norm-bias",), changes_parameters=True,
         zero_in_torchvision_init=True,
         edits={"block.built": "{norm_1}.bias = {norm_2}.bias = None", "model.built": "{final_norm}.bias = None"}),
@@ -287,6 +290,9 @@ _NORM_BUGS = [
     Bug(id="post-norm", causes=("post-norm",),
         place=(*_PROJECTIONS, *_NORMS, *_MLP, _LAYER),
         edits={"block.forward": "x = norm_1(x + attention(x))\nreturn norm_2(x + mlp(x))"}),
+    Bug(id="norms-at-the-ends-of-the-branches", causes=("post-norm",), says="ends of the branches",
+        place=(*_PROJECTIONS, *_NORMS, *_MLP, _LAYER),
+        edits={"block.forward": "x = x + norm_1(attention(x))\nreturn x + norm_2(mlp(x))"}),
     Bug(id="norms-swapped", edits={"block.normed_1": "{norm_2}(x)", "block.normed_2": "{norm_1}(x)"},
         place=(*_NORM_1, *_NORM_2), also=(*_PROJECTIONS, *_MLP), causes=("norms-swapped",),
         zero_in_torchvision_init=True),
@@ -319,6 +325,68 @@ def _unbiased(statements: str) -> dict[str, Any]:
     edits = {"block.built": statements}
     return {"edits": edits, "per_host": {"ours": edits | {"attention.out": "{out}"}}}
 
+
+_SCALED = f"({_RAW} * {{d}} ** -0.5)"
+
+_ROTARY = '''def turned(x, base, *, pairs):
+    """Turns features of (B, H, N, d) two by two by their token's place; halves or neighbours are paired."""
+    count, width = x.shape[-2:]
+    rates = base ** (-torch.arange(0, width, 2).to(x) / width)
+    cos, sin = (f(torch.outer(torch.arange(count).to(x), rates)) for f in (torch.cos, torch.sin))
+    one, other = (x[..., ::2], x[..., 1::2]) if pairs else x.chunk(2, dim=-1)
+    both = one * cos - other * sin, other * cos + one * sin
+    return torch.stack(both, dim=-1).flatten(-2) if pairs else torch.cat(both, dim=-1)'''
+
+_DISTANCES = '''def distances(scores):
+    """How far two tokens are apart, (H, N, N), at half the rate in every next head."""
+    place = torch.arange(scores.shape[-1]).to(scores)
+    rates = 0.5 ** torch.arange(1, scores.shape[1] + 1).to(scores)
+    return rates[:, None, None] * (place[:, None] - place).abs()'''
+
+
+def _hidden(statement: str, name: str, says: str, scores: str) -> Bug:
+    """A mask, made by a statement."""
+    return Bug(
+        id=name, place=_HEADS, causes=("attention-mask",), says=says,
+        edits={"attention.before": f"hidden = torch.zeros({{N}}, {{N}}, dtype=torch.bool)\n{statement}\n",
+               "attention.scores": scores},
+    )  # fmt: skip
+
+
+_SCORES = [
+    Bug(id="scale-by-width-after-softmax", place=_HEADS, causes=("scale-after-softmax",), says="width",
+        edits={"attention.scores": _RAW, "attention.softmax": f"{_SOFTMAX} * {{D}} ** -0.5"}),
+    Bug(id="scores-softly-capped", edits={"attention.scores": f"5 * ({_SCALED} / 5).tanh()"}, place=_HEADS,
+        causes=("score-cap",), says="5 * tanh"),
+    Bug(id="scores-clamped", edits={"attention.scores": f"{_SCALED}.clamp(-0.5, 0.5)"}, place=_HEADS,
+        causes=("score-cap",), says="0.5"),
+    Bug(id="cosine-attention", place=_HEADS, causes=("cosine-attention",), says="10",
+        edits={"attention.before": "{q}, {k} = (nn.functional.normalize(t, dim=-1) for t in ({q}, {k}))\n",
+               "attention.scores": f"{_RAW} * 10"}),
+    Bug(id="softmax-over-heads-and-keys", place=_HEADS, causes=("softmax-axis",), says="heads and keys",
+        edits={"attention.softmax": "{scores}.transpose(1, 2).flatten(-2).softmax(-1).unflatten(-1, ({H}, -1))"
+               ".transpose(1, 2)"}),
+    *(
+        Bug(id=f"rotary-positions-{name}", place=_HEADS, causes=("rotary-positions",), says=says,
+            edits={"top": _ROTARY,
+                   "attention.before": f"{{q}}, {{k}} = (turned(t, {base}, pairs={pairs}) for t in ({{q}}, {{k}}))\n"})
+        for name, base, pairs, says in (("of-halves", 10000, False, "halves"), ("of-pairs", 100, True, "base 100,"))
+    ),
+    Bug(id="distance-bias", place=_HEADS, causes=("distance-bias",), says="0.5 ** head",
+        edits={"top": _DISTANCES, "attention.softmax": "({scores} - distances({scores})).softmax(-1)"}),
+    _hidden("hidden[:, -4:] = True", "last-tokens-masked", "last 4 tokens",
+            f"{_SCALED}.masked_fill(hidden, float('-inf'))"),
+    _hidden("hidden[1:, 0] = True", "class-token-masked", "no patch sees the class token",
+            f"{_SCALED}.masked_fill(hidden, -1e9)"),
+    _hidden("hidden[:, -3:] = True", "mask-added-as-numbers", "as numbers", f"{_SCALED} + (~hidden).to({{q}})"),
+    _hidden("hidden[:, -3:] = True", "mask-of-zero-scores", "set to 0", f"{_SCALED} * ~hidden"),
+    Bug(id="first-heads-key-and-value-for-all", place=_HEADS, causes=("shared-heads",),
+        edits={"attention.before": "{k}, {v} = (t[:, :1].expand_as(t) for t in ({k}, {v}))\n"}),
+    Bug(id="heads-merged-with-images", edits={"attention.merge": "{mixed}.transpose(0, 1).reshape({B}, {N}, {D})"},
+        place=_HEADS, causes=("head-merge",), says="images"),
+    Bug(id="attention-over-heads", edits={"attention.split": "{t}.view({B}, {N}, {H}, -1)"}, place=_HEADS,
+        causes=("attention-axis",)),
+]  # fmt: skip
 
 _ATTENTION_BUGS = [
     Bug(id="qkv-bias-missing", **_unbiased("{no_qkv_bias}"), place=_PROJECTIONS, causes=("qkv-bias",),
@@ -453,6 +521,12 @@ _RESIDUALS = [
         **_SUM_1, causes=("extra-scale",), changes_parameters=True),
     Bug(id="branches-in-parallel", place=(*_NORM_2, *_RESIDUAL_2), causes=("parallel-branches",),
         edits={"block.forward": "return x + attention(norm_1(x)) + mlp(norm_2(x))"}),
+    Bug(id="stream-dropped-after-attention", place=_RESIDUAL_2, causes=("residual-source",),
+        edits={"block.forward": "y = attention(norm_1(x))\nreturn y + mlp(norm_2(x + y))"}),
+    Bug(id="mlp-of-attentions-output", place=_NORM_2, causes=("branch-input",),
+        edits={"block.forward": "y = attention(norm_1(x))\nreturn x + y + mlp(norm_2(y))"}),
+    Bug(id="residual-around-the-block-as-well", place=_RESIDUAL_2, causes=("residual-doubled",), says="whole block",
+        edits={"block.forward": "y = x + attention(norm_1(x))\nreturn x + y + mlp(norm_2(y))"}),
     Bug(id="block-in-bfloat16-at-its-end", edits={"block.residual_2": "({x} + {branch}).bfloat16().to({x})"},
         place=_RESIDUAL_2, causes=("hidden-cast",), says="bfloat16"),
 ]  # fmt: skip
@@ -487,6 +561,10 @@ _MLP_BUGS = [
     _activation("tanh-gelu", 'nn.GELU(approximate="tanh")', '(lambda x: F.gelu(x, approximate="tanh"))', "tanh"),
     _own_activation("quick-gelu", "QuickGELU", "x * torch.sigmoid(1.702 * x)", "quick"),
     _own_activation("none", "NoActivation", "x", ""),
+    _own_activation("tanh-gelu-of-rounded-constants", "RoundedGELU",
+                    "0.5 * x * (1 + torch.tanh(0.79788456 * (x + 0.044715 * x**3)))", "0.79788456"),
+    _own_activation("swish-of-1.5", "Swish", "x * torch.sigmoid(1.5 * x)", "1.5"),
+    _activation("hard-swish", "nn.Hardswish()", "F.hardswish", "hard swish"),
     _own_activation("squared-relu", "SquaredReLU", "x.relu().square()", ""),
     _activation("relu", "nn.ReLU()", "F.relu", "ReLU"),
     _activation("silu", "nn.SiLU()", "F.silu", "SiLU"),
@@ -607,7 +685,7 @@ _BY_CATEGORY = {
     "class token": _CLASS_TOKEN,
     "positions and tokens": _POSITIONS,
     "norms": _NORM_BUGS,
-    "attention": _ATTENTION_BUGS,
+    "attention": [*_ATTENTION_BUGS, *_SCORES],
     "residuals": _RESIDUALS,
     "MLP": _MLP_BUGS,
     "pooling, head, logits": _END,

@@ -173,9 +173,9 @@ def _gated(
     for number, position in ((0, 1), (3, len(layers) + 1)):
         names = [partner.get(f"{place}.{number}.{part}") for part in ("weight", "bias")]
         if names[0]:
-            weight, bias = (None if name is None else held[name].detach().to(x) for name in names)
-            assert weight is not None
-            layers.insert(position, (weight, bias))
+            theirs, own = (None if name is None else held[name].detach().to(x) for name in names)
+            assert theirs is not None
+            layers.insert(position, (theirs, own))
     *wide, last = layers
     hidden = torch.cat([F.linear(x, *layer) for layer in wide], -1).chunk(2, -1)
     one, other = hidden if is_first else reversed(hidden)

@@ -76,7 +76,7 @@ def batch_norm_kinds(used: Uses, found: WeightMap, held: Mapping[str, Tensor]) -
                        start=(1e-5, 1e-6), only=NORM, by_place=True)  # fmt: skip
             continue
         blocks = {f"encoder.layers.encoder_layer_{number}": module for number, module in enumerate(modules)}
-        by_block = blocks if len(modules) > 1 else defaultdict(lambda only=modules[0]: only)
+        by_block = blocks if len(modules) > 1 else defaultdict(functools.partial(str, modules[0]))
         for operation in ("output", "input", "leave", "enter"):
             norm = functools.partial(_then_by_running_statistics, modules=by_block, held=held)
             yield Kind("extra-norm", {operation: norm}, f"an extra {phrase}", "none there", "take it away",

@@ -1,7 +1,7 @@
 """Files of the published form at their true sizes: all five architectures, and the three that SWAG's weights are for.
 
 Each is made, served from this machine under its published name, hash-checked and loaded by torchvision's own code. It
-takes an hour, up to 20 GB of memory and 10 GB of disk, so nobody runs it by the way:
+takes an hour or more, up to 20 GB of memory and 10 GB of disk, so nobody runs it by the way:
 
     pytest -n 0 tests/published.py
 """

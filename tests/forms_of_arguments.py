@@ -310,3 +310,10 @@ class Counted:
 
 def set_later(config: Counted):
     return build_vit(*config.sizes, config.num_labels)
+
+
+def read_strictly(config):
+    if type(config["depth"]) is not int:
+        raise TypeError("depth must be a whole number")
+    rest = config["heads"], config["dim"], config["mlp_dim"], config["n_classes"]
+    return build_vit(config["image_size"], config["patch_size"], config["depth"], *rest)

@@ -47,7 +47,7 @@ CONSTRUCTORS = [
     forms.nested, forms.attributes, forms.class_as_default, forms.dict_as_default, forms.namespace_as_default,
     forms.arguments_as_default, forms.tuple_as_default, forms.read, forms.read_by_another,
     forms.read_in_groups, forms.merged, forms.read_by_any_name, forms.rows_of_patches, forms.by_key,
-    forms.set_later,
+    forms.set_later, forms.read_strictly,
 ]  # fmt: skip
 
 

@@ -117,22 +117,28 @@ class _Reads:
         wanted: what had no value: the config, the name, and the default that was read instead.
         groups: what was given a number and is a config itself: the config that it is in, and its name.
         made: objects that were made of settings and may hold others, each with its config.
-        is_watched: whether numbers are given in a form that shows whether something is read from them.
+        is_watched: whether any of this is noted.
+        has_plain_numbers: whether numbers are given as such, instead of in a form that shows what is read from them.
     """
 
     wanted: list[tuple[Holder, str, Any]] = field(default_factory=list)
     groups: list[tuple[Holder, str]] = field(default_factory=list)
     made: list[tuple[Holder, Any]] = field(default_factory=list)
     is_watched: bool = False
+    has_plain_numbers: bool = False
 
 
 _reads = _Reads()
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[None]:
-    """Notes for `learn` what is read from configs and from the numbers in them while the context lasts."""
-    _reads.is_watched = True
+def watched(*, has_plain_numbers: bool) -> Iterator[None]:
+    """Notes for `learn` what is read from configs while the context lasts.
+
+    Args:
+        has_plain_numbers: don't note what is read from the numbers in them, which somebody may want to be plain ones.
+    """
+    _reads.is_watched, _reads.has_plain_numbers = True, has_plain_numbers
     try:
         yield
     finally:
@@ -170,7 +176,7 @@ class Settings(dict[str, Any]):
         super().__init__(values)
         object.__setattr__(self, "_holder", holder)
         for name, value in values.items():
-            if type(value) is int and _reads.is_watched:
+            if type(value) is int and _reads.is_watched and not _reads.has_plain_numbers:
                 self[name] = number = _Number(value)
                 number.holder, number.name = holder, name
 

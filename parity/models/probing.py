@@ -81,6 +81,7 @@ class Probe:
 
     Attributes:
         builds: how many it has built.
+        has_plain_numbers: whether configs are given plain numbers, of which nobody knows what is read from them.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Probe:
         """
         self.config, self._make, self._given = config, make, given
         self.builds = 0
+        self.has_plain_numbers = False
         self._seconds = 0.0
         self._goal = totals(
             state_shapes(build_reference({key: value for key, value in config.items() if key != "in_channels"})),
@@ -172,7 +174,12 @@ class Probe:
 
     def built(self, values: Mapping[str, Any]) -> nn.Module:
         """Builds the candidate, without values and in silence."""
-        with _quiet(), torch.random.fork_rng(devices=[]), without_initial_values(), watched():
+        with (
+            _quiet(),
+            torch.random.fork_rng(devices=[]),
+            without_initial_values(),
+            watched(has_plain_numbers=self.has_plain_numbers),
+        ):
             module = self._make(dict(values))
         if not isinstance(module, nn.Module):
             raise TypeError(type(module).__name__)

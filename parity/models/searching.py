@@ -158,6 +158,10 @@ class Search:
     def run(self) -> tuple[Assignment | None, Tried]:
         """Returns the best assignment and what became of it; without one, the likeliest and its error."""
         start, tried = self._first()
+        if tried.distance is None and any("." in path for path in self.open):
+            self.probe.has_plain_numbers = True
+            self.probe.forget()
+            start, tried = self._first()
         if start is None or tried.distance is None:
             return start, tried
         while tried.distance and not self.probe.is_spent:

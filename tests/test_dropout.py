@@ -50,6 +50,10 @@ def keep_large(x, rate, training):
     return x * (torch.rand(x.shape) > rate).to(x.dtype) / (1 - rate) if training else x
 
 
+def fill_dropped(x, rate, training):
+    return x.masked_fill(torch.rand_like(x) < rate, 0) / (1 - rate) if training else x
+
+
 class """
 
 # what makes the tutorial's dropout torchvision's
@@ -130,6 +134,12 @@ FAULTS: list[tuple[str, list[Edit], str, str, str]] = [
      "dropout acts on the tokens before the positions are added, not afterwards", "class_token"),
     ("functions", [(_WEIGHTS, "F.softmax(self.dropout(scores), dim=-1)")], "dropout-order",
      "dropout acts on the attention's scores, not on its weights (blocks 0 to 2)", "encoder_layer_0.self_attention"),
+    ("block", [("x = self.dropout(x)", "x = self.dropout(self.dropout(x))")], "dropout-extra",
+     "dropout of rate 0.13 acts on the tokens after the positions are added, once more", "encoder.dropout"),
+    ("functions", [("self.split(self.w_v(x))", "self.split(self.drop_values(self.w_v(x)))"),
+                   ("self.dropout = nn.Dropout(attn_dropout)",
+                    "self.dropout = nn.Dropout(attn_dropout)\n        self.drop_values = nn.Dropout(0.3)")],
+     "dropout-extra", "dropout of rate 0.3 acts on the attention's values", "encoder_layer_0.self_attention"),
     # a rate that no argument of the reference's names
     ("block", [("        dropout=0.0,\n        num_classes=1000,\n        attn_drop=0.0,\n",
                 "        num_classes=1000,\n        amount=0.1,\n"),
@@ -175,6 +185,7 @@ RIGHT: list[tuple[str, list[Edit]]] = [
     ("block", []),
     ("block", [(_AFTER, f"keep_small({_UNDROPPED}, self.after.p, self.training)")]),
     ("block", [(_AFTER, f"keep_large({_UNDROPPED}, self.after.p, self.training)")]),
+    ("block", [(_AFTER, f"fill_dropped({_UNDROPPED}, self.after.p, self.training)")]),
     ("functions", [(_WEIGHTS, "torch.stack([self.dropout(w) for w in F.softmax(scores, dim=-1).unbind(1)], 1)")]),
 ]
 

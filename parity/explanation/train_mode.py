@@ -113,17 +113,12 @@ def _attempted(
         search.run(to_the_end=False)
         events = [_event(change, own, possible) for change in search.changes if change not in known]
         known = [*known, *(event.change for event in events if event.is_of_layout)]
-        proof = prove(
-            list(_groups([event for event in events if not event.is_of_layout])),
-            lambda chosen: distance_of(
-                model,
-                images,
-                [*known, *(change for group in chosen for change in group.changes)],
-                observations.output(),
-                models.seed,
-                case.failures,
-            ),
-        )
+
+        def error(chosen: Sequence[Group]) -> float:
+            made = [*known, *(change for group in chosen for change in group.changes)]
+            return distance_of(model, images, made, observations.output(), models.seed, case.failures)
+
+        proof = prove(list(_groups([event for event in events if not event.is_of_layout])), error)
     changed = {event.change: event.has for event in events if event.has}
     kept = {c: d for c, d in own.items() if not any(event.change.takes_the_place_of(c) for event in events)}
     return _Found(proof, {**kept, **changed})
@@ -208,9 +203,9 @@ def _groups(events: Sequence[_Event]) -> Iterator[Group]:
     A dropout that is missing at one spot and too many at another is one cause, and so is what is the same at several
     spots of the same blocks.
     """
-    at_spot: dict[tuple[Spot, str | None], list[_Event]] = defaultdict(list)
+    at_spot: dict[tuple[Spot, str | None, bool], list[_Event]] = defaultdict(list)
     for event in events:
-        at_spot[event.spot, event.has.shared if event.has else None].append(event)
+        at_spot[event.spot, event.has.shared if event.has else None, event.had is None].append(event)
     findings = list(at_spot.values())
     missing = [finding for finding in findings if finding[0].has is None]
     moved = []

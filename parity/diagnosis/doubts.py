@@ -13,14 +13,23 @@ from parity.diagnosis.checks import DTYPES
 from parity.diagnosis.pictures import unlike_random, with_large_values
 from parity.diagnosis.verdict import Doubts
 from parity.errors import ParityError, listed
-from parity.models import assigned, is_graph, split, uniform, with_parts
-from parity.tracing import MODES, NOT_FINITE, bare_run, compare, first_tensor, is_degenerate, is_finite
+from parity.models import assigned, is_graph, split, uniform
+from parity.tracing import (
+    MODES,
+    NOT_FINITE,
+    SAME_FUNCTION_BOUND,
+    bare_run,
+    compare,
+    first_tensor,
+    is_degenerate,
+    is_finite,
+)
 
 if TYPE_CHECKING:
     from torch import nn
 
     from parity.diagnosis.verdict import Check, Place, Verdict
-    from parity.tracing import Mode, Models, Run, Subject
+    from parity.tracing import Measurement, Mode, Models, Run, Subject
 
 
 def find_doubts(subject: Subject, checks: list[Check], *, synthetic: bool) -> Doubts:
@@ -37,8 +46,7 @@ def find_doubts(subject: Subject, checks: list[Check], *, synthetic: bool) -> Do
     branches = Branches()
     faults, draws = ([], []) if unusable else _randomness(models, branches)
     if not is_settled:
-        bits = all(check.verdict in ("identical", "not compared") for check in checks)
-        faults += _faults_on_other_images(subject, branches, (torch.float32, torch.float64)[not bits :])
+        faults += _faults_on_other_images(subject, branches)
     unreached = [] if is_settled else branches.untaken()
     blind = _blind(models, checks, synthetic=synthetic)
     unmapped, overwritten = subject.mapping.without_counterpart(), subject.held.written_to()
@@ -115,30 +123,28 @@ def _blind(models: Models, checks: list[Check], *, synthetic: bool) -> list[str]
     return reasons
 
 
-def _faults_on_other_images(subject: Subject, branches: Branches, dtypes: tuple[torch.dtype, ...]) -> list[str]:
+def _faults_on_other_images(subject: Subject, branches: Branches) -> list[str]:
     """Compares the bare logits on images that those of the checks are unlike, and with weights of large values.
 
     A mistake may depend on values or on the batch's size, and a model that remembers something answers an old question.
-    All of them are shown in one dtype after the other, up to the first in which the models give the same bits.
     """
     models = subject.models
-    shown = [(f"on {what}", images) for what, images in unlike_random(tuple(models.images.shape), models.seed)]
-    large = with_large_values(dict(subject.held.reference))
-    parts = (entry.candidate for entry in subject.mapping.entries)
-    own = with_parts(subject.held.candidate, subject.mapping.apply(large), parts)
-    faults: list[str] = []
-    for dtype in dtypes:
-        compared = _Compared(models, branches, dtype)
-        for what, images in shown:
-            compared.show(images, what)
-        with assigned(models.reference, large), assigned(models.candidate, own):
-            compared.show(models.images[:1], "with weights three to twelve times as large")
-        faults = compared.faults
-        if compared.differing:
-            faults.append(f"not the same function, as other inputs show: {listed(compared.differing, 3)}")
-        if compared.identical:
-            break
+    compared = _Compared(models, branches)
+    for what, images in unlike_random(tuple(models.images.shape), models.seed):
+        compared.show(images, f"on {what}")
+    large = with_large_values(subject.held.reference)
+    own = subject.mapping.updated(subject.held.candidate, large)
+    with assigned(models.reference, large), assigned(models.candidate, own):
+        compared.show(models.images[:1], "with weights three to twelve times as large")
+    faults = compared.faults
+    if compared.differing:
+        faults.append(f"not the same function, as other inputs show: {listed(compared.differing, 3)}")
     return list(dict.fromkeys(faults))
+
+
+# A relative distance of logits in float32 that is more than rounding, where the reference doesn't amplify that; and how
+# far images are moved, relative, to see how much it does.
+_SUSPICIOUS, _NEARBY = 1e-5, 1e-13
 
 
 class _Compared:
@@ -147,45 +153,71 @@ class _Compared:
     Args:
         models: who is compared.
         branches: notes which the candidate takes.
-        dtype: to run in.
 
     Attributes:
-        identical: whether all had the same bits.
         differing: what they are not the same function on, in words.
         faults: what else the candidate does wrong, a sentence each.
     """
 
-    def __init__(self, models: Models, branches: Branches, dtype: torch.dtype) -> None:
-        self.identical = True
+    def __init__(self, models: Models, branches: Branches) -> None:
         self.differing: list[str] = []
         self.faults: list[str] = []
         self._models = models
         self._branches = branches
-        self._dtype = dtype
 
     def show(self, images: torch.Tensor, when: str) -> None:
-        """Runs both models on (B, C, H, W) images and notes how they differ."""
-        models, dtype = self._models, self._dtype
-        images = _of_possible_size(models, images.to(models.images.device))
-        run = functools.partial(bare_run, images=images, mode=MODES["eval"], dtype=dtype, seed=models.seed)
+        """Runs both models on (B, C, H, W) images and notes how they differ.
+
+        In float32, and once more in float64 if a whole batch differs, or if others do by more than rounding makes.
+        """
+        images = _of_possible_size(self._models, images.to(self._models.images.device))
         when = f"{when}, in a batch of {len(images)}"
-        expected = run(models.reference, owner="reference").output
-        assert expected is not None
-        if not is_finite(expected):
-            return
         try:
-            found = run(models.candidate, owner="candidate", around=lambda _: self._branches)
+            single = self._compared(images, torch.float32)
+            is_whole = len(images) == len(self._models.images)
+            if single is None or single.identical or not (is_whole or single.problem or single.relative > _SUSPICIOUS):
+                return
+            double = self._compared(images, torch.float64) or single
         except ParityError as error:
             self.faults.append(f"it fails {when}: {error}")
             return
+        is_rounding = double.same_function and not single.problem and single.relative <= _SUSPICIOUS
+        if not is_rounding and not (double.problem or single.problem):
+            amplified = max(1.0, self._amplification(images))
+            bounds = SAME_FUNCTION_BOUND * amplified, _SUSPICIOUS * amplified
+            is_rounding = double.relative <= bounds[0] and single.relative <= bounds[1]
+        if not is_rounding:
+            worse = single if double.same_function else double  # one that remembers differs in one of the two alone
+            self.differing.append(f"{when} ({worse.problem or f'relative error {worse.relative:.2g}'})")
+
+    def _compared(self, images: torch.Tensor, dtype: torch.dtype) -> Measurement | None:
+        """Measures the distance of the logits; None where the reference's are not finite."""
+        expected = self._run(self._models.reference, images, dtype, "reference").output
+        assert expected is not None
+        if not is_finite(expected):
+            return None
+        found = self._run(self._models.candidate, images, dtype, "candidate", lambda _: self._branches)
         assert found.output is not None
-        measurement = compare(expected, found.output)
         if found.has_changed_its_input:
             self.faults.append("the candidate writes to the images it is given, which others may still need")
-        self.identical = self.identical and measurement.identical
-        if dtype == torch.float64 and not measurement.same_function:
-            size_of = measurement.problem or f"relative error {measurement.relative:.2g}"
-            self.differing.append(f"{when} ({size_of})")
+        return compare(expected, found.output, ulp=False)
+
+    def _run(
+        self, model: nn.Module, images: torch.Tensor, dtype: torch.dtype, owner: str,
+        around: Any = contextlib.nullcontext,
+    ) -> Run:  # fmt: skip
+        return bare_run(model, images, MODES["eval"], dtype, self._models.seed, owner, around=around)
+
+    def _amplification(self, images: torch.Tensor) -> float:
+        """Returns how many times as much the reference's logits change, relative, as the images do."""
+        moved = 1 + _NEARBY * uniform("nearby", tuple(images.shape)).to(images.device).double()
+        logits = [
+            self._run(self._models.reference, shown, torch.float64, "reference").output
+            for shown in (images.double(), images.double() * moved)
+        ]
+        assert logits[0] is not None
+        assert logits[1] is not None
+        return compare(logits[0], logits[1], ulp=False).relative / _NEARBY
 
 
 def _of_possible_size(models: Models, images: torch.Tensor) -> torch.Tensor:

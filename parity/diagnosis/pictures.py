@@ -9,10 +9,13 @@ import torch
 from parity.models import uniform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 # the range of a normalised picture's channels, from black to white: (0 - mean) / std to (1 - mean) / std of ImageNet
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# how many numbers are made large at least, where there are as many
+_MOST_LARGE = 10**8
 
 
 def unlike_random(shape: tuple[int, ...], seed: int) -> Iterator[tuple[str, torch.Tensor]]:
@@ -57,14 +60,15 @@ def _levels(channels: int) -> tuple[torch.Tensor, torch.Tensor]:
     return (0 - mean) / std, (1 - mean) / std
 
 
-def with_large_values(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Returns weights that make activations large and attention sharp, as trained ones do.
+def with_large_values(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Returns matrices that make activations large and attention sharp, as trained ones do.
 
-    Matrices are three times as large, and every seventh row, an outlier, twelve times.
+    They are three times as large, and every seventh row, an outlier, twelve times. Of a large model it is only the
+    first ones, so that it needs little memory.
     """
-    large = {}
+    large: dict[str, torch.Tensor] = {}
     for name, tensor in state.items():
-        if tensor.dim() > 1 and tensor.is_floating_point():
+        if tensor.dim() > 1 and tensor.is_floating_point() and sum(t.numel() for t in large.values()) < _MOST_LARGE:
             large[name] = 3 * tensor
             large[name][::7] *= 4
-    return state | large
+    return large

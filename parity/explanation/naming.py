@@ -212,9 +212,7 @@ def _error_on_others(case: Case, attempt: int, model: BentViT, changes: Sequence
     mapping, drawn = subject.mapping, synthetic(models.reference, models.seed + 1)
     # what has no counterpart stays as it is
     state = with_parts(subject.held.reference, drawn, (entry.reference for entry in mapping.entries))
-    known = {split(part)[0] for part in (*(e.reference for e in mapping.entries), *mapping.unmapped_reference)}
-    moved = mapping.apply({name: state[name] for name in known})
-    own = with_parts(subject.held.candidate, moved, (entry.candidate for entry in mapping.entries))
+    own = mapping.updated(subject.held.candidate, state)
     images = uniform(f"{models.seed}/second proof", tuple(models.images.shape)).to(models.images.device)
     with assigned(models.candidate, own):
         candidate = bare_run(

@@ -126,10 +126,18 @@ def put(values: torch.Tensor, tensor: torch.Tensor, box: Box) -> None:
 def with_parts(
     state: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor], parts: Iterable[str]
 ) -> dict[str, torch.Tensor]:
-    """Returns the tensors of `state`, copied, with the values of `other` in these parts, tensors or slices of them."""
-    result = {name: tensor.clone() for name, tensor in state.items()}
+    """Returns the tensors of `state`, with the values of `other` in these parts, tensors or slices of them.
+
+    Nothing is written to; a tensor is copied only where a part of it stays.
+    """
+    result = dict(state)
     for name, box in map(split, parts):
-        put(cut(other[name].to(result[name]), box), result[name], box)
+        if not box:
+            result[name] = other[name].to(state[name])
+            continue
+        if result[name] is state[name]:
+            result[name] = state[name].clone()
+        put(cut(other[name].to(state[name]), box), result[name], box)
     return result
 
 

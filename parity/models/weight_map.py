@@ -87,6 +87,27 @@ class WeightMap:
             left_out[name].append(box)
         return {name: _assembled(parts, left_out[name]) for name, parts in pieces.items()}
 
+    def updated(self, held: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Returns the candidate's tensors, those parts anew whose counterparts are in `state`.
+
+        Args:
+            held: all tensors of the candidate, which are not written to.
+            state: some of the reference's.
+        """
+        result = dict(held)
+        for entry in self.entries:
+            (source, box), (target, place) = split(entry.reference), split(entry.candidate)
+            if source not in state:
+                continue
+            values = rearranged(cut(state[source], box), entry.layout)
+            if not place:
+                result[target] = values
+                continue
+            if result[target] is held[target]:
+                result[target] = held[target].clone()
+            put(values, result[target], place)
+        return result
+
     def load(self, candidate: nn.Module, state: Mapping[str, torch.Tensor], *, assign: bool = False) -> None:
         """Puts a reference's state dict into `candidate`; what has no counterpart keeps its values.
 

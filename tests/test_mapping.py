@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import torch
@@ -246,3 +246,60 @@ def test_calls_are_listed_in_order() -> None:
         Point("0.0", 0, "leave"),
         Point("0", 0, "leave"),
     ]
+
+
+AWKWARD = ["w[0:3]", "head[0:4 of 8]", "head{i}", "{{i}}", 'a "quoted" one', "new\nline", "a = b", "[map]", "12"]
+
+
+class Renamed(nn.Module):
+    """torchvision's model with a parameter and a buffer of any name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.inner: nn.Module = build_reference(configuration("vit_b_16", SMALL)).to_empty(device="cpu")
+        norm = cast("nn.LayerNorm", self.inner.get_submodule("encoder.ln"))
+        self.register_parameter(name, norm.bias)
+        self.register_buffer(f"other {name}", torch.zeros(3))
+        norm.register_parameter("bias", None)
+        norm.register_forward_hook(lambda _, __, output: output + self._parameters[name])
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return cast("torch.Tensor", self.inner(images))
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_written_map_holds_any_name(name: str, tmp_path: Path) -> None:
+    reference, candidate = build_reference(configuration("vit_b_16", SMALL)), Renamed(name)
+    mapping = infer_mapping(reference, candidate)
+    assert mapping.is_complete
+    assert len(mapping.unused) == 1
+    file = tmp_path / "map.toml"
+    file.write_text(mapping.to_toml(), encoding="utf-8")
+    again = infer_mapping(reference, candidate, file)
+    assert {*again.entries} == {*mapping.entries}
+    assert again.unused == mapping.unused
+    candidate.register_buffer("added since", torch.ones(2))
+    assert {*infer_mapping(reference, candidate, file).unused} == {*mapping.unused, "added since"}
+
+
+def test_written_map_of_fewer_blocks_says_which_are_left_out(tmp_path: Path) -> None:
+    reference = build_reference(configuration("vit_b_16", SMALL))
+    candidate = vit.ViT(48, 3, 16, 64, 96, 4, 2, 0.0, 10)
+    mapping = infer_mapping(reference, candidate)
+    assert mapping.unmapped_reference
+    file = tmp_path / "map.toml"
+    file.write_text(mapping.to_toml())
+    again = infer_mapping(reference, candidate, file)
+    assert {*again.entries} == {*mapping.entries}
+    assert {*again.unmapped_reference} == {*mapping.unmapped_reference}
+
+
+def test_inverted_map_says_what_it_means_that_tensors_are_left_over() -> None:
+    meaning = {"a": "no such norm", "b": "an extra bias"}
+    mapping = WeightMap(
+        (Entry("x", "y"),), "test", "", ("a",), ("b",), ("old",), meaning=meaning, undecided=("x",), constants=("b",)
+    )
+    back = mapping.invert()
+    assert back.meaning == {"a": "an extra norm", "b": "no such bias", "old": "not used by the forward pass"}
+    assert back.undecided == ("y",)
+    assert back.constants == ("b",)

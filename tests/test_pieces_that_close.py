@@ -225,6 +225,26 @@ def test_pieces_of_an_attention_are_mapped(attention: Callable[[], nn.Module]) -
     _require_right(lambda: ViT(attention))
 
 
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_mask_in_a_buffer_is_a_constant(is_whole: bool) -> None:  # noqa: FBT001
+    class Hidden(Fused):
+        def __init__(self) -> None:
+            super().__init__("p h d")
+            mask = torch.ones(3 * WIDTH, WIDTH)
+            self.register_buffer("mask", mask if is_whole else mask.tril())
+
+        def parts(self, x: torch.Tensor) -> Any:
+            weight = self.fused.weight * cast("torch.Tensor", self.mask)
+            return rearrange(F.linear(x, weight, self.fused.bias), "b n (p h d) -> p b h n d", p=3, h=HEADS)
+
+    if is_whole:
+        report = _require_right(lambda: ViT(Hidden))
+        assert "a buffer that changes nothing as it is built" in "\n".join(report.reasons)
+    else:
+        report = check(lambda: ViT(Hidden), overrides=SIZES, modes=["eval"])
+        assert report.verdict not in RIGHT, report
+
+
 class BiasesAfterTheResidual(Block):
     """Each branch's last bias is added after the residual."""
 

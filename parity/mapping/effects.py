@@ -1,4 +1,7 @@
-"""Which of the tensors that only one model has change nothing, such as a key's bias, which every softmax takes away."""
+"""Which of the tensors that only one model has change nothing.
+
+A key's bias is taken away by every softmax; a buffer may hold a mask of ones.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def with_effects(found: WeightMap, reference: nn.Module, candidate: nn.Module, images: torch.Tensor) -> WeightMap:
-    """Returns the map; in it are named the biases without a counterpart of which no value shows in the logits.
+    """Returns the map; in it is named what has no counterpart and changes nothing: biases, and buffers as built.
 
     Both models are run to their end, in float64, on synthetic weights.
 
@@ -35,17 +38,25 @@ def with_effects(found: WeightMap, reference: nn.Module, candidate: nn.Module, i
         candidate: the model under test.
         images: (B, C, H, W).
     """
-    left = found.unmapped_reference, found.unmapped_candidate
-    biases = [[name for name in names if "bias" in name] for names in left]
-    silent: list[str] = []
+    parameters = dict(candidate.named_parameters()).keys()
+    own = {split(name)[0] for name in found.unmapped_candidate} & parameters
     state = synthetic(reference, 0)
+    values = synthetic(candidate, 0, only=own) | found.apply(state)
+    ours = [name for name in found.unmapped_reference if "bias" in name]
+    theirs = [name for name in found.unmapped_candidate if "bias" in name and split(name)[0] in own]
+    buffers = [name for name in found.unmapped_candidate if split(name)[0] not in own]
+    silent: list[str] = []
     with contextlib.suppress(ParityError):
-        silent += _silent(reference, state, biases[0], images, "reference")
+        silent += _silent(reference, state, ours, images, "reference")
     with contextlib.suppress(ParityError):
-        own = {split(name)[0] for name in found.unmapped_candidate} & dict(candidate.named_parameters()).keys()
-        values = synthetic(candidate, 0, only=own) | found.apply(state)
-        silent += _silent(candidate, values, biases[1], images, "candidate")
-    return dataclasses.replace(found, without_effect=tuple(silent))
+        silent += _silent(candidate, values, theirs, images, "candidate")
+    others = {*found.unmapped_reference, *found.unmapped_candidate} - {*silent, *buffers}
+    constants: list[str] = []
+    if buffers and not others:
+        with contextlib.suppress(ParityError):
+            logits = _logits(reference, state, images, "reference"), _logits(candidate, values, images, "candidate")
+            constants += buffers * (compare(*logits, ulp=False).relative <= SAME_FUNCTION_BOUND)
+    return dataclasses.replace(found, without_effect=tuple(silent), constants=tuple(constants))
 
 
 def _silent(model: nn.Module, state: State, names: Sequence[str], images: torch.Tensor, owner: str) -> Iterator[str]:

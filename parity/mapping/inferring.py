@@ -22,7 +22,9 @@ from parity.mapping.trial import BREAKS, PROVED, Trial, as_map
 from parity.mapping.uses import trace_uses
 from parity.mapping.ways import ATTENTION
 from parity.models import (
+    UNUSED,
     WeightMap,
+    as_pattern,
     by_name,
     configuration_of,
     expand,
@@ -78,13 +80,10 @@ def infer_mapping(
         MappingError: a written map is no bijection, or no attention of the one corresponds to one of the other.
     """
     if path is not None:
-        written = expand(read_map(path), state_shapes(reference), state_shapes(candidate), str(path))
+        images = (_fitting_images(reference) if images is None else images)[:2]
+        written = _written(path, reference, candidate, images, build)
         require_separate(written, reference, candidate)
-        if written.is_complete:
-            return written
-        return with_effects(
-            written, reference, candidate, (_fitting_images(reference) if images is None else images)[:2]
-        )
+        return written if written.is_complete else with_effects(written, reference, candidate, images)
     try:
         return by_name(reference, candidate)
     except MappingError as error:
@@ -96,6 +95,26 @@ def infer_mapping(
         if isinstance(candidate, type(reference)):  # the same code: what the names leave over says more
             raise unnamed from None
         raise
+
+
+def _written(
+    path: Path,
+    reference: nn.Module,
+    candidate: nn.Module,
+    images: torch.Tensor,
+    build: Callable[[], nn.Module] | None,
+) -> WeightMap:
+    """Reads a written map; a buffer that it doesn't know and that the candidate never uses is left out."""
+    patterns, shapes = read_map(path), (state_shapes(reference), state_shapes(candidate))
+    try:
+        return expand(patterns, *shapes, str(path))
+    except MappingError as error:
+        unknown = {*error.unmapped_candidate}
+        buffers = {name for name, _ in candidate.named_buffers()}
+        if not unknown or not unknown <= buffers & {*_traced(candidate, images, "candidate", build)[1].unused}:
+            raise
+    patterns = dataclasses.replace(patterns, unused=(*patterns.unused, *map(as_pattern, sorted(unknown))))
+    return expand(patterns, *shapes, str(path))
 
 
 def _inferred(
@@ -185,7 +204,7 @@ def _computed(found: WeightMap, ours: Uses, theirs: Uses) -> list[str]:
 
 def _meanings(found: WeightMap, matches: Matches, ours: Shapes, theirs: Shapes) -> dict[str, str]:
     """Says what each tensor without a counterpart is, and which one of the other side is the closest to it."""
-    meanings = dict.fromkeys(found.unmapped_reference, "not used by the forward pass")
+    meanings = dict.fromkeys(found.unmapped_reference, UNUSED)
     meanings |= matches.left_reference | matches.left_candidate | matches.left_meaning
     left = {name: split(name)[0] for name in (*found.unmapped_candidate, *found.unused)}
     for name in found.unmapped_reference:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from parity.mapping.patterns import matrix_layouts, vector_layout
 from parity.mapping.qkv import attention_ways, merging_ways
 from parity.mapping.ways import ATTENTION, PATCHES, POSITIONS, TOKENS, Matches, Way, joined
-from parity.models import Entry
+from parity.models import Entry, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,11 +79,11 @@ def match(reference: Uses, candidate: Uses, buffers: Buffers) -> Matches:
         ]
     _leave_unmatched(found, pairs)
     part = "a part of a weight that is computed as the model runs"
-    found.left_reference |= dict.fromkeys(reference.computed_parts, part)
-    found.left_candidate |= dict.fromkeys(candidate.computed_parts, part)
+    found.left_reference |= dict.fromkeys(map(whole, reference.computed_parts), part)
+    found.left_candidate |= dict.fromkeys(map(whole, candidate.computed_parts), part)
     running = "running statistics of a norm"
-    found.left_reference |= dict.fromkeys(reference.statistics, running)
-    found.left_candidate |= dict.fromkeys(candidate.statistics, running)
+    found.left_reference |= dict.fromkeys(map(whole, reference.statistics), running)
+    found.left_candidate |= dict.fromkeys(map(whole, candidate.statistics), running)
     _match_free(found, reference, candidate, buffers)
     return found
 
@@ -287,7 +287,7 @@ def _match_rows(found: Matches, table: View, left: list[View], buffers: Abstract
         shared = next((n for n in range(min(tokens // width, count) + 1) if math.isqrt(count - n) ** 2 == count - n), 0)
         rest = _rows(longer, shared + extra, rows)
         if not shared:
-            pairs = [(rest, (shorter.name, shorter.shape))]
+            pairs = [(rest, (whole(shorter.name), shorter.shape))]
         elif count in shorter.shape:
             pairs = [(_rows(longer, 0, shared), _rows(shorter, 0, shared)), (rest, _rows(shorter, shared, count))]
         else:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from parity.models import whole
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -61,7 +63,7 @@ class View:
         bounds = [f"{n}:{n + 1}" for n in self.item]
         if self.start is not None:
             bounds.append(f"{self.start}:{self.start + self.size}")
-        return f"{self.name}[{', '.join(bounds)}]" if bounds else self.name
+        return f"{self.name}[{', '.join(bounds)}]" if bounds else whole(self.name)
 
 
 @dataclass(frozen=True)

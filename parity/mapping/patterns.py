@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from parity.models import IDENTITY, Entry
+from parity.models import IDENTITY, Entry, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -180,7 +180,9 @@ def placed(
     texts = [*items, *(text or ":" for text in bounds)]
     while texts and texts[-1] == ":":
         texts.pop()
-    return Placed(f"{view.name}[{', '.join(texts)}]" if texts else view.name, ("1",) * len(items) + tuple(letters))
+    return Placed(
+        f"{view.name}[{', '.join(texts)}]" if texts else whole(view.name), ("1",) * len(items) + tuple(letters)
+    )
 
 
 def entry_between(ours: Placed | None, theirs: Placed | None, lengths: Mapping[str, int]) -> Entry | None:

@@ -16,7 +16,7 @@ from torch import nn
 from parity.errors import ParityError
 from parity.mapping.symmetries import rescaled
 from parity.mapping.ways import ATTENTION, POSITIONS
-from parity.models import WeightMap, assigned, split, synthetic
+from parity.models import WeightMap, assigned, split, synthetic, whole
 from parity.tracing import MODES, OUTPUT, Point, Run, align, bare_run, compare, first_that_runs, held_in, steps
 
 if TYPE_CHECKING:
@@ -63,18 +63,24 @@ def as_map(
     place = {name: n for n, name in enumerate(dict.fromkeys([*used, *(view.name for view in ours.free)]))}
     entries = [*matches.fixed, *(entry for way in chosen.values() for entry in way.entries)]
     entries.sort(key=lambda entry: place[split(entry.reference)[0]])
-    left = [*matches.left_reference, *ours.unused, *(name for way in chosen.values() for name in way.left_reference)]
+    left = [
+        *matches.left_reference,
+        *map(whole, ours.unused),
+        *(name for way in chosen.values() for name in way.left_reference),
+    ]
     extra = [*matches.left_candidate, *(name for way in chosen.values() for name in way.left_candidate)]
     left += _forgotten(ours, [*(entry.reference for entry in entries), *left])
     extra += _forgotten(theirs, [*(entry.candidate for entry in entries), *extra])
-    return WeightMap(tuple(entries), "inferred from use", certainty, tuple(left), tuple(extra), unused)
+    return WeightMap(
+        tuple(entries), "inferred from use", certainty, tuple(left), tuple(extra), tuple(map(whole, unused))
+    )
 
 
 def _forgotten(uses: Uses, parts: list[str]) -> list[str]:
     """Returns the tensors in use of which no part is among `parts`."""
     known = {split(part)[0] for part in parts}
     views = (*(view for op in uses.operations for view in op.views), *uses.free)
-    return list(dict.fromkeys(view.name for view in views if view.name not in known))
+    return list(dict.fromkeys(whole(view.name) for view in views if view.name not in known))
 
 
 @dataclass

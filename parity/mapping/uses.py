@@ -135,7 +135,7 @@ class _Gatherer:
             last.vectors[1] = view
         elif use.what == "add" and owner and owner.bias is None and owner.matrix.shape[0] == view.size:
             owner.bias = view
-        elif use.what == "add" and last and last.kind == "scale" and last.views[0].size == view.size:
+        elif use.what == "add" and last and last.vectors and last.vectors[1] is None and last.key[1] == view.size:
             last.kind, last.vectors = "norm", [last.vectors[0], view]
         else:
             return False

@@ -10,7 +10,7 @@ from parity.models.bijection import require_bijection, require_separate
 from parity.models.brought import Brought, brings_weights, brought_by
 from parity.models.candidate import Candidate, build_without_values, other_sizes, resolve_candidate
 from parity.models.checkpoint import Checkpoint, fitted, is_path, read
-from parity.models.entries import IDENTITY, Bounds, Box, Entry, cut, inverted, put, rearranged, split, with_parts
+from parity.models.entries import IDENTITY, Bounds, Box, Entry, cut, inverted, put, rearranged, split, whole, with_parts
 from parity.models.expansion import by_name, expand
 from parity.models.inputs import Inputs, make_inputs
 from parity.models.libraries import build_elsewhere, is_elsewhere, resolve_elsewhere
@@ -44,10 +44,10 @@ from parity.models.state import (
     unregistered,
     without_values,
 )
-from parity.models.weight_map import WeightMap
+from parity.models.weight_map import UNUSED, WeightMap
 from parity.models.weights import Weights, own_weights, resolve_weights, synthetic, uniform
 from parity.models.wrappers import is_graph
-from parity.models.written_map import read_map
+from parity.models.written_map import as_pattern, read_map
 
 __all__ = [
     "BUFFER",
@@ -56,6 +56,7 @@ __all__ = [
     "IDENTITY",
     "PARAMETER",
     "RATES",
+    "UNUSED",
     "Bounds",
     "Box",
     "Brought",
@@ -66,6 +67,7 @@ __all__ = [
     "Shapes",
     "WeightMap",
     "Weights",
+    "as_pattern",
     "assigned",
     "brings_weights",
     "brought_by",
@@ -115,6 +117,7 @@ __all__ = [
     "uniform",
     "unregistered",
     "unverifiable",
+    "whole",
     "with_parts",
     "without_values",
 ]

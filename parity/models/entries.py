@@ -72,7 +72,12 @@ def inverted(layout: str) -> str:
 
 
 _BOUNDS = r" *\d* *: *\d* *(?:of *\d+ *)?"
-_SLICE = re.compile(rf"(.*?)\[({_BOUNDS}(?:,{_BOUNDS})*)\]")
+_SLICE = re.compile(rf"(.*?)\[({_BOUNDS}(?:,{_BOUNDS})*)\]", re.DOTALL)
+
+
+def whole(name: str) -> str:
+    """Returns how a map writes a whole tensor: as its name, or as `name[:]` where the name itself reads as a slice."""
+    return f"{name}[:]" if split(name)[1] else name
 
 
 def split(part: str) -> tuple[str, Box]:

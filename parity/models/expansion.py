@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from parity.errors import MappingError
 from parity.models.bijection import require_bijection, require_separate
-from parity.models.entries import Entry, split
+from parity.models.entries import Entry, split, whole
 from parity.models.state import state_shapes
 from parity.models.weight_map import WeightMap
-from parity.models.written_map import Patterns, as_regex, read_map
+from parity.models.written_map import Patterns, as_pattern, as_regex, filled, read_map
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import nn
 
     from parity.models.state import Shapes
@@ -36,23 +38,26 @@ def expand(patterns: Patterns, reference: Shapes, candidate: Shapes, source: str
     for name in reference:
         for regex, rule in rules:
             if match := regex.fullmatch(name):
+                number = match.groupdict().get("i") or ""
                 left = name + rule.reference[len(split(rule.reference)[0]) :]
-                right = rule.candidate.replace("{i}", match.groupdict().get("i") or "")
-                entries.append(Entry(left, right, rule.layout))
-    left_out = [
-        tuple(name for name in shapes if any(as_regex(split(p)[0]).fullmatch(name) for p in names))
-        for names, shapes in (
-            (patterns.unmapped_reference, reference),
-            (patterns.unmapped_candidate, candidate),
-            (patterns.unused, candidate),
-        )
-    ]
-    # a slice that is left out is listed as it was written
-    slices = tuple(name for name in patterns.unmapped_reference if split(name)[1])
-    whole = tuple(name for name in left_out[0] if not any(split(part)[0] == name for part in slices))
-    found = WeightMap(tuple(entries), source, "", (*whole, *slices), left_out[1], left_out[2])
+                entries.append(Entry(left, filled(rule.candidate, number), rule.layout))
+    left_out = (
+        _left_out(patterns.unmapped_reference, reference),
+        _left_out(patterns.unmapped_candidate, candidate),
+        _left_out(patterns.unused, candidate),
+    )
+    found = WeightMap(tuple(entries), source, "", *left_out)
     require_bijection(found, reference, candidate)
     return found
+
+
+def _left_out(names: Sequence[str], shapes: Shapes) -> tuple[str, ...]:
+    """Returns the tensors that patterns leave out; a slice that is left out is listed as it was written."""
+    slices = tuple(filled(name, "") for name in names if split(name)[1])
+    cut = {split(part)[0] for part in slices}
+    regexes = [as_regex(name) for name in names if not split(name)[1]]
+    tensors = (name for name in shapes if name not in cut and any(regex.fullmatch(name) for regex in regexes))
+    return (*map(whole, tensors), *slices)
 
 
 def by_name(reference: nn.Module, candidate: nn.Module) -> WeightMap:
@@ -62,7 +67,8 @@ def by_name(reference: nn.Module, candidate: nn.Module) -> WeightMap:
         MappingError: neither is a bijection; the message lists what the closest one leaves over.
     """
     shapes = state_shapes(reference), state_shapes(candidate)
-    tables = {"of equal names": Patterns(tuple(Entry(name, name) for name in shapes[0]))} | _shipped()
+    names = [as_pattern(whole(name)) for name in shapes[0]]
+    tables = {"of equal names": Patterns(tuple(Entry(name, name) for name in names))} | _shipped()
     failures = []
     for source, patterns in tables.items():
         try:

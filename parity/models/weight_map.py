@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from parity.errors import MappingError, listed
 from parity.models.entries import Entry, cut, put, rearranged, split
 from parity.models.state import hold
-from parity.models.written_map import Patterns, rules_of
+from parity.models.written_map import Patterns, as_pattern, rules_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from parity.models.entries import Box
+
+
+# what it means that a tensor of the reference has no counterpart
+UNUSED = "not used by the forward pass"
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class WeightMap:
         meaning: what it means that a tensor has no counterpart, by name, where that is known.
         undecided: tensors of the reference that other maps, as good as this one, map to something else.
         without_effect: those of the tensors without a counterpart that cannot change the logits, whatever they hold.
+        constants: those that are buffers of the candidate, with whose values, as it is built, both models agree.
     """
 
     entries: tuple[Entry, ...]
@@ -54,11 +59,12 @@ class WeightMap:
     meaning: Mapping[str, str] = field(default_factory=dict, compare=False)
     undecided: tuple[str, ...] = field(default=(), compare=False)
     without_effect: tuple[str, ...] = field(default=(), compare=False)
+    constants: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def is_complete(self) -> bool:
         """Whether every tensor that has an effect in either model has its counterpart."""
-        return {*self.unmapped_reference, *self.unmapped_candidate} <= {*self.without_effect}
+        return {*self.unmapped_reference, *self.unmapped_candidate} <= {*self.without_effect, *self.constants}
 
     def apply(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Turns a reference's state dict into the candidate's.
@@ -127,6 +133,8 @@ class WeightMap:
 
     def invert(self) -> WeightMap:
         """Returns the map in the other direction, from the candidate's tensors to the reference's."""
+        counterparts = {entry.reference: entry.candidate for entry in self.entries}
+        meaning = {name: _turned(words) for name, words in self.meaning.items()}
         return WeightMap(
             tuple(entry.inverted() for entry in self.entries),
             self.source,
@@ -134,17 +142,25 @@ class WeightMap:
             (*self.unmapped_candidate, *self.unused),
             self.unmapped_reference,
             warnings=self.warnings,
+            meaning=dict.fromkeys(self.unused, UNUSED) | meaning,
+            undecided=tuple(counterparts[name] for name in self.undecided if name in counterparts),
             without_effect=self.without_effect,
+            constants=self.constants,
         )
 
     def without_counterpart(self) -> list[str]:
         """Says, a sentence for each kind, which tensors with an effect have no counterpart and what that means."""
-        return self._sentences({*self.unmapped_reference, *self.unmapped_candidate} - {*self.without_effect})
+        left = {*self.unmapped_reference, *self.unmapped_candidate}
+        return self._sentences(left - {*self.without_effect, *self.constants})
 
     def missing_without_effect(self) -> list[str]:
         """Says, a sentence for each kind, which tensors without a counterpart change nothing."""
-        said = dataclasses.replace(self, meaning={})._sentences({*self.without_effect})  # noqa: SLF001
-        return [f"{sentence}, which changes nothing, whatever it holds" for sentence in said]
+        plain = dataclasses.replace(self, meaning={})
+        silent, constant = (plain._sentences({*names}) for names in (self.without_effect, self.constants))  # noqa: SLF001
+        return [
+            *(f"{sentence}, which changes nothing, whatever it holds" for sentence in silent),
+            *(f"{sentence}, a buffer that changes nothing as it is built" for sentence in constant),
+        ]
 
     def _sentences(self, which: set[str]) -> list[str]:
         sentences = []
@@ -176,8 +192,16 @@ class WeightMap:
 
     def to_toml(self) -> str:
         """Writes the map as `read` reads it, one line for all blocks wherever they are alike."""
-        rules = tuple(rules_of(self.entries))
-        return Patterns(rules, self.unmapped_reference, self.unmapped_candidate, self.unused).to_toml()
+        left_out = (self.unmapped_reference, self.unmapped_candidate, self.unused)
+        rules = tuple(rules_of(self.entries, self.unmapped_reference))
+        return Patterns(rules, *(tuple(map(as_pattern, names)) for names in left_out)).to_toml()
+
+
+def _turned(meaning: str) -> str:
+    """Returns what it means that a tensor has no counterpart if the other model is taken as right."""
+    others = {"no such ": "an extra ", "an extra ": "no such ", "no ": "an extra "}
+    start = next((words for words in others if meaning.startswith(words)), "")
+    return others.get(start, "") + meaning.removeprefix(start)
 
 
 def _assembled(parts: list[tuple[Box, torch.Tensor]], left_out: list[Box]) -> torch.Tensor:

@@ -11,8 +11,9 @@
 candidate = ["blocks.{i}.scale"]
 ```
 
-A pattern's `{i}` stands for the number of a block, the same on both sides. Every element of every tensor is used
-exactly once, or its tensor is listed under `[unmapped]`; anything else is refused.
+A pattern's `{i}` stands for the number of a block, the same on both sides; `{{` and `}}` stand for braces of a name,
+and `name[:]` for a whole tensor whose name reads as a slice. Every element of every tensor is used exactly once, or its
+tensor is listed under `[unmapped]`; anything else is refused.
 """
 
 from __future__ import annotations
@@ -103,10 +104,15 @@ def _is_right_side(value: Any) -> bool:
 _NUMBER = re.compile(r"(?<![\d\[:])(?<!: )(?<!of )\d+(?![\d:\]=])")
 
 
-def rules_of(entries: Iterable[Entry]) -> Iterator[Entry]:
-    """Yields the rules of a written map: as few as give exactly `entries` when they are expanded again."""
+def rules_of(entries: Iterable[Entry], left_out: Iterable[str] = ()) -> Iterator[Entry]:
+    """Yields the rules of a written map: as few as give exactly `entries` when they are expanded again.
+
+    Args:
+        entries: of the map.
+        left_out: tensors of the reference, or slices of them, that it leaves out.
+    """
     entries = list(entries)
-    names = {split(entry.reference)[0] for entry in entries}
+    names = {split(part)[0] for part in (*(entry.reference for entry in entries), *left_out)}
     alike: dict[str, list[Entry]] = defaultdict(list)  # by the reference's pattern
     for entry in entries:
         number = _NUMBER.search(split(entry.reference)[0])
@@ -118,7 +124,11 @@ def rules_of(entries: Iterable[Entry]) -> Iterator[Entry]:
             covered = {split(entry.reference)[0] for entry in members}
             if {name for name in names if regex.fullmatch(name)} != covered or len(covered) < len(members):
                 rule = None
-        yield from [rule] if rule else members
+        yield from (
+            [rule]
+            if rule
+            else [Entry(as_pattern(entry.reference), as_pattern(entry.candidate), entry.layout) for entry in members]
+        )
 
 
 def _rule(entries: list[Entry]) -> Entry | None:
@@ -136,7 +146,7 @@ def _rule(entries: list[Entry]) -> Entry | None:
 
 
 def _with_gap(text: str, number: re.Match[str]) -> str:
-    return f"{text[: number.start()]}{{i}}{text[number.end() :]}"
+    return f"{as_pattern(text[: number.start()])}{{i}}{as_pattern(text[number.end() :])}"
 
 
 def _right_side(entry: Entry) -> str:
@@ -149,7 +159,27 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
+_TOKEN = re.compile(r"\{\{|\}\}|\{i\}")
+
+
+def as_pattern(part: str) -> str:
+    """Returns the pattern that stands for one tensor, or slice of one, alone."""
+    return part.replace("{", "{{").replace("}", "}}")
+
+
+def filled(pattern: str, number: str) -> str:
+    """Returns the tensor, or slice of one, that a pattern stands for in the block of this number."""
+    return _TOKEN.sub(lambda token: number if token[0] == "{i}" else token[0][0], pattern)
+
+
 def as_regex(pattern: str) -> re.Pattern[str]:
     """Returns what matches the names that a pattern stands for; a block's number is its group `i`."""
-    first, *rest = (re.escape(part) for part in pattern.split("{i}"))
-    return re.compile(first + "".join((r"(?P<i>\d+)" if n == 0 else "(?P=i)") + part for n, part in enumerate(rest)))
+    texts, marks = _TOKEN.split(pattern), _TOKEN.findall(pattern)
+    regex, number = re.escape(texts[0]), r"(?P<i>\d+)"
+    for mark, text in zip(marks, texts[1:], strict=True):
+        if mark == "{i}":
+            regex, number = regex + number, "(?P=i)"
+        else:
+            regex += re.escape(mark[0])
+        regex += re.escape(text)
+    return re.compile(regex)

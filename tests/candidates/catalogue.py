@@ -61,11 +61,11 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
     "post_norm": (
         "VisionTransformer2017",
         (
-            # its norms come one place later in the order of use, and are mapped so
             f"glue:{_BLOCK}.self_attention",
+            f"glue:{_BLOCK}.ln_1",
+            f"glue:{_BLOCK}.mlp",
+            f"glue:{_BLOCK}.ln_2",
             "glue:encoder.layers.encoder_layer_1.ln_1",
-            "glue:encoder.layers.encoder_layer_1.ln_2",
-            "glue:encoder.ln",
         ),
     ),
     "relu_default": ("TorchEncoderViT", (f"glue:{_BLOCK}.mlp.3",)),

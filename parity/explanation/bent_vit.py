@@ -154,7 +154,11 @@ class BentViT:
 
     def _mlp(self, name: str, x: torch.Tensor, bend: Bend) -> torch.Tensor:
         x = bend.at(name, "enter", x)
-        x = bend.around(name, "mlp", lambda y: self._hidden(name, y, bend), x)
+
+        def layer(number: int) -> tuple[torch.Tensor | None, ...]:
+            return tuple(self._tensor(f"{name}.{number}.{part}", bend) for part in ("weight", "bias"))
+
+        x = bend.around(name, "mlp", lambda y, _: self._hidden(name, y, bend), x, layer)
         x = bend.do(name, "output", _same, x)
         return bend.at(name, "leave", x)
 

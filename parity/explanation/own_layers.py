@@ -28,7 +28,7 @@ from parity.models import split
 from parity.tracing import PARTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from parity.explanation.chains import Chain
     from parity.mapping import Uses
@@ -128,12 +128,12 @@ def gated_kinds(chains: Sequence[Chain], held: Mapping[str, Tensor], found: Weig
     """
     if not _is_gate(chains[0], found):
         return
-    partner = {split(entry.reference)[0]: split(entry.candidate)[0] for entry in found.entries}
+    mapped = {split(entry.reference)[0] for entry in found.entries}
     by_block = chains_by_block(chains)
     name = re.sub(r"\.(weight|bias)$", "", chains[0].operations[0].views[0].name)
     names = without_block(name) if len(chains) > 1 else name
     for activation, is_first in itertools.product([*BETWEEN, "sigmoid"], (True, False)):
-        gated = functools.partial(_gated, by_block=by_block, held=held, partner=partner, activation=activation,
+        gated = functools.partial(_gated, by_block=by_block, held=held, mapped=mapped, activation=activation,
                                   is_first=is_first)  # fmt: skip
         which = "the first" if is_first else "the second"
         phrase = f"a gated MLP ({names}), in which {activation or 'nothing'} of {which} projection is multiplied"
@@ -155,8 +155,8 @@ def _is_gate(chain: Chain, found: WeightMap) -> bool:
 
 
 def _gated(
-    _: Any, x: Tensor, *, by_block: Mapping[str, Chain], held: Mapping[str, Tensor], partner: Mapping[str, str],
-    activation: str, is_first: bool, place: str,
+    _: Any, x: Tensor, layer: Callable[[int], tuple[Tensor, Tensor | None]], *, by_block: Mapping[str, Chain],
+    held: Mapping[str, Tensor], mapped: Collection[str], activation: str, is_first: bool, place: str,
 ) -> Tensor:  # fmt: skip
     """Carries out a gated MLP.
 
@@ -171,11 +171,8 @@ def _gated(
         weight = value_of(projection.matrix.view, held, x)
         layers.append((weight if projection.matrix.rows == (0,) else weight.mT, bias))
     for number, position in ((0, 1), (3, len(layers) + 1)):
-        names = [partner.get(f"{place}.{number}.{part}") for part in ("weight", "bias")]
-        if names[0]:
-            theirs, own = (None if name is None else held[name].detach().to(x) for name in names)
-            assert theirs is not None
-            layers.insert(position, (theirs, own))
+        if f"{place}.{number}.weight" in mapped:
+            layers.insert(position, layer(number))
     *wide, last = layers
     hidden = torch.cat([F.linear(x, *layer) for layer in wide], -1).chunk(2, -1)
     one, other = hidden if is_first else reversed(hidden)

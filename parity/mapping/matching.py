@@ -128,6 +128,12 @@ def _aligned(ours: Sequence[Operation], theirs: Sequence[Operation]) -> list[tup
     return [*pairs, *((op, None) for op in ours[i:]), *((None, op) for op in theirs[j:])]
 
 
+def _owner(operation: Operation) -> str:
+    """Returns the numbered module that an operation belongs to, such as `blocks.0.`, if there is one."""
+    match = re.match(r".*?(^|\.)\d+\.", operation.views[0].name)
+    return match[0] if match else ""
+
+
 def _norms_first(operations: list[Operation]) -> list[Operation]:
     """Puts each block's two norms before its branches, as in pre-norm, where they stand behind them.
 
@@ -149,8 +155,7 @@ def _norms_first(operations: list[Operation]) -> list[Operation]:
 
 def _belongs(norm: Operation, attention: Operation) -> bool:
     """Whether a norm and an attention are parts of one numbered module."""
-    owners = [re.match(r".*?(^|\.)\d+\.", operation.views[0].name) for operation in (norm, attention)]
-    return owners[0] is not None and owners[1] is not None and owners[0][0] == owners[1][0]
+    return _owner(norm) == _owner(attention) != ""
 
 
 def _fit(ours: Operation, theirs: Operation) -> float:

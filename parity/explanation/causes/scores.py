@@ -175,9 +175,9 @@ def _patterns(tokens: int) -> dict[str, Pattern]:
     for count in filter(None, counts):
         words = f"last {count} tokens" if count > 1 else "last token"
         patterns[f"no token sees the {words}"] = functools.partial(class_token, rows=every, columns=slice(-count, None))
-    for count in range(min(4, tokens - 1)):
-        words = f"others more than {count} places away" if count else "any but itself"
-        patterns[f"no token sees {words}"] = functools.partial(
+    for count in range(1, min(4, tokens - 1)):
+        words = f"{count} place{'s' * (count > 1)} away"
+        patterns[f"no token sees others more than {words}"] = functools.partial(
             lambda n, far: ones(n).triu(far + 1) | ones(n).tril(-far - 1), far=count
         )
     return patterns

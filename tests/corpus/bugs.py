@@ -255,9 +255,6 @@ _NORM_BUGS = [
                             "(x, self.normalized_shape, self.weight, self.bias)), self.eps).to(x)"))
         for dtype in ("bfloat16", "float32")
     ),
-    Bug(id="norms-that-leave-the-mean", place=_NORMS, causes=("norm-kind",), says="leaves the mean", in_one_block=True,
-        edits=own_norm("MeanNorm", "x / (x.var(-1, correction=0, keepdim=True) + self.eps).sqrt()"
-                        " * self.weight + self.bias")),
     Bug(id="norms-without-bias", place=_NORMS, causes=("layer-norm-bias",), changes_parameters=True,
         zero_in_torchvision_init=True,
         edits={"block.built": "{norm_1}.bias = {norm_2}.bias = None", "model.built": "{final_norm}.bias = None"}),
@@ -290,9 +287,6 @@ _NORM_BUGS = [
     Bug(id="post-norm", causes=("post-norm",),
         place=(*_PROJECTIONS, *_NORMS, *_MLP, _LAYER),
         edits={"block.forward": "x = norm_1(x + attention(x))\nreturn norm_2(x + mlp(x))"}),
-    Bug(id="norms-at-the-ends-of-the-branches", causes=("post-norm",), says="ends of the branches",
-        place=(*_PROJECTIONS, *_NORMS, *_MLP, _LAYER),
-        edits={"block.forward": "x = x + norm_1(attention(x))\nreturn x + norm_2(mlp(x))"}),
     Bug(id="norms-swapped", edits={"block.normed_1": "{norm_2}(x)", "block.normed_2": "{norm_1}(x)"},
         place=(*_NORM_1, *_NORM_2), also=(*_PROJECTIONS, *_MLP), causes=("norms-swapped",),
         zero_in_torchvision_init=True),
@@ -345,9 +339,9 @@ _DISTANCES = '''def distances(scores):
 
 
 def _hidden(statement: str, name: str, says: str, scores: str) -> Bug:
-    """A mask, made by a statement."""
+    """A mask, made by a statement; the last block's shows only where it hides something from the class token."""
     return Bug(
-        id=name, place=_HEADS, causes=("attention-mask",), says=says,
+        id=name, place=_HEADS, in_one_block="[1:" not in statement, causes=("attention-mask",), says=says,
         edits={"attention.before": f"hidden = torch.zeros({{N}}, {{N}}, dtype=torch.bool)\n{statement}\n",
                "attention.scores": scores},
     )  # fmt: skip
@@ -521,12 +515,6 @@ _RESIDUALS = [
         **_SUM_1, causes=("extra-scale",), changes_parameters=True),
     Bug(id="branches-in-parallel", place=(*_NORM_2, *_RESIDUAL_2), causes=("parallel-branches",),
         edits={"block.forward": "return x + attention(norm_1(x)) + mlp(norm_2(x))"}),
-    Bug(id="stream-dropped-after-attention", place=_RESIDUAL_2, causes=("residual-source",),
-        edits={"block.forward": "y = attention(norm_1(x))\nreturn y + mlp(norm_2(x + y))"}),
-    Bug(id="mlp-of-attentions-output", place=_NORM_2, causes=("branch-input",),
-        edits={"block.forward": "y = attention(norm_1(x))\nreturn x + y + mlp(norm_2(y))"}),
-    Bug(id="residual-around-the-block-as-well", place=_RESIDUAL_2, causes=("residual-doubled",), says="whole block",
-        edits={"block.forward": "y = x + attention(norm_1(x))\nreturn x + y + mlp(norm_2(y))"}),
     Bug(id="block-in-bfloat16-at-its-end", edits={"block.residual_2": "({x} + {branch}).bfloat16().to({x})"},
         place=_RESIDUAL_2, causes=("hidden-cast",), says="bfloat16"),
 ]  # fmt: skip
@@ -561,10 +549,6 @@ _MLP_BUGS = [
     _activation("tanh-gelu", 'nn.GELU(approximate="tanh")', '(lambda x: F.gelu(x, approximate="tanh"))', "tanh"),
     _own_activation("quick-gelu", "QuickGELU", "x * torch.sigmoid(1.702 * x)", "quick"),
     _own_activation("none", "NoActivation", "x", ""),
-    _own_activation("tanh-gelu-of-rounded-constants", "RoundedGELU",
-                    "0.5 * x * (1 + torch.tanh(0.79788456 * (x + 0.044715 * x**3)))", "0.79788456"),
-    _own_activation("swish-of-1.5", "Swish", "x * torch.sigmoid(1.5 * x)", "1.5"),
-    _activation("hard-swish", "nn.Hardswish()", "F.hardswish", "hard swish"),
     _own_activation("squared-relu", "SquaredReLU", "x.relu().square()", ""),
     _activation("relu", "nn.ReLU()", "F.relu", "ReLU"),
     _activation("silu", "nn.SiLU()", "F.silu", "SiLU"),
@@ -592,6 +576,28 @@ _MLP_BUGS = [
         dtype="float32",
         edits={"block.forward": "x = x + attention(norm_1(x))\n"
                "with torch.autocast('cpu', dtype=torch.bfloat16):\n    y = mlp(norm_2(x))\nreturn x + y"}),
+]  # fmt: skip
+
+
+# parts of other models
+
+_OTHERS = [
+    Bug(id="stream-dropped-after-attention", place=_RESIDUAL_2, causes=("residual-source",),
+        edits={"block.forward": "y = attention(norm_1(x))\nreturn y + mlp(norm_2(x + y))"}),
+    Bug(id="mlp-of-attentions-output", place=_NORM_2, causes=("branch-input",),
+        edits={"block.forward": "y = attention(norm_1(x))\nreturn x + y + mlp(norm_2(y))"}),
+    Bug(id="residual-around-the-block-as-well", place=_RESIDUAL_2, causes=("residual-doubled",), says="whole block",
+        edits={"block.forward": "y = x + attention(norm_1(x))\nreturn x + y + mlp(norm_2(y))"}),
+    Bug(id="norms-at-the-ends-of-the-branches", causes=("post-norm",), says="ends of the branches",
+        place=(*_PROJECTIONS, *_NORMS, *_MLP, _LAYER),
+        edits={"block.forward": "x = x + norm_1(attention(x))\nreturn x + norm_2(mlp(x))"}),
+    Bug(id="norms-that-leave-the-mean", place=_NORMS, causes=("norm-kind",), says="leaves the mean", in_one_block=True,
+        edits=own_norm("MeanNorm", "x / (x.var(-1, correction=0, keepdim=True) + self.eps).sqrt()"
+                        " * self.weight + self.bias")),
+    _own_activation("tanh-gelu-of-rounded-constants", "RoundedGELU",
+                    "0.5 * x * (1 + torch.tanh(0.79788456 * (x + 0.044715 * x**3)))", "0.79788456"),
+    _own_activation("swish-of-1.5", "Swish", "x * torch.sigmoid(1.5 * x)", "1.5"),
+    _activation("hard-swish", "nn.Hardswish()", "F.hardswish", "hard swish"),
 ]  # fmt: skip
 
 
@@ -685,12 +691,14 @@ _BY_CATEGORY = {
     "class token": _CLASS_TOKEN,
     "positions and tokens": _POSITIONS,
     "norms": _NORM_BUGS,
-    "attention": [*_ATTENTION_BUGS, *_SCORES],
+    "attention": _ATTENTION_BUGS,
     "residuals": _RESIDUALS,
     "MLP": _MLP_BUGS,
     "pooling, head, logits": _END,
     "blocks": _BLOCKS,
     "dropout in train mode": _TRAINING,
+    "scores of attention": _SCORES,
+    "wiring, norms and activations of other models": _OTHERS,
 }
 
 BUGS = tuple(dataclasses.replace(bug, category=category) for category, bugs in _BY_CATEGORY.items() for bug in bugs)

@@ -111,7 +111,9 @@ def _fits(case: Case, others: list[Case]) -> bool:
 def _is_combinable(bug: Bug) -> bool:
     """Whether a bug leaves shapes, blocks and determinism alone, so that others beside it can be told from it."""
     is_plain = bug.mode == "eval" and bug.dtype == "float64" and not bug.settings and not bug.spreads
-    return is_plain and bug.category != "blocks" and "dropout-in-eval" not in bug.causes
+    # a mask or another wiring may leave of the others nothing that shows
+    is_alone = bug.category in ("blocks", "scores of attention", "wiring, norms and activations of other models")
+    return is_plain and not is_alone and "dropout-in-eval" not in bug.causes
 
 
 _COMBINABLE = [bug for bug in BUGS if _is_combinable(bug)]

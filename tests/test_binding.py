@@ -167,6 +167,15 @@ def test_constants_are_set_while_a_model_is_built_and_no_longer() -> None:
     assert sizes(resolve_candidate(Constant, CONFIG, {"CLASSES": 7}).build())["num_classes"] == 7
 
 
+def test_hidden_layer_of_a_head_is_no_number_of_classes() -> None:
+    model = build_reference(CONFIG)
+    width = CONFIG["hidden_dim"]
+    model.heads = nn.Sequential(nn.Linear(width, 96), nn.GELU(), nn.Linear(96, 10))
+    assert "num_classes" not in sizes(model)
+    model.heads = nn.Sequential(nn.Linear(width, width))
+    assert sizes(model)["num_classes"] == width
+
+
 def test_flag_that_makes_the_references_tensors_is_set() -> None:
     class Biased(nn.Module):
         def __init__(self, dim: int, *, qkv_bias: bool = False, scale_bias: bool = False) -> None:

@@ -132,9 +132,11 @@ def sizes(module: nn.Module) -> dict[str, int]:
     elif squares == 6:  # four of the attention, and two of an MLP that is as wide
         found["mlp_dim"] = width
     outside = {name: shape for name, shape in shapes.items() if not _is_in_blocks(name, first, blocks)}
-    last = [shape for name, shape in outside.items() if len(shape) == 2 and width in shape]
-    if last and last[-1][1] == width and (last[-1][0],) in outside.values():
-        found["num_classes"] = last[-1][0]
+    flat = [shape for shape in outside.values() if len(shape) == 2]
+    last = next((shape for shape in reversed(flat) if width in shape), (0, 0))
+    goes_on = any(shape[1] == last[0] for shape in flat if shape != last)  # it is a hidden layer of the head
+    if last[1] == width and (last[0],) in outside.values() and not goes_on:
+        found["num_classes"] = last[0]
     found |= _of_images(outside, width)
     heads = heads_of(module)
     return {**found, "num_heads": heads} if heads else found

@@ -4,7 +4,7 @@
 
 Our own ViT, whose bits are the reference's, holds the reference's tensors. Where the bits differ, as another
 implementation's do, a check also runs the reference in float64 beside every other dtype, both models once more in
-float64 with the reference's tensors handed over, and in float64 on the other images.
+float64 with the reference's tensors handed over, and in float64 on one batch of other images.
 
 Nothing is compared and nothing is watched, so this is the floor that the cost of `parity check` is held against.
 """
@@ -108,23 +108,30 @@ def run_forward(
     reference: nn.Module, candidate: nn.Module, images: torch.Tensor, modes: Collection[str], *, has_other_bits: bool
 ) -> None:
     """Runs both models in both dtypes, and what a check runs once."""
-    run_once(reference, candidate, images, has_other_bits=has_other_bits)
+    run_once(reference, candidate, images, modes, has_other_bits=has_other_bits)
     for model in (reference, candidate):
         for dtype in (FLOAT32, FLOAT64):
             run_modes(model, images, dtype, modes)
 
 
-def run_once(reference: nn.Module, candidate: nn.Module, images: torch.Tensor, *, has_other_bits: bool) -> None:
+def run_once(
+    reference: nn.Module, candidate: nn.Module, images: torch.Tensor, modes: Collection[str], *, has_other_bits: bool
+) -> None:
     """Runs what is run once, whatever the number of checks."""
     for model in (reference, candidate):
         model.eval()
         with torch.no_grad():
             model(images)  # in which order are modules called?
             model(images)  # does watching them change the result?
-            for dtype in (FLOAT32, FLOAT64) if has_other_bits else (FLOAT32,):
-                held = held_in(model, dtype)
-                for count in (1, 2, 3):  # and on other images?
-                    held(images[:count].to(dtype))
+            for count in (len(images), 2, *[1] * 8):  # and on other images, and with weights of large values?
+                model(images[:count])
+            if has_other_bits:
+                held_in(model, FLOAT64)(images.double())
+    with torch.no_grad():
+        for _ in range(4):  # does the candidate draw random numbers? it is asked in eval and in train mode
+            candidate(images)
+    for _ in range(len(modes) - 1):  # nor does watching in another mode
+        candidate(images)
 
 
 def run_modes(model: nn.Module, images: torch.Tensor, dtype: torch.dtype, modes: Collection[str]) -> None:

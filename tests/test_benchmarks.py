@@ -144,7 +144,7 @@ def test_floor_runs_our_vit_on_torchvisions_tensors() -> None:
     images = uniform("images", (2, 3, 32, 32))
     assert torch.equal(ours(images), theirs(images))
     assert {t.data_ptr() for t in ours.state_dict().values()} == {t.data_ptr() for t in theirs.state_dict().values()}
-    floor.run_once(theirs, ours, images, has_other_bits=True)
+    floor.run_once(theirs, ours, images, floor.MODES, has_other_bits=True)
     floor.run_modes(ours, images, torch.float64, floor.MODES)
     floor.run_backward(ours, images, torch.float64)
     assert all(parameter.dtype == torch.float32 and parameter.grad is None for parameter in ours.parameters())
@@ -160,8 +160,8 @@ def test_usage_of_a_process() -> None:
 
 
 @_needs_assign
-@pytest.mark.parametrize(("what", "passes"), [("eval mode", 7), ("all modes", 13)])
-def test_floor_runs_as_often_as_a_check(what: str, passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("what", "passes"), [("eval mode", (14, 18)), ("all modes", (20, 27))])
+def test_floor_runs_as_often_as_a_check(what: str, passes: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     if what == "all modes" and not can_switch_fastpath():
         pytest.skip(f"torch {torch.__version__} has no switch for the native attention kernel")
     ran: list[type] = []
@@ -170,7 +170,8 @@ def test_floor_runs_as_often_as_a_check(what: str, passes: int, monkeypatch: pyt
         forward = kind.forward
 
         def counted(self: nn.Module, images: torch.Tensor) -> torch.Tensor:
-            if next(self.parameters()).device.type != "meta":  # what finds the arguments and the map has no values
+            # what finds the arguments and the map has no values, and what torch is tried with is small
+            if next(self.parameters()).device.type != "meta" and images.shape[-1] > 8:
                 ran.append(kind)
             logits: torch.Tensor = forward(self, images)
             return logits
@@ -180,10 +181,10 @@ def test_floor_runs_as_often_as_a_check(what: str, passes: int, monkeypatch: pyt
     count(VisionTransformer)
     count(ViT)
     assert check("vit:ViT", overrides=SMALL, modes=fuzz.MODES[what]).verdict == "identical"
-    assert Counter(ran) == {VisionTransformer: passes, ViT: passes}
+    assert Counter(ran) == dict(zip((VisionTransformer, ViT), passes, strict=True))
     ran.clear()
     floor.run(configuration("vit_b_16", SMALL), fuzz.MODES[what])
-    assert Counter(ran) == {VisionTransformer: passes, ViT: passes}
+    assert Counter(ran) == dict(zip((VisionTransformer, ViT), passes, strict=True))
 
 
 def test_configurations_are_proved_until_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:

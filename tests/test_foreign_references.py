@@ -37,7 +37,7 @@ class Block(nn.Module):
     def attention(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, HEADS, -1).permute(2, 0, 3, 1, 4)
         if self.cap:
-            scores = torch.tanh(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5 / self.cap) * self.cap
+            scores = torch.sin(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5 / self.cap) * self.cap
             mixed = scores.softmax(-1) @ v
         else:
             mixed = F.scaled_dot_product_attention(q, k, v)

@@ -87,7 +87,7 @@ POSITIONS = {
     "position-mixed": [(lambda t: t.cumsum(1), "positions mixed (each one a sum of up to 17 of them)")],
     "position-normalised": [
         (lambda t: F.normalize(t, dim=-1), "positions brought to length 1"),
-        (lambda t: F.layer_norm(t, (48,)), "a LayerNorm without parameters over the positions, eps 1e-05,"),
+        (lambda t: F.layer_norm(t, (48,)), "a LayerNorm without parameters over the positions, eps 1e-05"),
     ],
     "position-fixed": [(lambda t: torch.arange(17 * 48.0).sin().view(1, 17, 48).to(t), "a fixed table of positions")],
 }  # fmt: skip

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork, so there is one process")
 
 HEAD = "import ctypes, os, signal, sys, time\nfrom parity.supervising import in_a_process_of_its_own as alone\n"
+HEAD += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a test runner may have been told to ignore
 
 
 def _command(work: str, options: str = "") -> list[str]:

@@ -93,12 +93,12 @@ def _mixes_images(models: Models) -> bool:
 def _unusable(models: Models, checks: list[Check], dtype: str) -> list[str]:
     made = [(check, check.free) for check in checks if check.free]
     reasons: list[str] = []
-    for check, free in [pair for pair in made if pair[0].name.endswith(dtype)]:
+    for number, (check, free) in enumerate(pair for pair in made if pair[0].name.endswith(dtype)):
         for model, owner, watched in (
             (models.reference, "reference", free.reference_output),
             (models.candidate, "candidate", free.candidate_output),
         ):
-            if not reasons and (owner == "candidate" or check is made[0][0]):
+            if not reasons and (owner == "candidate" or number == 0):
                 reasons += _unsteady(model, owner, watched, models, check.mode, DTYPES[dtype])
     if any(m.problem == NOT_FINITE for _, free in made for m in free.measured.values()):
         reasons.append("the reference itself has values that are not finite; use other weights or inputs")

@@ -74,6 +74,7 @@ def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
     layers = config["num_layers"]
     names = {"1 / sqrt(2)": 2**-0.5, f"1 / sqrt({layers} blocks)": layers**-0.5,
              f"1 / sqrt(2 * {layers} blocks)": (2 * layers) ** -0.5}
+    names = {name: number for name, number in names.items() if number != round(number, 3)}  # 0.5 is a half anywhere
     for number in (1, 2):
         yield Kind("residual-scale",
                    {f"residual_{number}": lambda _, stream, __, branch, ___, value: stream + value * branch},

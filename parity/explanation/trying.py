@@ -126,13 +126,14 @@ class Trials:
 
     def combinations(self) -> Outcome | None:
         """Tries two kinds at once that each have an effect on the target, then what comes closest with one more."""
-        del self._effective[_MOST_EFFECTIVE:]  # the nearest come first
-        best: list[tuple[Proposal, ...]] = [(proposal,) for proposal in self._effective]
+        effective = _of_each_id_in_turn(self._effective)[:_MOST_EFFECTIVE]
+        place = {proposal: n for n, proposal in enumerate(effective)}
+        best: list[tuple[Proposal, ...]] = [(proposal,) for proposal in effective]
         for _ in range(1, _MOST_AT_ONCE):
             # without open values is quicker
             groups = sorted(
-                {*filter(_fit_together, _extended(best, self._effective))},
-                key=lambda group: (sum(map(_is_open, group)), [self._effective.index(part) for part in group]),
+                {*filter(_fit_together, _extended(best, effective))},
+                key=lambda group: (sum(map(_is_open, group)), sum(map(place.__getitem__, group))),
             )
             errors: list[tuple[float, int]] = []
             for number, group in enumerate(groups[:_MOST_COMBINATIONS]):
@@ -268,6 +269,16 @@ class Trials:
 
 def _is_open(proposal: Proposal) -> bool:
     return proposal[0].kind.has_value and proposal[0].value is None
+
+
+def _of_each_id_in_turn(proposals: Sequence[Proposal]) -> list[Proposal]:
+    """Returns the first proposal of each kind's id, then the second of each, and so on, in their order."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for number, proposal in enumerate(proposals):
+        turns.append((seen[proposal[0].kind.id], number))
+        seen[proposal[0].kind.id] += 1
+    return [proposals[number] for _, number in sorted(turns)]
 
 
 def _extended(groups: Iterable[tuple[Proposal, ...]], by: Sequence[Proposal]) -> Iterator[tuple[Proposal, ...]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.mutation_guard import install_generation_tagging_init
 from torch.nn import functional as F
 from torchvision.models import vision_transformer
 
@@ -192,6 +193,15 @@ def test_torch_that_the_candidate_has_changed_lets_nothing_count(name: str, monk
     report = check(candidate, overrides=SMALL, modes=["eval"])
     assert report.verdict == "inconclusive"
     assert f"({name} is another now)" in report.reasons[0]
+
+
+def test_what_torch_compile_does_to_modules_is_no_change_of_the_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    surroundings()
+    for name in ("__init__", "__setstate__"):
+        monkeypatch.setattr(nn.Module, name, getattr(nn.Module, name))
+    install_generation_tagging_init()
+    PATCHES["torch.nn.functional.layer_norm"](monkeypatch)
+    assert "(torch.nn.functional.layer_norm is another now)" in surroundings().doubts()[0]
 
 
 def test_torch_that_computes_the_same_by_another_function_is_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,12 @@ class Surroundings:
 
     def _changed(self) -> list[str]:
         now = _functions()
-        changed = [name for name, known in self._functions.items() if now.get(name) is not known]
+        changed = [
+            name
+            for name, known in self._functions.items()
+            if now.get(name) is not known
+            and getattr(now.get(name), "__module__", None) != "torch._dynamo.mutation_guard"  # torch.compile's own
+        ]
         # nn.functional.gelu is torch._C._nn.gelu: named once, where people call it
         names = [name for name in changed if not name.startswith("torch._")] or changed
         hooks, flags = _hooks(), _flags()

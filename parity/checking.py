@@ -15,6 +15,7 @@ import torch
 
 from parity.diagnosis import (  # fmt: skip
     DTYPES,
+    BareRuns,
     Doubts,
     casts,
     compare_shapes,
@@ -292,12 +293,13 @@ def _compare(case: _Case) -> Report:
         return Report(verdict, reasons, layers=rows, **about)
 
     with in_place(setup, module, mapping, images, options.seed, options.dtype, options.device, progress) as subject:
-        checks = run_checks(subject, modes_of(options.phases, options.modes), progress)
+        bare = BareRuns(subject.models, DTYPES[options.dtype])
+        checks = run_checks(subject, modes_of(options.phases, options.modes), bare, progress)
         seconds = time.process_time() - began
         failures = Failures()
         doubts, weights = Doubts(blind=(_NO_DOUBTS,)), None
         with progress.step("doubts"), failures.kept(_NO_DOUBTS):
-            doubts = find_doubts(subject, checks, synthetic=setup.is_synthetic)
+            doubts = find_doubts(subject, checks, bare, synthetic=setup.is_synthetic)
             doubts = dataclasses.replace(doubts, blind=(*doubts.blind, *setup.candidate.limits))
         places = origins(checks, subject.alignment)
         explanation, explained = _explained(case, subject, checks, doubts, seconds, failures)

@@ -1,10 +1,11 @@
 """From measurements to a verdict: in comes who is compared, out go checks, doubts, places of differences, a verdict.
 
-Read `verdict` (what follows from checks), `checks` (making them), `pictures` and `branches` (values that random images
-don't have, and where they lead), `doubts` (what no check shows), `soundness` (whether torch is still itself), `shapes`
-(models without values), `phases` (what phases beyond the forward pass find).
+Read `verdict` (what follows from checks), `bare` and `branches` (what both models do with nobody watching), `checks`
+(making them), `pictures` (values that random images don't have), `doubts` (what no check shows), `soundness` (whether
+torch is still itself), `shapes` (models without values), `phases` (what phases beyond the forward pass find).
 """
 
+from parity.diagnosis.bare import BareRuns
 from parity.diagnosis.checks import DTYPES, run_checks
 from parity.diagnosis.doubts import find_doubts, if_the_map_is_right
 from parity.diagnosis.phases import (
@@ -40,6 +41,7 @@ __all__ = [
     "DTYPES",
     "OTHER_RECIPE",
     "PHASES",
+    "BareRuns",
     "Beyond",
     "Check",
     "Doubts",

@@ -32,6 +32,7 @@ from parity.tracing import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from parity.diagnosis.bare import BareRuns
     from parity.progress import Progress
     from parity.tracing import Alignment, Models, Subject
 
@@ -41,12 +42,15 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.
 _NOT_IN_FLOAT64 = "the candidate runs in float32 and not in float64"
 
 
-def run_checks(subject: Subject, modes: Sequence[str], progress: Progress) -> list[Check]:
+def run_checks(subject: Subject, modes: Sequence[str], bare: BareRuns, progress: Progress) -> list[Check]:
     """Makes a check in every mode, first in float64 and then in the dtype under test.
+
+    A mode in which both models do the same operations as in one before has its results.
 
     Args:
         subject: who is compared.
         modes: names of `MODES`.
+        bare: shows the operations of both models.
         progress: told every point that is done.
 
     Raises:
@@ -60,7 +64,13 @@ def run_checks(subject: Subject, modes: Sequence[str], progress: Progress) -> li
         done = itertools.count(number * points + 1)
         point_done = functools.partial(_tell_next, progress, label, done, len(plan) * points)
         with progress.step(label), _other_modes_told(mode, [check.mode.name for check in checks]):
-            checks.append(run_check(subject.models, subject.alignment, mode, dtype, checks, point_done))
+            made = [check for check in checks if check.exact == (dtype == "float64") and not check.like]
+            like = bare.like(mode, [check.mode for check in made if check.free]) if _can_run_in(mode) else None
+            if like:
+                same = next(check for check in made if check.mode.name == like)
+                checks.append(dataclasses.replace(same, name=label, mode=mode, like=like))
+            else:
+                checks.append(run_check(subject.models, subject.alignment, mode, dtype, checks, point_done))
     return checks
 
 
@@ -103,7 +113,7 @@ def run_check(
     """
     name = f"forward/{mode.name}/{dtype}"
     exact = dtype == "float64"
-    if not mode.fastpath and not can_switch_fastpath():
+    if not _can_run_in(mode):
         why = f"torch {torch.__version__} has no switch for the native attention kernel"
         return Check(name, mode, exact, skipped=why)
     run = functools.partial(_run_pass, models, dtype=DTYPES[dtype], progress=progress)
@@ -124,6 +134,10 @@ def run_check(
         by_size = dataclasses.replace(mode, by_size=True)  # which draws the same masks in every dtype
         return dataclasses.replace(check, mode=by_size, free=run(compared, by_size, with_truth=True))
     return check
+
+
+def _can_run_in(mode: Mode) -> bool:
+    return mode.fastpath or can_switch_fastpath()
 
 
 def _run_exact(

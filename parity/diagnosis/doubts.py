@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from parity.diagnosis.branches import Branches
 from parity.diagnosis.checks import DTYPES
 from parity.diagnosis.pictures import unlike_random, with_large_values
 from parity.diagnosis.verdict import Doubts
@@ -23,31 +22,34 @@ from parity.tracing import (
     first_tensor,
     is_degenerate,
     is_finite,
+    random_state_of,
 )
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from parity.diagnosis.bare import BareRuns
+    from parity.diagnosis.branches import Branches
     from parity.diagnosis.verdict import Check, Place, Verdict
     from parity.tracing import Measurement, Mode, Models, Run, Subject
 
 
-def find_doubts(subject: Subject, checks: list[Check], *, synthetic: bool) -> Doubts:
+def find_doubts(subject: Subject, checks: list[Check], bare: BareRuns, *, synthetic: bool) -> Doubts:
     """Looks for what the checks cannot show, and for what would make them worthless.
 
     Args:
         subject: who is compared.
         checks: all that were made.
+        bare: how both models run with nobody watching.
         synthetic: the weights are our own, in which every parameter is known to have an effect.
     """
     models = subject.models
-    unusable = _unusable(models, checks, subject.dtype)
+    unusable = _unusable(models, checks, bare, subject.dtype)
     is_settled = unusable or any(check.verdict == "divergent" and not check.mode.train for check in checks)
-    branches = Branches()
-    faults, draws = ([], []) if unusable else _randomness(models, branches)
+    faults, draws = ([], []) if unusable else _randomness(models, checks, bare, subject.dtype)
     if not is_settled:
-        faults += _faults_on_other_images(subject, branches)
-    unreached = [] if is_settled else branches.untaken()
+        faults += _faults_on_other_images(subject, bare.branches)
+    unreached = [] if is_settled else bare.branches.untaken()
     blind = _blind(models, checks, synthetic=synthetic)
     unmapped, overwritten = subject.mapping.without_counterpart(), subject.held.written_to()
     return Doubts(*map(tuple, (unusable, blind, faults, unmapped, overwritten, [*draws, *_in_words(unreached)])))
@@ -90,19 +92,26 @@ def _mixes_images(models: Models) -> bool:
     return False
 
 
-def _unusable(models: Models, checks: list[Check], dtype: str) -> list[str]:
+def _unusable(models: Models, checks: list[Check], bare: BareRuns, dtype: str) -> list[str]:
     made = [(check, check.free) for check in checks if check.free]
     reasons: list[str] = []
-    for number, (check, free) in enumerate(pair for pair in made if pair[0].name.endswith(dtype)):
+    run = [(check, free) for check, free in made if check.name.endswith(dtype) and not check.like]
+    for number, (check, free) in enumerate(run):
         for model, owner, watched in (
             (models.reference, "reference", free.reference_output),
             (models.candidate, "candidate", free.candidate_output),
         ):
-            if not reasons and (owner == "candidate" or number == 0):
+            if not reasons and (owner == "candidate" or number == 0) and not _is_steady(bare, owner, watched, check):
                 reasons += _unsteady(model, owner, watched, models, check.mode, DTYPES[dtype])
     if any(m.problem == NOT_FINITE for _, free in made for m in free.measured.values()):
         reasons.append("the reference itself has values that are not finite; use other weights or inputs")
     return reasons
+
+
+def _is_steady(bare: BareRuns, owner: str, watched: torch.Tensor, check: Check) -> bool:
+    """Whether a bare run has the bits of the watched one, which a run whose dropout is made another can't have."""
+    is_plain = not (check.mode.same_masks or check.mode.by_size)
+    return not is_finite(watched) or (is_plain and torch.equal(bare.of(owner, check.mode).output, watched))
 
 
 def _blind(models: Models, checks: list[Check], *, synthetic: bool) -> list[str]:
@@ -234,7 +243,7 @@ def _in_words(unreached: list[str]) -> list[str]:
     return [f"not covered, since nothing that was tried gets there: {listed(unreached)}"]
 
 
-def _randomness(models: Models, branches: Branches) -> tuple[list[str], list[str]]:
+def _randomness(models: Models, checks: list[Check], bare: BareRuns, dtype: str) -> tuple[list[str], list[str]]:
     """Says what the candidate does with torch's random numbers that it should not, and what both models do.
 
     Returns:
@@ -242,21 +251,30 @@ def _randomness(models: Models, branches: Branches) -> tuple[list[str], list[str
     """
     faults: list[str] = []
     both: list[str] = []
-    for train in (False, True):
-        name = "train" if train else "eval"
+    watched = next((c.free.candidate_output for c in checks if c.free and c.name == f"forward/eval/{dtype}"), None)
 
-        def twice(model: nn.Module, owner: str, mode: Mode, around: Any = contextlib.nullcontext) -> list[Run]:
-            run = functools.partial(bare_run, model, models.images, mode, torch.float32, owner=owner, around=around)
-            return [run(seed=models.seed + n) for n in (0, 1)]
+    def draws(owner: str) -> bool:
+        model = models.candidate if owner == "candidate" else models.reference
+        other = bare_run(model, models.images, MODES["eval"], DTYPES[dtype], models.seed, owner).output
+        assert other is not None
+        return not torch.equal(bare.of(owner, MODES["eval"]).output.nan_to_num(), other.nan_to_num())
 
-        theirs = twice(models.candidate, "candidate", MODES[name], lambda _: branches)
-        for is_so, said in ((_sets_the_seed, _SEEDING), (_draws, _DRAWING)):
-            if is_so(theirs) and not (train and is_so is _draws):
-                where = f" ({listed([*branches.drawing], 3)})" if branches.drawing else ""
-                is_both = is_so(twice(models.reference, "reference", MODES[name]))
-                who = "both models" if is_both else "the candidate"
-                (both if is_both else faults).append(said.format(who=who, where=where))
-    return list(dict.fromkeys(faults)), list(dict.fromkeys(both))
+    def sets_the_seed(owner: str) -> bool:
+        states = [bare.of(owner, MODES[mode]).random_state for mode in ("eval", "train")]
+        seeds = [torch.Generator().set_state(state).initial_seed() for state in states]
+        return seeds != [torch.Generator().set_state(random_state_of(models.seed + n)).initial_seed() for n in (1, 0)]
+
+    is_steady = watched is not None and torch.equal(bare.of("candidate", MODES["eval"]).output, watched)
+    for is_so, said in ((sets_the_seed, _SEEDING), (draws, _DRAWING)):
+        if (is_so is draws and is_steady) or not is_so("candidate"):
+            continue
+        drawing = bare.branches.drawing
+        where = f" ({listed([*drawing], 3)})" if drawing else ""
+        is_both = is_so("reference")
+        (both if is_both else faults).append(
+            said.format(who="both models" if is_both else "the candidate", where=where)
+        )
+    return faults, both
 
 
 _DRAWING = "random numbers in eval mode: the logits of {who} depend on torch's random state{where}"
@@ -266,23 +284,14 @@ _SEEDING = (
 )
 
 
-def _draws(runs: list[Run]) -> bool:
-    one, other = (run.output for run in runs)
-    return not (one is not None and other is not None and torch.equal(one.nan_to_num(), other.nan_to_num()))
-
-
-def _sets_the_seed(runs: list[Run]) -> bool:
-    return torch.equal(runs[0].random_state, runs[1].random_state)
-
-
 def _unsteady(
     model: nn.Module, owner: str, watched: torch.Tensor, models: Models, mode: Mode, dtype: torch.dtype
 ) -> list[str]:
-    """Checks that a bare run, without hooks, has the bits of the watched one."""
+    """Says why bare runs, without hooks, don't have the bits of the watched one."""
     run = functools.partial(bare_run, model, models.images, mode, dtype, models.seed, owner)
     first = run().output
     assert first is not None
-    if torch.equal(first, watched) or not is_finite(watched):
+    if torch.equal(first, watched):
         return []
     second = run().output
     assert second is not None

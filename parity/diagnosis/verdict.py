@@ -35,6 +35,7 @@ class Check:
         skipped: why the check was not made.
         elsewhere: modules of the reference that this check could not compare, since the candidate, right as it is,
             draws their boundaries elsewhere.
+        like: the mode in which both models do the very same operations, whose results these are.
     """
 
     name: str
@@ -44,10 +45,13 @@ class Check:
     forced: Pass | None = None
     skipped: str | None = None
     elsewhere: frozenset[str] = frozenset()
+    like: str | None = None
 
     @property
     def note(self) -> str | None:
         """How the check was made, where that is not the plain way."""
+        if self.like:
+            return f"as in {self.like}"
         if self.mode.same_masks:
             return "dropout masks drawn in logical order, since the two models lay out memory differently"
         if self.mode.by_size:
@@ -299,9 +303,10 @@ def decide(checks: list[Check], places: list[Place], doubts: Doubts, alignment: 
     left_out = [f"not part of this verdict: {check.name}, since {check.skipped}" for check in checks if check.skipped]
     if why_nothing_is_shown:
         return "inconclusive", [*why_nothing_is_shown, *left_out]
-    points = sum(len(check.free.measured) for check in made if check.free)
+    run = [check for check in made if not check.like]
+    points = sum(len(check.free.measured) for check in run if check.free)
     if all(check.verdict == "identical" for check in made):
-        same = f"the same bits in all {len(made)} checks that were made, at all {points} points compared"
+        same = f"the same bits in all {len(run)} checks that were made, at all {points} points compared"
         return "identical", [same, *left_out]
     worst = max(m.relative for c in made if c.exact and c.free for m in c.free.measured.values())
     noise = max((n or 1.0 for c in made if c.free for n in c.free.noise.values()), default=1.0)

@@ -1,8 +1,8 @@
 """Both models in step: in come two models, their weight map and images, out goes how far apart they are at every layer.
 
 Read `modes`, `masks`, `casting` and `nested` (how a pass is run), `attention`, `run` (a pass that stops at every
-module), `draws` (what it draws at random), `features`, `alignment` and `layouts` (which module is which), `measuring`,
-`passes`, `subject` (who is compared).
+module), `operations` (what it has torch do), `draws` (what it draws at random), `features`, `alignment` and `layouts`
+(which module is which), `measuring`, `passes`, `subject` (who is compared).
 """
 
 from parity.tracing.alignment import Alignment, align
@@ -35,6 +35,7 @@ from parity.tracing.modes import (
     switch,
 )
 from parity.tracing.nested import first_tensor
+from parity.tracing.operations import Operations
 from parity.tracing.passes import OUTPUT, Pass, fitting, in_step, is_rearranged, steps
 from parity.tracing.run import Event, Moment, Point, Run, bare_run, call_order, outer_modules
 from parity.tracing.subject import Held, Models, Subject
@@ -56,6 +57,7 @@ __all__ = [
     "Mode",
     "Models",
     "Moment",
+    "Operations",
     "Pass",
     "Point",
     "Run",

@@ -43,7 +43,7 @@ class Around(nn.Module):
 
 
 def _like(report: Report) -> dict[str, str | None]:
-    return {check.name: check.like for check in report.checks}
+    return {check.name: getattr(check, "like", None) for check in report.checks}
 
 
 def test_what_a_mode_repeats_has_the_results_of_the_mode_before() -> None:

@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity.errors import ParityError, told
+from parity.errors import ParityError, in_one_line, told
 from parity.supervising import FAILED, in_a_process_of_its_own
 from parity.writing import require_folder, whole, write
 
@@ -296,7 +296,7 @@ def _diff(options: argparse.Namespace) -> int:
                      progress=progress)  # fmt: skip
     content = json.dumps(found.to_dict(), indent=1, allow_nan=False)
     if options.json != "-":
-        _print("".join(f"{line}\n" for line in found.lines()))
+        _print("".join(f"{in_one_line(line)}\n" for line in found.lines()))
     if options.json:
         _print(f"{content}\n") if options.json == "-" else write(Path(options.json), content)
     return 0 if found.is_same else 1
@@ -322,9 +322,10 @@ def _convert(options: argparse.Namespace) -> int:
     left = proved_for.without_counterpart() if proved_for and not converted.is_proved else ()
     for sentence in (*converted.notes, *left):
         _say(sentence)
-    folded = "".join(f"folded: {sentence}\n" for sentence in converted.folds)
-    _print(f"{output}: {len(converted.state)} tensors of {converted.source} under {converted.names}'s names; "
-           f"proof: {converted.proof}\n{folded}{agreement}\n")  # fmt: skip
+    what = f"{len(converted.state)} tensors of {converted.source} under {converted.names}'s names"
+    folded = (f"folded: {sentence}" for sentence in converted.folds)
+    lines = (f"{output}: {what}; proof: {converted.proof}", *folded, agreement)
+    _print("".join(f"{in_one_line(line)}\n" for line in lines))
     return 0
 
 
@@ -367,7 +368,7 @@ def _tell(line: str) -> None:
     """Writes a line to stderr, if that takes it."""
     with contextlib.suppress(OSError):
         if sys.stderr is not None:
-            sys.stderr.write(f"{line}\n".encode("utf-8", "backslashreplace").decode())
+            sys.stderr.write(f"{in_one_line(line)}\n")
             sys.stderr.flush()
 
 

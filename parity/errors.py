@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sysconfig
 import traceback
 from functools import cache
@@ -33,12 +34,24 @@ _NO_ROOM = (
 # libraries that parity calls: what they raise is the doing of whoever called them
 _CALLED = ("torch", "torchvision", "einops", "greenlet", "numpy", "PIL", "rich", "safetensors")
 
-# words of an error are told up to so many letters
+# words of an error are told up to so many letters, and so many of a single word of a sentence, such as a name
 _MOST_LETTERS = 300
+_LONG_WORD = re.compile(r"(\S{200})\S{600,}(\S{200})")
+
+
+def in_one_line(text: str) -> str:
+    """Returns a text as one line without what a terminal would take for an order."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 class ParityError(ValueError):
-    """Wrong input: an option, a file, a candidate that cannot be built or run. The message says what to do."""
+    """Wrong input: an option, a file, a candidate that cannot be built or run. The message says what to do.
+
+    It is one line that a terminal can show, whatever the names in it are made of.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_LONG_WORD.sub(r"\1...\2", in_one_line(message)))
 
 
 class MappingError(ParityError):

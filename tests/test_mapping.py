@@ -152,6 +152,13 @@ def test_map_is_applied_strictly() -> None:
         ("[map]\na = 3\n", r"needs a table \[map\] of lines"),
         ("[map]\na = { layout = 'o i -> i o' }\n", r"needs a table \[map\] of lines"),
         ("[map]\n[unmapped]\ncandidate = 'a'\n", r"needs lists of names under \[unmapped\]"),
+        (
+            "[map]\n[unmapped]\ncandidat = ['a']\n",
+            r"\[unmapped\] .* has an unknown key candidat: did you mean candidate\?",
+        ),
+        ("[map]\n[unmaped]\n", "has an unknown key unmaped: did you mean unmapped?"),
+        ("[map]\na = 'x[0:1 of 0]'\n", r"has no slice in x\[0:1 of 0\]"),
+        (f"[map]\na = 'x[0:{'9' * 5000}]'\n", r"has no slice in x\[0:9+\.\.\.9+\]"),
     ],
 )
 def test_file_that_is_no_map_is_refused(text: str, message: str, tmp_path: Path) -> None:

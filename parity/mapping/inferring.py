@@ -104,17 +104,29 @@ def _written(
     images: torch.Tensor,
     build: Callable[[], nn.Module] | None,
 ) -> WeightMap:
-    """Reads a written map; a buffer that it doesn't know and that the candidate never uses is left out."""
+    """Reads a written map; a buffer that it doesn't know and that the candidate never uses is left out.
+
+    Raises:
+        ParityError: it calls tensors unused that the candidate uses.
+    """
     patterns, shapes = read_map(path), (state_shapes(reference), state_shapes(candidate))
     try:
-        return expand(patterns, *shapes, str(path))
+        found = expand(patterns, *shapes, str(path))
     except MappingError as error:
         unknown = {*error.unmapped_candidate}
         buffers = {name for name, _ in candidate.named_buffers()}
         if not unknown or not unknown <= buffers & {*_traced(candidate, images, "candidate", build)[1].unused}:
             raise
-    patterns = dataclasses.replace(patterns, unused=(*patterns.unused, *map(as_pattern, sorted(unknown))))
-    return expand(patterns, *shapes, str(path))
+        patterns = dataclasses.replace(patterns, unused=(*patterns.unused, *map(as_pattern, sorted(unknown))))
+        found = expand(patterns, *shapes, str(path))
+    if found.unused:
+        idle = _traced(candidate, images, "candidate", build)[1].unused
+        if used := [name for name in found.unused if split(name)[0] not in idle]:
+            raise ParityError(
+                f"the weight map {path} calls {listed(used)} unused, and the candidate's forward pass uses them; map "
+                "them, or list them under [unmapped] as candidate"
+            )
+    return found
 
 
 def _inferred(

@@ -113,18 +113,19 @@ def _of_shards(index: Path) -> State:
     """Reads the tensors that an index of several safetensors files lists."""
     with _damage_told(index):
         files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names_of: dict[str, list[str]] = {}
+        names_of: dict[Path, list[str]] = {}
         for name, file in files.items():
-            names_of.setdefault(file, []).append(name)
+            names_of.setdefault(index.with_name(Path(file).name), []).append(name)
+        if absent := [shard.name for shard in names_of if not shard.is_file()]:
+            raise ParityError(f"{index} lists {absent[0]}, and there is no such file beside it; copy all of them")
     state: State = {}
-    for file, names in names_of.items():
-        shard = index.parent / Path(file).name
-        if not shard.is_file():
-            raise ParityError(f"{index} lists {file}, and there is no such file beside it; copy all of them")
+    for shard, names in names_of.items():
         with _damage_told(shard):
             held = safetensors.torch.load_file(shard)
         if missing := [name for name in names if name not in held]:
-            raise ParityError(f"{index} promises {listed(missing, 3)} in {file}, which lacks them; copy both anew")
+            raise ParityError(
+                f"{index} promises {listed(missing, 3)} in {shard.name}, which lacks them; copy both anew"
+            )
         state |= {name: held[name] for name in names}
     return state
 
@@ -135,7 +136,7 @@ def _unpickled(path: Path) -> object:
     if head and not head.startswith((b"PK\x03\x04", b"\x80")):  # a zip file or, before torch 1.6, a pickle
         raise ParityError(f"{path} is no weights file: it is neither safetensors nor what torch.save writes")
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+        with _damage_told(path), zipfile.ZipFile(path) as archive:
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
                 raise ParityError(
                     f"{path} is a TorchScript archive, which is code and weights in one; write the weights alone with "

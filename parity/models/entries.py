@@ -71,13 +71,13 @@ def inverted(layout: str) -> str:
     return ",".join((f"{right.strip()} -> {left.strip()}", *sizes))
 
 
-_BOUNDS = r" *\d* *: *\d* *(?:of *\d+ *)?"
+_BOUNDS = r" *\d{0,18} *: *\d{0,18} *(?:of *0*[1-9]\d{0,17} *)?"  # what torch takes for a length
 _SLICE = re.compile(rf"(.*?)\[({_BOUNDS}(?:,{_BOUNDS})*)\]", re.DOTALL)
 
 
 def whole(name: str) -> str:
-    """Returns how a map writes a whole tensor: as its name, or as `name[:]` where the name itself reads as a slice."""
-    return f"{name}[:]" if split(name)[1] else name
+    """Returns how a map writes a whole tensor: as its name, or as `name[:]` where that itself might read as a slice."""
+    return f"{name}[:]" if name.endswith("]") else name
 
 
 def split(part: str) -> tuple[str, Box]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torchvision.models import get_model, get_model_builder, list_models, vision_transformer
 
-from parity.errors import ParityError, listed
+from parity.errors import ParityError, described, listed
 from parity.models.entries import split
 from parity.models.state import without_initial_values
 
@@ -143,9 +143,9 @@ def build_reference(config: dict[str, Any]) -> nn.Module:
     try:
         with without_initial_values():
             model: nn.Module = vision_transformer.VisionTransformer(**config)
-    except (AssertionError, ValueError, RuntimeError, ZeroDivisionError) as error:
+    except (AssertionError, ValueError, TypeError, RuntimeError, ArithmeticError) as error:
         raise ParityError(
-            f"torchvision refuses this configuration ({error}); "
+            f"torchvision refuses this configuration ({described(error)}); "
             f"change it with --set: {', '.join(f'{key}={value}' for key, value in config.items())}"
         ) from error
     return model

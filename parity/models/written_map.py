@@ -18,6 +18,7 @@ tensor is listed under `[unmapped]`; anything else is refused.
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import sys
@@ -25,7 +26,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from parity.errors import ParityError
+from parity.errors import ParityError, listed
 from parity.models.entries import IDENTITY, Entry, split
 
 if sys.version_info >= (3, 11):
@@ -34,7 +35,7 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 
@@ -55,7 +56,8 @@ class Patterns:
         }  # fmt: skip
         if any(leftovers.values()):
             lines += ["", "[unmapped]"]
-            lines += [f"{side} = {json.dumps(list(names), indent=4)}" for side, names in leftovers.items() if names]
+            for side, names in leftovers.items():
+                lines += [f"{side} = [", *(f"    {_quoted(name)}," for name in names), "]"] if names else []
         return "\n".join(lines) + "\n"
 
 
@@ -75,10 +77,12 @@ def read_map(path: Path) -> Patterns:
     table, leftovers = content.get("map"), content.get("unmapped", {})
     if not isinstance(table, dict) or not all(map(_is_right_side, table.values())):
         raise ParityError(f'the weight map {path} needs a table [map] of lines "reference name" = "candidate name"')
+    _require_known(content, _TABLES, f"the weight map {path}")
     if not isinstance(leftovers, dict) or not all(
         isinstance(names, list) and all(isinstance(name, str) for name in names) for names in leftovers.values()
     ):
         raise ParityError(f'the weight map {path} needs lists of names under [unmapped], such as candidate = ["name"]')
+    _require_known(leftovers, _SIDES, f"the table [unmapped] of the weight map {path}")
     for name in (*table, *(right if isinstance(right, str) else right["candidate"] for right in table.values())):
         if _BRACKETS.search(name) and not split(name)[1]:
             raise ParityError(f"the weight map {path} has no slice in {name}: write name[0:64], or name[:, 0:64]")
@@ -86,11 +90,22 @@ def read_map(path: Path) -> Patterns:
         Entry(left, right) if isinstance(right, str) else Entry(left, right["candidate"], right.get("layout", IDENTITY))
         for left, right in table.items()
     )
-    return Patterns(rules, *(tuple(leftovers.get(side, ())) for side in ("reference", "candidate", "unused")))
+    return Patterns(rules, *(tuple(leftovers.get(side, ())) for side in _SIDES))
+
+
+_TABLES, _SIDES = ("map", "unmapped"), ("reference", "candidate", "unused")
+
+
+def _require_known(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for key in table:
+        if key not in known:
+            meant = difflib.get_close_matches(key, known, n=1)
+            advice = f"did you mean {meant[0]}?" if meant else f"it may have {listed([*known])}"
+            raise ParityError(f"{where} has an unknown key {key}: {advice}")
 
 
 # what can only be meant as a slice
-_BRACKETS = re.compile(r"\[[\d\s]*[:,][\d\s:,]*\]$")
+_BRACKETS = re.compile(r"\[[\d\s]*[:,][\d\s:,of]*\]$")
 
 
 def _is_right_side(value: Any) -> bool:
@@ -156,7 +171,17 @@ def _right_side(entry: Entry) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    """Returns a name as a string of TOML that a terminal can show.
+
+    Raises:
+        ParityError: it is no text, but half of a surrogate pair, which no TOML can hold.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ParityError(f"no file can hold the name {text!r}: give it one of letters") from error
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(letter if letter.isprintable() else f"\\U{ord(letter):08x}" for letter in quoted)
 
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{i\}")

@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--require", choices=("equivalent", "identical"), default="equivalent",
         help="identical: exit with 1 also when the candidate is only equivalent")
     add("--json", metavar="PATH", help="write the report as JSON; - for stdout, and nothing else there")
-    add("--all-layers", action="store_true", help="show every layer, not only blocks and those that differ")
+    add("-v", "--all-layers", action="store_true", help="show every layer and check, not only those that matter")
     add("--quiet", action="store_true", help="print the verdict only, and no progress")
     # fmt: on
     show_map = commands.add_parser(

@@ -122,7 +122,7 @@ _STEPS = {
     "parity.explanation.naming._order_of_blocks": "the order of the blocks could not be read",
     "parity.explanation.search.facts": "what is known of the logits could not be said",
     "parity.explanation.search.Search.run": "the search for causes ended before the end",
-    "parity.report.report._heading": "the report could not be drawn",
+    "parity.report.terminal._strip": "the report could not be drawn",
     "parity.report.report.asdict": "the report could not be written as JSON",
 }
 
@@ -173,7 +173,7 @@ def test_phase_that_fails_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> No
 def test_command_line_keeps_the_exit_status(
     run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("parity.report.report._heading", _broken)
+    monkeypatch.setattr("parity.report.terminal._strip", _broken)
     monkeypatch.setattr("parity.report.report.asdict", _broken)
     file = tmp_path / "report.json"
     status, out, err = run("check", *SMALL_OPTIONS, "--modes=eval", "--json", file)

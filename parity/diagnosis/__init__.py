@@ -16,8 +16,6 @@ from parity.diagnosis.phases import (
     PhaseCheck,
     Row,
     not_compared,
-    number,
-    table_of,
     worst_of,
 )
 from parity.diagnosis.shapes import compare_shapes
@@ -61,11 +59,9 @@ __all__ = [
     "is_another_function",
     "layers",
     "not_compared",
-    "number",
     "open_in_train_mode",
     "origins",
     "run_checks",
     "surroundings",
-    "table_of",
     "worst_of",
 ]

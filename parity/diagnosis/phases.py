@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from rich.table import Column, Table
-from rich.text import Text
 
 from parity.diagnosis.verdict import Verdict
 from parity.tracing import IDENTICAL, Measurement
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator
 
     from parity.diagnosis.verdict import Place
     from parity.findings import Cause
@@ -27,8 +24,6 @@ OTHER_RECIPE: Literal["other recipe"] = "other recipe"
 NOT_COMPARED: Literal["not compared"] = "not compared"
 
 Outcome = Verdict | Literal["not compared", "other recipe"]
-
-_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -86,16 +81,6 @@ class PhaseCheck:
             "points": self.points,
             "rows": [asdict(row) for row in self.rows],
         }
-
-    def cells(self, colours: Mapping[str, str]) -> list[str | Text]:
-        """Returns the check as a row of the table of checks."""
-        verdict = Text(self.verdict, style=colours[self.verdict])
-        if self.verdict == NOT_COMPARED:
-            return [self.name, verdict, Text(f"{self.why}", overflow="fold")]
-        ulp = self.worst.max_ulp if self.worst else None
-        numbers = [number(self.worst.relative), number(self.worst.max_abs)] if self.worst else ["-", "-"]
-        last = "-" if ulp is None else str(ulp), number(self.noise), str(self.points), self.why or ""
-        return [self.name, verdict, *numbers, *last]
 
 
 def not_compared(name: str, why: str) -> PhaseCheck:
@@ -177,28 +162,3 @@ def _has_numbers(check: PhaseCheck) -> bool:
 def worst_of(measured: list[Measurement]) -> Measurement:
     """Returns the largest distance."""
     return max(measured, key=lambda m: (not m.identical, m.relative), default=IDENTICAL)
-
-
-def table_of(check: PhaseCheck) -> Table | None:
-    """Draws what differs in a check, a row each; None if nothing does."""
-    if not check.rows:
-        return None
-    title = f"{check.name}: {len(check.rows)} differ"
-    names = Column(title, overflow="fold"), Column("of the candidate", overflow="fold")
-    table = Table(*names, "relative", "noise", "", box=None, pad_edge=False, header_style="bold")
-    for row in check.rows[:_SHOWN]:
-        numbers = (number(row.relative), number(row.noise))
-        table.add_row(row.reference, row.candidate or "-", *numbers, Text(row.what, overflow="fold"))
-    if len(check.rows) > _SHOWN:
-        table.caption = f"and {len(check.rows) - _SHOWN} more, which the JSON report lists"
-        table.caption_justify = "left"
-    return table
-
-
-def number(value: float | None) -> str:
-    """Returns a number as tables show it."""
-    if value is None:
-        return "-"
-    if value in (0.0, 1.0):
-        return f"{value:g}"
-    return f"{value:.2g}" if math.isfinite(value) else "inf"

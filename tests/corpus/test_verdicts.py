@@ -180,7 +180,7 @@ def test_table_shows_the_origin_and_what_only_carries_it_on(
     run: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
     options = [f"--set={key}={value}" for key, value in SIZES.items()]
-    status, out, _ = run("check", case_of("activation-tanh-gelu", block=1).write(tmp_path), *options)
+    status, out, _ = run("check", case_of("activation-tanh-gelu", block=1).write(tmp_path), *options, "-v")
     assert status == 1
     row = {line.split()[0]: line for line in out.splitlines() if line.startswith("encoder.")}
     assert row["encoder.layers.encoder_layer_1.mlp.1"].rstrip().endswith("origin")

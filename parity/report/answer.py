@@ -1,0 +1,292 @@
+"""What a report says first, whatever it is drawn on: the answer, its causes, the model by depth, the rows that matter.
+
+All of it is read from the report's JSON types, so that a saved report is drawn as the check itself has drawn it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from parity.report.plain import in_a_line
+from parity.report.wording import (
+    above_rounding,
+    count,
+    decades,
+    is_number,
+    number,
+    pattern_of,
+    shortened,
+    size,
+    together,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SAYS = {
+    "identical": "{candidate} is {reference}, to the bit",
+    "equivalent": "{candidate} is {reference}, up to rounding",
+    "divergent": "{candidate} is not {reference}",
+    "inconclusive": "nothing is proved about {candidate} and {reference}",
+}
+_WEIGHTS = "{candidate} is {reference} with other weights"
+
+# the first and the last cell of the strip
+BEFORE, AFTER = "in", "out"
+
+
+@dataclass(frozen=True)
+class CauseShown:
+    """A cause, as it is shown.
+
+    Attributes:
+        id: its short name.
+        statement: the difference.
+        where: the modules or tensors, by their names in the reference; those of all blocks as one.
+        candidate: the same in the candidate, where it calls them otherwise.
+        source: the candidate's file and line, or an empty text.
+        size: how much it changes, or an empty text.
+        hint: what to write instead, or an empty text.
+    """
+
+    id: str
+    statement: str
+    where: str
+    candidate: str
+    source: str
+    size: str
+    hint: str
+
+
+@dataclass
+class Stage:
+    """A cell of the strip: what stands before the blocks, a block, or what stands behind them.
+
+    Attributes:
+        name: `in`, the block's name, or `out`.
+        label: `in`, the block's number, or `out`.
+        layers: its rows of the report.
+        isolated: the largest isolated error in it; None where nothing was measured.
+        accumulated: the largest accumulated error in it; None likewise.
+        is_origin: whether a difference begins in it.
+        is_broken: whether values in it could not be compared.
+    """
+
+    name: str
+    label: str
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    isolated: float | None = None
+    accumulated: float | None = None
+    is_origin: bool = False
+    is_broken: bool = False
+
+    def cell(self, value: float | None) -> str:
+        """Returns an error of it in a letter: its decade above rounding, 1 to F; a dot for rounding."""
+        if self.is_broken and value is None:
+            return "!"
+        if value is None:
+            return "?"
+        return f"{decades(value):X}" if decades(value) > 1 else "·"
+
+
+def headline(report: dict[str, Any], width: int | None = None) -> str:
+    """Returns the answer, which begins with the verdict; names are shortened where there are but `width` columns."""
+    verdict = report["verdict"]
+    says = _WEIGHTS if verdict == "divergent" and is_of_weights(report) else _SAYS[verdict]
+    names = {side: name_of(report, side) for side in ("candidate", "reference")}
+    if width is not None:
+        room = width - size(f"{verdict}: {says.format(candidate='', reference='')}")
+        names["reference"] = shortened(names["reference"], max(room // 2, room - size(names["candidate"])))
+        names["candidate"] = shortened(names["candidate"], room - size(names["reference"]))
+    return f"{verdict}: {says.format(**names)}"
+
+
+def name_of(report: dict[str, Any], side: str) -> str:
+    """Returns how a report calls its reference or candidate."""
+    return f"{report[side].get('name', f'the {side}')}"
+
+
+def is_of_weights(report: dict[str, Any]) -> bool:
+    """Whether two models of one function differ in their weights alone."""
+    weights = report["weights"] or {}
+    return weights.get("verdict") == "different" and not any(
+        check.get("verdict") in ("divergent", "inconclusive") for check in report["checks"]
+    )
+
+
+def meaning(report: dict[str, Any]) -> tuple[str, list[str]]:
+    """Returns what the answer means in a sentence, and the other sentences that say why and are no cause."""
+    explanation, reasons = report["explanation"] or {}, report["reasons"]
+    first = explanation["sentence"] if explanation.get("complete") else ""
+    if first not in reasons:
+        first = next(iter(reasons), "")
+    shown = {first, *(cause["statement"] for cause in report["causes"])}
+    return first, [reason for reason in reasons if reason not in shown]
+
+
+def compared(report: dict[str, Any]) -> int:
+    """Returns how many layers were compared."""
+    return sum(layer.get("status") != "not compared" for layer in report["layers"])
+
+
+def causes(report: dict[str, Any]) -> list[CauseShown]:
+    """Returns the causes as they are shown, in the order of the report."""
+    candidates = {layer.get("reference"): layer.get("candidate") for layer in report["layers"]}
+    candidates |= {tensor.get("reference"): tensor.get("candidate") for tensor in report["mapping"].get("entries", [])}
+    return [_shown(cause, candidates) for cause in report["causes"]]
+
+
+def _shown(cause: dict[str, Any], candidates: dict[Any, Any]) -> CauseShown:
+    where = cause.get("where") or []
+    own = together(other for name in where if (other := candidates.get(name)) and other != name)
+    without = cause.get("without")
+    times = above_rounding(without)
+    return CauseShown(
+        id=f"{cause.get('id', '')}",
+        statement=f"{cause.get('statement', '')}",
+        where=together(where),
+        candidate=own,
+        source=source_of(cause),
+        size=f"alone it moves the logits by {number(without)}, {times}" if times else "",
+        hint=f"{cause.get('hint') or ''}",
+    )
+
+
+def source_of(cause: dict[str, Any]) -> str:
+    """Returns the candidate's file and line where a cause lies, `model.py:12`; an empty text where nobody knows."""
+    source = cause["source"]
+    return f"{source['file']}:{source['line']}" if source else ""
+
+
+def block_of(name: str) -> str | None:
+    """Returns the numbered block that a module is part of: its name up to the first part that ends in a digit."""
+    parts = name.split(".")
+    for position, part in enumerate(parts):
+        if part[-1:].isdigit():
+            return ".".join(parts[: position + 1])
+    return None
+
+
+def stages(report: dict[str, Any]) -> list[Stage]:
+    """Returns the model by depth: a stage before the blocks, one per block, and one behind them."""
+    first, last = Stage(BEFORE, BEFORE), Stage(AFTER, AFTER)
+    blocks: dict[str, Stage] = {}
+    names = [f"{layer.get('reference', '')}" for layer in report["layers"]]
+    filled = {block_of(name) for name in names if name != block_of(name)}
+    around = {name for name in names if any(f"{block}".startswith(f"{name}.") for block in filled)}  # end behind them
+    for name, layer in zip(names, report["layers"], strict=True):
+        block = block_of(name)
+        if block in filled and block is not None:
+            stage = blocks.setdefault(block, Stage(block, _number_of(block)))
+        else:
+            stage = last if blocks or name in around else first
+        stage.layers.append(layer)
+        _take(stage, layer)
+        stage.is_origin |= layer.get("status") == "origin"
+    for place in report["origins"]:
+        name = f"{place.get('reference', '')}"
+        stage = blocks.get(block_of(name) or "") or next((s for s in (first, last) if _holds(s, name)), last)
+        stage.is_origin = True
+        _take(stage, place)
+    return [stage for stage in (first, *blocks.values(), last) if stage.layers or stage.is_origin]
+
+
+def _number_of(block: str) -> str:
+    return block[len(block.rstrip("0123456789")) :]
+
+
+def _holds(stage: Stage, name: str) -> bool:
+    return any(layer.get("reference") == name for layer in stage.layers)
+
+
+def _take(stage: Stage, row: dict[str, Any]) -> None:
+    """Lets a stage have a row's errors where they are larger than those that it has."""
+    stage.isolated = _larger(stage.isolated, row.get("isolated"))
+    stage.accumulated = _larger(stage.accumulated, row.get("accumulated"))
+    stage.is_broken |= bool(row.get("problem")) or (
+        row.get("status") in ("origin", "propagated") and not is_number(row.get("accumulated"))
+    )
+
+
+@dataclass(frozen=True)
+class Begins:
+    """A place of the forward pass with an error of its own, or places that are alike in several blocks.
+
+    Attributes:
+        where: by the reference's names.
+        candidate: the same in the candidate; empty for code between modules.
+        much: the largest error, relative, or why values cannot be compared.
+        max_ulp: the largest distance outside float64; None where nobody knows.
+    """
+
+    where: str
+    candidate: str
+    much: str
+    max_ulp: float | None
+
+
+def _larger(one: float | None, other: Any) -> float | None:
+    return max(one or 0.0, other) if is_number(other) else one
+
+
+def origins(report: dict[str, Any]) -> list[Begins]:
+    """Returns every place of the forward pass with an error of its own, those of all blocks as one."""
+    distances = {layer["reference"]: layer["max_ulp"] for layer in report["layers"]}
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for place in report["origins"]:
+        if place["check"].startswith("forward/"):
+            names = (place["reference"], "") if place["kind"] == "module" else (place["before"], place["after"])
+            alike[tuple(map(pattern_of, names))].append(place)
+    return [_begins(places, distances) for places in alike.values()]
+
+
+def _begins(places: list[dict[str, Any]], distances: dict[str, Any]) -> Begins:
+    def joined(key: str) -> str:
+        return together(place[key] for place in places)
+
+    problem = next((place["problem"] for place in places if place["problem"]), None)
+    sizes = [place["isolated"] for place in places if is_number(place["isolated"])]
+    much = f"{problem or number(max(sizes, default=None))}"
+    if places[0]["kind"] != "module":
+        return Begins(f"between {joined('before')} and {joined('after')}", "", much, None)
+    far = [ulp for place in places if is_number(ulp := distances.get(place["reference"]))]
+    return Begins(joined("reference"), joined("candidate"), much, max(far, default=None))
+
+
+def about(report: dict[str, Any], *, every: bool) -> Iterator[tuple[str, str]]:
+    """Yields what was compared with what, and how: a title and a text each; `every` one, or those that vary."""
+    reference, candidate, mapping = report["reference"], report["candidate"], report["mapping"]
+    config, arguments = reference.get("config") or {}, candidate.get("config") or {}
+    defaults = candidate.get("defaults") or []
+    yield "reference", f"{name_of(report, 'reference')}({_arguments(config)})"
+    left = f", left at default: {', '.join(map(str, defaults))}" if defaults else ""
+    yield "candidate", f"{name_of(report, 'candidate')}({_arguments(arguments)}){left}"
+    yield "bound", _bound(candidate.get("bound") or {})
+    yield "weights", f"{reference.get('weights', '')}"
+    yield "input", f"{report['input']}"
+    if mapping.get("entries"):
+        tensors, values = count(mapping.get("tensors")), count(mapping.get("parameters"))
+        yield "map", f"{tensors} tensors, {values} parameters, each used exactly once ({mapping.get('origin', '')})"
+        certified = mapping.get("certified_by_bijection") or []
+        if certified and every:
+            how = "certified by the map alone, since no output depends on them"
+            yield "", f"{how}: {len(certified)} tensors such as {certified[0]}"
+        yield from (("", f"{remark}") for remark in mapping.get("remarks") or [])
+    own = report["weights"] or {}
+    if own.get("verdict") == "set aside":
+        yield from (("its own", f"{note}") for note in own.get("notes") or [])
+    yield from (("note", f"{note}") for note in report["notes"])
+
+
+def _arguments(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={in_a_line(value)}" for key, value in values.items() if value is not None)
+
+
+def _bound(bound: dict[str, Any]) -> str:
+    """Says why each argument was given what it was given."""
+    reasons: dict[str, list[str]] = {}
+    for path, entry in bound.items():
+        reasons.setdefault(f"{entry.get('why')}", []).append(path)
+    return "; ".join(f"{why}: {', '.join(paths)}" for why, paths in reasons.items() if why != "left at its default")

@@ -1,0 +1,203 @@
+"""The answer, as it is drawn: on a terminal of any width, from the report or from what was saved of it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+import parity
+from parity.errors import ParityError
+from parity.report.answer import headline, origins, stages
+from parity.report.saved import complete, load
+from parity.report.terminal import drawn, lines
+from parity.report.wording import above_rounding, decades, number, shortened, together, ulps, wrapped
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIZES = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 4, "hidden_dim": 48, "mlp_dim": 96,
+         "num_classes": 10}  # fmt: skip
+THREE = "tests/candidates/eps_bias_pool.py:SmallViT"
+EVIL = ("<script>alert(1)</script>", "\x1b[31mred\x07", "[red]x[/red]", "a|b`c*", "{{ 7*7 }}", "]]>", "\ud800", "a\nb",
+        "</details>", "\u202etxt", "x" * 300, "漢" * 120, "\u200d", '" onload="x', "javascript:x")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def three() -> parity.Report:
+    """Of a candidate that is wrong three times."""
+    return parity.check(THREE, overrides=SIZES, modes=["eval"])
+
+
+@pytest.fixture(scope="module")
+def same() -> parity.Report:
+    """Of a candidate that is right to the bit."""
+    return parity.check("vit:ViT", overrides=SIZES, modes=["eval"])
+
+
+def _text(report: dict[str, Any], width: int = 80, *, all_layers: bool = False) -> str:
+    return "\n".join(line.plain for line in lines(complete(report), width, all_layers=all_layers))
+
+
+def test_answer_comes_first_and_last(three: parity.Report) -> None:
+    first, *_, last = _text(three.to_dict(), 100).splitlines()
+    assert first == f"divergent: {THREE} is not vit_b_16"
+    assert last.startswith(f"divergent: {THREE} and vit_b_16, ")
+
+
+def test_cause_says_where_how_much_and_what_to_write(three: parity.Report) -> None:
+    said = " ".join(_text(three.to_dict()).split())
+    assert (
+        "2. LayerNorm eps 1e-05 in all 5 norms; the reference has 1e-06 where encoder.layers.encoder_layer_{0-1}.ln_1"
+        in said
+    )
+    assert "much alone it moves the logits by 3.3e-06, 3.3e9 times rounding mend nn.LayerNorm(dim, eps=1e-6)" in said
+
+
+def test_source_of_a_cause_is_shown_where_it_is_known(three: parity.Report) -> None:
+    report = three.to_dict()
+    assert "at      " not in _text(report)
+    report["causes"][0]["source"] = {"file": "model.py", "line": 12}
+    assert "   at      model.py:12" in _text(report)
+
+
+def test_strip_has_a_cell_for_each_block(three: parity.Report, same: parity.Report) -> None:
+    assert "depth       in   0   1 out\nown error    ·   E   E   E\nsummed up    ·   E   E   E" in _text(
+        three.to_dict()
+    )
+    assert "own error    ·   ·   ·   ·" in _text(same.to_dict())
+
+
+def test_strip_is_broken_into_lines_where_it_is_deep(same: parity.Report) -> None:
+    report = same.to_dict()
+    template = report["layers"][-1]
+    report["layers"] = [template | {"reference": f"blocks.{n}{part}"} for n in range(400) for part in ("", ".norm")]
+    labels = [line.split()[1:] for line in _text(report).splitlines() if line.startswith("depth")]
+    assert [label for line in labels for label in line] == [f"{n}" for n in range(400)]
+
+
+def test_what_cannot_be_compared_is_no_rounding(same: parity.Report) -> None:
+    report = same.to_dict()
+    blocks = [row for row in report["layers"] if "encoder_layer_0" in row["reference"]]
+    for row in blocks:
+        row |= {"status": "not compared", "isolated": None, "accumulated": None}
+    for row in (row for row in report["layers"] if "encoder_layer_1" in row["reference"]):
+        row |= {"status": "origin", "isolated": None, "accumulated": None}
+    assert "own error    ·   ?   !   ·" in _text(report)
+
+
+def test_places_that_are_alike_are_one_row(three: parity.Report) -> None:
+    begins = origins(complete(three.to_dict()))
+    assert [place.where for place in begins][:2] == [
+        "encoder.layers.encoder_layer_{0-1}.ln_1", "encoder.layers.encoder_layer_{0-1}.self_attention.in_proj"
+    ]  # fmt: skip
+    assert begins[0].candidate == "transformer.{0,2}.norm"
+    assert [place.much for place in begins] == sorted((p.much for p in begins), key=lambda much: float(much) < 0)
+
+
+@pytest.mark.parametrize("all_layers", [False, True])
+def test_no_number_of_nineteen_digits(three: parity.Report, *, all_layers: bool) -> None:
+    report = three.to_dict()
+    report["checks"][0]["max_ulp"] = report["layers"][0]["max_ulp"] = 9205362094994097341
+    assert "9205362094994097341" not in _text(report, 200, all_layers=all_layers)
+
+
+def test_short_form_is_that_of_the_exception(three: parity.Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(AssertionError) as failure:
+        parity.assert_parity(THREE, overrides=SIZES, modes=["eval"])
+    said, shown = (f"{answer}".splitlines() for answer in (failure.value, three))
+    assert [line for line in said if "took" not in line] == [line for line in shown if "took" not in line]
+
+
+def test_saved_report_is_drawn_as_the_report_itself(three: parity.Report, tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    file.write_text(three.to_json())
+    console = Console(width=90, markup=False)
+    assert drawn(load(file), console) == three.drawn(console)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [("{", "not JSON"), ("[" * 100_000, "not JSON"), ("[]", "no schema 1"), ('{"schema": 2}', "no schema 1"),
+     ('{"schema": 1, "verdict": "right"}', "no verdict"), ('{"schema": 1, "verdict": []}', "no verdict"),
+     ('{"schema": 1, "verdict": "identical", "layers": 3}', "layers is no list"),
+     ('{"schema": 1, "verdict": "identical", "causes": [1]}', "an entry of causes is no object"),
+     ('{"schema": 1, "verdict": "identical", "input": {}}', "input is no single value")],
+)  # fmt: skip
+def test_what_is_no_report_is_refused(content: str, why: str, tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    file.write_text(content)
+    with pytest.raises(ParityError, match=f"no report: .*{why}.*; write one with parity check --json"):
+        load(file)
+
+
+def _renamed(value: Any, name: str) -> Any:
+    """Returns a report's values with a name in every text but those that a report's form needs."""
+    if isinstance(value, dict):
+        kept = ("verdict", "schema", "status", "kind", "check")
+        return {key: item if key in kept else _renamed(item, name) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_renamed(item, name) for item in value]
+    return f"{value}{name}" if isinstance(value, str) else value
+
+
+_NAMES = st.text(min_size=1, max_size=40) | st.sampled_from(EVIL)
+
+
+@settings(max_examples=50, deadline=None)
+@given(name=_NAMES, width=st.integers(40, 200), all_layers=st.booleans())
+@example(name="\u202etxt\x1b[31m\ud800", width=80, all_layers=True)
+@example(name="漢" * 120, width=41, all_layers=True)
+def test_no_line_is_too_long_and_no_name_is_an_order(
+    three: parity.Report, name: str, width: int, *, all_layers: bool
+) -> None:
+    report = _renamed(copy.deepcopy(three.to_dict()), name)
+    for line in _text(report, width, all_layers=all_layers).splitlines():
+        assert cell_len(line) <= width
+        assert line.isprintable()
+
+
+def test_json_and_terminal_agree_in_every_number(three: parity.Report) -> None:
+    said = _text(three.to_dict(), 200, all_layers=True).replace("> 1e9", ">1e9").splitlines()
+    for layer in json.loads(three.to_json())["layers"]:
+        if layer["status"] != "not compared":
+            row = next(line.split() for line in reversed(said) if line.split()[:1] == [layer["reference"]])
+            assert [number(layer["isolated"]), number(layer["accumulated"])] == row[5:7]
+
+
+def test_words() -> None:
+    assert [number(x) for x in (None, 0.0, 1.0, 1.23e-5, 1.7e6, float("inf"), True)] == [
+        "-", "0", "1", "1.2e-05", "1.7e6", "not finite", "True"
+    ]  # fmt: skip
+    assert [ulps(x) for x in (None, 3, 10**9 + 1)] == ["-", "3", "> 1e9"]
+    assert (above_rounding(3.3e-6), above_rounding(2e-15)) == ("3.3e9 times rounding", "")
+    assert [decades(x) for x in (None, 0.0, 9e-15, 1e-14, 1e-6, 1e9)] == [0, 0, 0, 1, 9, 15]
+    assert (shortened("a.b.ccc", 5), shortened("abc", 3), shortened("abc", 0)) == ("….ccc", "abc", "")
+    assert wrapped("one two three", 9, "- ") == ["- one two", "  three"]
+    assert together(["b.0.x", "b.1.x", "b.3.x", "c"]) == "b.{0-1,3}.x, c"
+    assert together(f"{letter}" for letter in "abcde") == "a, b, c and 2 more"
+
+
+def test_headline_is_one_line_whatever_the_names(same: parity.Report) -> None:
+    report = complete(same.to_dict())
+    report["candidate"]["name"] = report["reference"]["name"] = "folder/" * 30
+    for verdict in ("identical", "equivalent", "divergent", "inconclusive"):
+        assert len(headline(report | {"verdict": verdict}, 80)) <= 80
+
+
+def test_weights_alone_are_said_to_be_what_differs() -> None:
+    report = complete({"schema": 1, "verdict": "divergent", "weights": {"verdict": "different"},
+                       "candidate": {"name": "mine"}, "reference": {"name": "theirs"}})  # fmt: skip
+    assert headline(report) == "divergent: mine is theirs with other weights"
+    assert stages(report) == []
+
+
+def test_report_of_a_few_keys_is_drawn() -> None:
+    assert _text({"schema": 1, "verdict": "inconclusive", "reasons": ["why"]}).startswith("inconclusive: nothing")

@@ -328,7 +328,7 @@ def as_json(
 
 
 @contextlib.contextmanager
-def _written(path: Path) -> Iterator[Path]:
+def written(path: Path) -> Iterator[Path]:
     """Yields a temporary file beside `path` that takes its place once it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -374,7 +374,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     as_data = as_json(rows, alarms, converted_rows, their_alarms)
     for path, content in ((options.output, markdown), (options.json, as_data)):
         if path:
-            with _written(path) as temporary:
+            with written(path) as temporary:
                 temporary.write_text(content, encoding="utf-8")
     if not options.output and not options.json:
         sys.stdout.write(markdown)

@@ -1,4 +1,4 @@
-"""The command line: `parity check`, `map`, `convert`, `diff`. Results go to stdout, progress and errors to stderr."""
+"""The command line: `parity check`, `map`, `convert`, `diff`, `report`. Results go to stdout, progress and errors to stderr."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parity import saved_reports
 from parity.errors import ParityError, in_one_line, told
 from parity.supervising import FAILED, in_a_process_of_its_own
 from parity.writing import require_folder, whole, write
@@ -99,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--require", choices=("equivalent", "identical"), default="equivalent",
         help="identical: exit with 1 also when the candidate is only equivalent")
     add("--json", metavar="PATH", help="write the report as JSON; - for stdout, and nothing else there")
+    saved_reports.add_files(check)
     add("-v", "--all-layers", action="store_true", help="show every layer and check, not only those that matter")
     add("--quiet", action="store_true", help="print the verdict only, and no progress")
     # fmt: on
@@ -146,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what the files of a torchvision ViT don't show, such as num_heads=4; may be repeated")
     add("--json", metavar="PATH", help="write the answer as JSON; - for stdout, and nothing else there")
     # fmt: on
-    for command in (check, show_map, convert, diff):
+    for command in (check, show_map, convert, diff, *saved_reports.add_commands(commands, _print)):
         command.add_argument("--traceback", action="store_true", help="show the traceback of an error")
         command.add_argument(
             "--timeout", type=_positive, metavar="SECONDS", help="end it after that long, with status 2"
@@ -208,6 +210,7 @@ def _models(options: argparse.Namespace) -> dict[str, Any]:
 def _check(options: argparse.Namespace) -> int:
     if options.json not in (None, "-"):
         require_folder(Path(options.json))
+    saved_reports.require_folders(options)
     models = _models(options)
     with _progress(quiet=options.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
         progress("importing torch", 0, 0)
@@ -232,6 +235,7 @@ def _check(options: argparse.Namespace) -> int:
         if options.json not in (None, "-"):
             # the one is written whatever becomes of the other
             stack.callback(write, Path(options.json), report.to_json())
+        stack.enter_context(saved_reports.files_written(report, options))
         _print(f"{report.to_json()}\n" if options.json == "-" else _rendered(report, options))
     if options.require == "identical" and report.verdict == "equivalent":
         _say("equivalent, and --require identical was asked for")
@@ -334,11 +338,8 @@ def _rendered(report: Report, options: argparse.Namespace) -> str:
 
     if options.quiet:
         return f"{report.verdict}\n"
-    # a table that goes to a file or a pipe is not cut to some terminal's width
-    is_terminal = sys.stdout is not None and sys.stdout.isatty()
-    return report.drawn(
-        Console(markup=False, highlight=False, width=None if is_terminal else 200), all_layers=options.all_layers
-    )
+    console = Console(markup=False, highlight=False, width=saved_reports.width())
+    return report.drawn(console, all_layers=options.all_layers)
 
 
 def _print(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html.parser
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,13 @@ from rich.console import Console
 import parity
 from parity.errors import ParityError
 from parity.report.answer import headline, origins, stages
+from parity.report.page import page
 from parity.report.saved import complete, load
 from parity.report.terminal import drawn, lines
 from parity.report.wording import above_rounding, decades, number, shortened, together, ulps, wrapped
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SIZES = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 4, "hidden_dim": 48, "mlp_dim": 96,
@@ -201,3 +204,116 @@ def test_weights_alone_are_said_to_be_what_differs() -> None:
 
 def test_report_of_a_few_keys_is_drawn() -> None:
     assert _text({"schema": 1, "verdict": "inconclusive", "reasons": ["why"]}).startswith("inconclusive: nothing")
+
+
+# --- the page
+
+
+class _Page(html.parser.HTMLParser):
+    """Notes the elements of a page, its text, and what is not closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in ("meta", "input", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] not in (["script"], ["style"]):
+            self.words.append(data)
+
+
+def test_page_has_the_answer_the_causes_the_layers_and_the_map(three: parity.Report) -> None:
+    shown = _Page(three.to_html())
+    words = " ".join(" ".join(shown.words).split())
+    for cause in three.causes:
+        assert cause.statement in words
+    for layer in three.layers:
+        assert layer.reference in words
+    assert three.mapping is not None
+    for entry in three.mapping.entries:
+        assert entry.candidate in words
+    assert not shown.open
+
+
+def test_page_needs_nothing_and_can_be_read_aloud(three: parity.Report) -> None:
+    text = three.to_html()
+    shown = _Page(text)
+    tags = [tag for tag, _ in shown.elements]
+    assert not {"link", "img", "iframe", "object"} & {*tags}
+    assert not any({"src", "href", "onclick"} & attributes.keys() for _, attributes in shown.elements)
+    assert "http" not in text.replace('http-equiv="Content-Security-Policy"', "")
+    assert [tag for tag in tags if tag in ("h1", "h2")].index("h1") == 0
+    assert all(attributes.get("scope") in ("col", "row") for tag, attributes in shown.elements if tag == "th")
+    identifiers = [attributes["id"] for _, attributes in shown.elements if "id" in attributes]
+    assert len(identifiers) == len({*identifiers})
+    named = {name for _, a in shown.elements for name in (a.get("aria-labelledby") or "").split()}
+    assert named <= {*identifiers}
+
+
+@settings(max_examples=30, deadline=None)
+@given(name=_NAMES)
+@example(name="</script><script>alert(1)</script>")
+@example(name='" onload="x')
+def test_no_name_is_markup_in_a_page(three: parity.Report, name: str) -> None:
+    plain = {tag for tag, _ in _Page(three.to_html()).elements}
+    shown = _Page(page(complete(_renamed(copy.deepcopy(three.to_dict()), name))))
+    tags = [tag for tag, _ in shown.elements]
+    assert {*tags} <= plain | {"desc", "circle", "polyline"}
+    assert tags.count("script") == 1
+    assert not shown.open
+    assert not any(attribute.startswith("on") for _, attributes in shown.elements for attribute in attributes)
+
+
+def test_page_of_many_layers_is_small(same: parity.Report) -> None:
+    report = same.to_dict()
+    template = report["layers"][-1]
+    report["layers"] = [template | {"reference": f"blocks.{n}.part{p}"} for n in range(32) for p in range(14)]
+    assert len(page(complete(report))) < 1e6
+
+
+def test_notebook_shows_the_top_of_the_page(three: parity.Report) -> None:
+    shown = _Page(three._repr_html_())
+    assert "The 3 causes" in shown.words
+    assert "script" not in [tag for tag, _ in shown.elements]
+    assert not shown.open
+
+
+# --- the command line
+
+
+def test_saved_report_is_drawn_again_and_written_as_a_page(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    options = [f"--set={key}={value}" for key, value in SIZES.items()]
+    saved, first, second = (tmp_path / name for name in ("report.json", "first.html", "second.html"))
+    status, out, _ = run("check", THREE, *options, "--modes", "eval", "--json", saved, "--html", first)
+    assert (status, "3. the mean of all tokens" in out) == (1, True)
+    assert run("report", saved, "--html", second) == (1, out, "")
+    assert second.read_text() == first.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["missing.json"], "the report missing.json cannot be read: No such file or directory"),
+     (["pyproject.toml"], "pyproject.toml is no report: it is not JSON"),
+     (["pyproject.toml", "--html", "missing/page.html"], "there is no folder missing")],
+)  # fmt: skip
+def test_what_cannot_be_drawn_is_one_sentence_and_status_2(
+    arguments: list[str], message: str, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    status, out, err = run("report", *arguments)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert message in err

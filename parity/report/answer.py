@@ -5,6 +5,7 @@ All of it is read from the report's JSON types, so that a saved report is drawn 
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,7 @@ class CauseShown:
         candidate: the same in the candidate, where it calls them otherwise.
         source: the candidate's file and line, or an empty text.
         size: how much it changes, or an empty text.
+        proof: how that was made sure, or an empty text.
         hint: what to write instead, or an empty text.
     """
 
@@ -57,6 +59,7 @@ class CauseShown:
     candidate: str
     source: str
     size: str
+    proof: str
     hint: str
 
 
@@ -150,8 +153,17 @@ def _shown(cause: dict[str, Any], candidates: dict[Any, Any]) -> CauseShown:
         candidate=own,
         source=source_of(cause),
         size=f"alone it moves the logits by {number(without)}, {times}" if times else "",
+        proof=_proof(cause),
         hint=f"{cause.get('hint') or ''}",
     )
+
+
+def _proof(cause: dict[str, Any]) -> str:
+    left, without = cause["residual"], cause["without"]
+    if not is_number(left) or not is_number(without):
+        return ""
+    taken = f"with all causes taken away the logits agree to {number(left)}"
+    return f"{taken}, with all but this one to {number(without)}, relative in float64"
 
 
 def source_of(cause: dict[str, Any]) -> str:
@@ -290,3 +302,27 @@ def _bound(bound: dict[str, Any]) -> str:
     for path, entry in bound.items():
         reasons.setdefault(f"{entry.get('why')}", []).append(path)
     return "; ".join(f"{why}: {', '.join(paths)}" for why, paths in reasons.items() if why != "left at its default")
+
+
+# options of a check, in the order of its command line, and what they are called there; a mapping is KEY=VALUE pairs
+_FLAGS = {
+    "reference": "--reference", "overrides": "--set", "candidate_args": "--candidate-arg",
+    "reference_args": "--reference-arg", "weights": "--weights", "candidate_weights": "--candidate-weights",
+    "mapping": "--mapping", "input": "--input", "batch": "--batch", "seed": "--seed", "dtype": "--dtype",
+    "device": "--device", "modes": "--modes", "phases": "--phases", "steps": "--steps",
+}  # fmt: skip
+
+
+def command(report: dict[str, Any]) -> str:
+    """Returns the command that makes a report again; an empty text where no command does, as of a module."""
+    options = report["options"]
+    if not isinstance(options.get("candidate"), str) or not isinstance(options.get("reference", ""), str):
+        return ""
+    words = ["parity", "check", options["candidate"]]
+    for key, flag in _FLAGS.items():
+        value = options.get(key)
+        if isinstance(value, dict):
+            words += [word for name, item in value.items() for word in (flag, f"{name}={item}")]
+        elif value is not None:
+            words += [flag, ",".join(map(str, value)) if isinstance(value, list) else f"{value}"]
+    return shlex.join(words)

@@ -13,8 +13,9 @@ from rich.console import Console
 from parity.diagnosis import PhaseCheck
 from parity.errors import told
 from parity.models import WeightMap
+from parity.report.page import excerpt, page
 from parity.report.plain import as_json, printable
-from parity.report.saved import SCHEMA, complete
+from parity.report.saved import EXIT_STATUS, SCHEMA, complete
 from parity.report.terminal import drawn
 from parity.tracing import OUTPUT
 
@@ -91,7 +92,7 @@ class Report:
     @property
     def exit_status(self) -> int:
         """The command line's exit status for this verdict."""
-        return {"identical": 0, "equivalent": 0, "divergent": 1, "inconclusive": 3}[self.verdict]
+        return EXIT_STATUS[self.verdict]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as JSON types, schema 1; numbers that are not finite are None."""
@@ -143,6 +144,14 @@ class Report:
             reasons = [*self.reasons, f"the report could not be written as JSON: {told(error)}"]
             return json.dumps({"schema": SCHEMA, "verdict": self.verdict, "reasons": reasons, "complete": False})
 
+    def to_html(self) -> str:
+        """Returns the report as one HTML page that needs no other file; where that fails, a page that says so."""
+        try:
+            return page(complete(self.to_dict()))
+        except Exception as error:  # noqa: BLE001  (no crash costs a verdict)
+            reasons = [*self.reasons, f"the page could not be drawn: {told(error)}"]
+            return page(complete({"schema": SCHEMA, "verdict": self.verdict, "reasons": reasons}))
+
     def drawn(self, console: Console, *, all_layers: bool = False) -> str:
         """Returns what `console` makes of the report; where that fails, the reasons, why it has failed, the verdict.
 
@@ -161,7 +170,10 @@ class Report:
         return self.drawn(Console(width=width, no_color=True, markup=False)).rstrip()
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(f'{self}')}</pre>"
+        try:
+            return excerpt(complete(self.to_dict()))
+        except Exception:  # noqa: BLE001  (the text says which)
+            return f"<pre>{html.escape(f'{self}')}</pre>"
 
 
 def _check_row(check: Check | PhaseCheck) -> dict[str, Any]:

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA = 1
-_VERDICTS = ("identical", "equivalent", "divergent", "inconclusive")
+
+# the verdicts, and the command line's exit status for each
+EXIT_STATUS = {"identical": 0, "equivalent": 0, "divergent": 1, "inconclusive": 3}
 
 # What a renderer asks for, and what it gets where a report hasn't got it. A list has one entry, which all of its
 # entries look like; None stands for any single value, and an object in a tuple may be missing altogether.
@@ -82,7 +84,7 @@ def complete(report: Any) -> dict[str, Any]:
     """
     if not isinstance(report, dict) or report.get("schema") != SCHEMA:
         raise ParityError(f"it has no schema {SCHEMA}")
-    if report.get("verdict") not in _VERDICTS:
+    if report.get("verdict") not in [*EXIT_STATUS]:
         raise ParityError("it has no verdict")
     fitted: dict[str, Any] = _fitted(_REPORT, report, "it")
     return fitted

@@ -1,0 +1,92 @@
+"""The command line's `parity report`, and the files beside JSON that a check writes its report to."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parity.errors import ParityError
+from parity.writing import require_folder, write
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+
+    from parity.report import Report
+
+# a text that goes to a file or a pipe is not cut to some terminal's width
+_WIDTH = 200
+
+_FILES = ("html",)
+
+
+def add_files(check: argparse.ArgumentParser) -> None:
+    """Adds the options that name files for a check's report."""
+    check.add_argument("--html", metavar="PATH", help="write the report as an HTML page that needs no other file")
+
+
+def require_folders(options: argparse.Namespace) -> None:
+    """Raises ParityError if one of the files that are asked for cannot be written for want of a folder."""
+    for path in _asked(options).values():
+        require_folder(path)
+
+
+@contextlib.contextmanager
+def files_written(report: Report, options: argparse.Namespace) -> Iterator[None]:
+    """Writes the files that are asked for when the context ends; each whatever becomes of the others."""
+    contents = {"html": report.to_html}
+    with contextlib.ExitStack() as stack:
+        for name, path in _asked(options).items():
+            stack.callback(write, path, contents[name]())
+        yield
+
+
+def _asked(options: argparse.Namespace) -> dict[str, Path]:
+    return {name: Path(path) for name in _FILES if (path := getattr(options, name)) is not None}
+
+
+def width() -> int:
+    """Returns how many columns there are for a report on stdout."""
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return shutil.get_terminal_size().columns if is_terminal else _WIDTH
+
+
+def add_commands(commands: Any, show: Callable[[str], None]) -> list[argparse.ArgumentParser]:
+    """Adds the commands that read saved reports, and returns them.
+
+    Args:
+        commands: of the command line's parser.
+        show: writes a text to stdout.
+    """
+    report = commands.add_parser(
+        "report",
+        help="draw a saved report again, or compare two",
+        description="Draws a report that parity check --json has saved, as the check has; of two, says what has become "
+        "better and worse. Exit status: that of the verdict, of two that of the second.",
+    )
+    report.set_defaults(run=lambda options: _report(options, show), quiet=False)
+    add = report.add_argument
+    add("report", metavar="REPORT.json", help="the saved report")
+    add("other", nargs="?", metavar="OTHER.json", help="a later one, to be compared with it")
+    add("--html", metavar="PATH", help="write it as an HTML page that needs no other file")
+    add("-v", "--all-layers", action="store_true", help="show every layer and check, not only those that matter")
+    return [report]
+
+
+def _report(options: argparse.Namespace, show: Callable[[str], None]) -> int:
+    if options.html and options.other:
+        raise ParityError("--html draws one report, not two beside each other")
+    require_folders(options)
+    from rich.console import Console  # noqa: PLC0415  (keeps --help quick)
+
+    from parity.report import EXIT_STATUS, drawn, load, page  # noqa: PLC0415
+
+    report = load(Path(options.report))
+    console = Console(markup=False, highlight=False, width=width())
+    if options.html:
+        write(Path(options.html), page(report))
+    show(drawn(report, console, all_layers=options.all_layers))
+    return EXIT_STATUS[report["verdict"]]

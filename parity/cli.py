@@ -1,4 +1,4 @@
-"""The command line: `parity check`, `map`, `convert`, `diff`, `report`. Results go to stdout, progress and errors to stderr."""
+"""The command line. Results go to stdout, progress and errors to stderr."""
 
 from __future__ import annotations
 

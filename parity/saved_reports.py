@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
 # a text that goes to a file or a pipe is not cut to some terminal's width
 _WIDTH = 200
 
-_FILES = ("html",)
+_FILES = ("html", "summary", "sarif")
 
 
 def add_files(check: argparse.ArgumentParser) -> None:
     """Adds the options that name files for a check's report."""
-    check.add_argument("--html", metavar="PATH", help="write the report as an HTML page that needs no other file")
+    add = check.add_argument
+    add("--html", metavar="PATH", help="write the report as an HTML page that needs no other file")
+    add("--summary", metavar="PATH", help="write its summary as Markdown; to $GITHUB_STEP_SUMMARY it is appended")
+    add("--sarif", metavar="PATH", help="write its causes as SARIF 2.1.0, pinned to the candidate's lines")
 
 
 def require_folders(options: argparse.Namespace) -> None:
@@ -37,11 +41,29 @@ def require_folders(options: argparse.Namespace) -> None:
 @contextlib.contextmanager
 def files_written(report: Report, options: argparse.Namespace) -> Iterator[None]:
     """Writes the files that are asked for when the context ends; each whatever becomes of the others."""
-    contents = {"html": report.to_html}
     with contextlib.ExitStack() as stack:
         for name, path in _asked(options).items():
-            stack.callback(write, path, contents[name]())
+            stack.callback(_write, name, path, report)
         yield
+
+
+def _write(name: str, path: Path, report: Report) -> None:
+    from parity.report import complete, markdown, sarif  # noqa: PLC0415  (torch takes seconds to import)
+
+    if name == "html":
+        write(path, report.to_html())
+    elif name == "sarif":
+        write(path, sarif(complete(report.to_dict())))
+    else:
+        write(path, _before(path) + markdown(complete(report.to_dict())))
+
+
+def _before(path: Path) -> str:
+    """Returns what a summary is appended to: all steps of a job of GitHub's write theirs to one file."""
+    shared = os.environ.get("GITHUB_STEP_SUMMARY", "")
+    if not shared or not path.exists() or path.resolve() != Path(shared).resolve():
+        return ""
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def _asked(options: argparse.Namespace) -> dict[str, Path]:
@@ -67,7 +89,7 @@ def add_commands(commands: Any, show: Callable[[str], None]) -> list[argparse.Ar
         description="Draws a report that parity check --json has saved, as the check has; of two, says what has become "
         "better and worse. Exit status: that of the verdict, of two that of the second.",
     )
-    report.set_defaults(run=lambda options: _report(options, show), quiet=False)
+    report.set_defaults(run=lambda options: _report(options, show), quiet=False, summary=None, sarif=None)
     add = report.add_argument
     add("report", metavar="REPORT.json", help="the saved report")
     add("other", nargs="?", metavar="OTHER.json", help="a later one, to be compared with it")
@@ -82,10 +104,14 @@ def _report(options: argparse.Namespace, show: Callable[[str], None]) -> int:
     require_folders(options)
     from rich.console import Console  # noqa: PLC0415  (keeps --help quick)
 
-    from parity.report import EXIT_STATUS, drawn, load, page  # noqa: PLC0415
+    from parity.report import EXIT_STATUS, drawn, drawn_beside, load, page  # noqa: PLC0415
 
     report = load(Path(options.report))
     console = Console(markup=False, highlight=False, width=width())
+    if options.other:
+        other = load(Path(options.other))
+        show(drawn_beside(report, other, console))
+        return EXIT_STATUS[other["verdict"]]
     if options.html:
         write(Path(options.html), page(report))
     show(drawn(report, console, all_layers=options.all_layers))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import html
 import html.parser
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -16,7 +19,10 @@ from rich.console import Console
 import parity
 from parity.errors import ParityError
 from parity.report.answer import headline, origins, stages
+from parity.report.comparing import compare
+from parity.report.markdown import escaped, markdown
 from parity.report.page import page
+from parity.report.sarif import sarif
 from parity.report.saved import complete, load
 from parity.report.terminal import drawn, lines
 from parity.report.wording import above_rounding, decades, number, shortened, together, ulps, wrapped
@@ -66,7 +72,7 @@ def test_cause_says_where_how_much_and_what_to_write(three: parity.Report) -> No
 def test_source_of_a_cause_is_shown_where_it_is_known(three: parity.Report) -> None:
     report = three.to_dict()
     assert "at      " not in _text(report)
-    report["causes"][0]["source"] = {"file": "model.py", "line": 12}
+    report["causes"][0]["source"] = "model.py:12"
     assert "   at      model.py:12" in _text(report)
 
 
@@ -317,3 +323,124 @@ def test_what_cannot_be_drawn_is_one_sentence_and_status_2(
     status, out, err = run("report", *arguments)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert message in err
+
+
+# --- two reports beside each other
+
+
+def test_two_reports_are_compared(
+    three: parity.Report, same: parity.Report, run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    files = [tmp_path / "three.json", tmp_path / "same.json"]
+    for file, report in zip(files, (three, same), strict=True):
+        file.write_text(report.to_json())
+    status, out, _ = run("report", *files)
+    assert status == 0
+    assert out.startswith("identical, was divergent: 3 causes gone, 3 places better\n")
+    assert "encoder.layers.encoder_layer_{0-1}.ln_1  4.3e-06  same bits" in out
+    status, out, _ = run("report", *reversed(files))
+    assert status == 1
+    assert out.startswith("divergent, was identical: 3 causes appeared, 3 places worse\n")
+    assert run("report", files[0], files[1], "--html", tmp_path / "page.html")[0] == 2
+
+
+def test_nothing_has_changed(three: parity.Report) -> None:
+    report = complete(three.to_dict())
+    found = compare(report, report)
+    assert found.headline() == "divergent as before: no cause, no layer has changed"
+    assert (found.weights, found.around) == ((), ())
+
+
+def test_what_else_has_changed_is_said(same: parity.Report) -> None:
+    before, after = complete(same.to_dict()), complete(same.to_dict())
+    after["environment"]["torch"] = "9.9"
+    after["weights"] = {"tensors": [{"candidate": "head.weight", "statement": "times 2"}]}
+    after["layers"][-1]["identical"], after["layers"][0]["status"] = False, "not compared"
+    found = compare(before, after)
+    assert found.headline().startswith("identical as before: no cause")
+    assert found.weights == ("only after: head.weight: times 2",)
+    assert found.around == (
+        f"torch is 9.9, was {torch.__version__}",
+        f"no longer compared: {after['layers'][0]['reference']}",
+        f"other bits within rounding: {after['layers'][-1]['reference']}",
+    )
+
+
+# --- files of continuous integration
+
+
+def test_summary_has_the_answer_and_folds_the_rest(three: parity.Report) -> None:
+    text = markdown(complete(three.to_dict()))
+    assert text.startswith("### divergent: tests/candidates/eps\\_bias".replace("\\_", "&#95;"))
+    assert "| nn.LayerNorm(dim, eps=1e-6) | layer-norm-eps |" in text
+    assert text.count("<details>") == text.count("</details>") == 4
+
+
+def _code_of(letters: str) -> str:
+    return html.unescape(letters)
+
+
+@settings(max_examples=200, deadline=None)
+@given(name=st.text(max_size=40) | st.sampled_from(EVIL))
+def test_escaped_text_means_nothing_in_markdown(name: str) -> None:
+    text = escaped(name)
+    assert not {*"\\`*_[]|<>~$@\n"} & {*text}
+    assert "://" not in text
+    assert re.sub(r"&#\d+;", "", text).count("&") == 0
+    assert _code_of(text) == " ".join(name.split()) or max(name) >= "\x80" or min(name) < " "
+
+
+@settings(max_examples=30, deadline=None)
+@given(name=_NAMES)
+def test_no_name_is_markup_in_a_summary(three: parity.Report, name: str) -> None:
+    plain = markdown(complete(three.to_dict()))
+    text = markdown(complete(_renamed(copy.deepcopy(three.to_dict()), name)))
+    assert {*re.findall(r"<[^>]*>", text)} == {*re.findall(r"<[^>]*>", plain)}
+    for line in text.splitlines():
+        assert line[:1] in ("", "#", "|", "-", "<") or not line.startswith("    ")
+
+
+def test_summary_is_appended_to_that_of_a_job(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = tmp_path / "ours.md", tmp_path / "theirs.md"
+    for file in (ours, theirs):
+        file.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(theirs))
+    options = [*(f"--set={key}={value}" for key, value in SIZES.items()), "--modes", "eval"]
+    for file in (ours, theirs):
+        assert run("check", *options, "--summary", file)[0] == 0
+    assert ours.read_text().startswith("### identical: vit:ViT is vit&#95;b&#95;16, to the bit\n")
+    assert theirs.read_text() == f"before\n{ours.read_text()}"
+
+
+def test_sarif_has_a_result_per_cause_at_the_candidates_line(three: parity.Report) -> None:
+    report = complete(three.to_dict())
+    report["candidate"]["files"] = ["a folder/model.py"]
+    report["causes"][1]["source"] = "model.py:12, model.py:14"
+    run_of = json.loads(sarif(report))["runs"][0]
+    assert [result["ruleId"] for result in run_of["results"]] == ["qkv-bias", "layer-norm-eps", "pooling"]
+    assert [rule["id"] for rule in run_of["tool"]["driver"]["rules"]] == ["qkv-bias", "layer-norm-eps", "pooling"]
+    places = [
+        [(place["artifactLocation"]["uri"], place["region"]["startLine"]) for location in result["locations"]
+         for place in [location["physicalLocation"]]] for result in run_of["results"]
+    ]  # fmt: skip
+    assert places[0] == [("tests/candidates/eps_bias_pool.py", 1)]
+    assert places[1] == [("a%20folder/model.py", 12), ("a%20folder/model.py", 14)]
+
+
+def test_sarif_without_causes_has_the_verdict(same: parity.Report) -> None:
+    report = complete(same.to_dict())
+    levels = {}
+    for verdict in ("identical", "equivalent", "divergent", "inconclusive"):
+        results = json.loads(sarif(report | {"verdict": verdict}))["runs"][0]["results"]
+        levels[verdict] = [(result["ruleId"], result["level"]) for result in results]
+    assert levels == {"identical": [], "equivalent": [], "divergent": [("divergent", "error")],
+                      "inconclusive": [("inconclusive", "warning")]}  # fmt: skip
+
+
+@settings(max_examples=30, deadline=None)
+@given(name=_NAMES)
+def test_any_name_is_sarif(three: parity.Report, name: str) -> None:
+    report = complete(_renamed(copy.deepcopy(three.to_dict()), name))
+    assert len(json.loads(sarif(report).encode())["runs"][0]["results"]) == 3

@@ -1,15 +1,33 @@
 """The answer: in comes all that was found, out goes a report to ask, to keep, and to read.
 
 Read `plain` (anybody's values as JSON and text), `saved` (reports read again), `wording` (numbers, names, sentences),
-`answer` (what is said first, whatever it is drawn on), `terminal` and `page` (which draw it), `report` (the object),
+`answer` (what is said first, whatever it is drawn on), `terminal`, `page`, `markdown` and `sarif` (which draw it),
+`comparing` (two beside each other), `report` (the object),
 `about` (where the comparison ran, what pictures show).
 """
 
 from parity.report.about import environment, peak_memory, top5
+from parity.report.comparing import drawn_beside
+from parity.report.markdown import markdown
 from parity.report.page import page
 from parity.report.plain import as_json
 from parity.report.report import Report
-from parity.report.saved import EXIT_STATUS, load
+from parity.report.sarif import sarif
+from parity.report.saved import EXIT_STATUS, complete, load
 from parity.report.terminal import drawn
 
-__all__ = ["EXIT_STATUS", "Report", "as_json", "drawn", "environment", "load", "page", "peak_memory", "top5"]
+__all__ = [
+    "EXIT_STATUS",
+    "Report",
+    "as_json",
+    "complete",
+    "drawn",
+    "drawn_beside",
+    "environment",
+    "load",
+    "markdown",
+    "page",
+    "peak_memory",
+    "sarif",
+    "top5",
+]

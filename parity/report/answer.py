@@ -47,7 +47,7 @@ class CauseShown:
         statement: the difference.
         where: the modules or tensors, by their names in the reference; those of all blocks as one.
         candidate: the same in the candidate, where it calls them otherwise.
-        source: the candidate's file and line, or an empty text.
+        source: the candidate's lines, such as `model.py:12`, or an empty text.
         size: how much it changes, or an empty text.
         proof: how that was made sure, or an empty text.
         hint: what to write instead, or an empty text.
@@ -151,7 +151,7 @@ def _shown(cause: dict[str, Any], candidates: dict[Any, Any]) -> CauseShown:
         statement=f"{cause.get('statement', '')}",
         where=together(where),
         candidate=own,
-        source=source_of(cause),
+        source=cause["source"],
         size=f"alone it moves the logits by {number(without)}, {times}" if times else "",
         proof=_proof(cause),
         hint=f"{cause.get('hint') or ''}",
@@ -164,12 +164,6 @@ def _proof(cause: dict[str, Any]) -> str:
         return ""
     taken = f"with all causes taken away the logits agree to {number(left)}"
     return f"{taken}, with all but this one to {number(without)}, relative in float64"
-
-
-def source_of(cause: dict[str, Any]) -> str:
-    """Returns the candidate's file and line where a cause lies, `model.py:12`; an empty text where nobody knows."""
-    source = cause["source"]
-    return f"{source['file']}:{source['line']}" if source else ""
 
 
 def block_of(name: str) -> str | None:

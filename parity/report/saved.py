@@ -19,7 +19,7 @@ EXIT_STATUS = {"identical": 0, "equivalent": 0, "divergent": 1, "inconclusive": 
 # What a renderer asks for, and what it gets where a report hasn't got it. A list has one entry, which all of its
 # entries look like; None stands for any single value, and an object in a tuple may be missing altogether.
 _CAUSE = {"id": "", "statement": "", "where": [""], "residual": None, "without": None, "hint": "",
-          "source": ({"file": "", "line": None},)}  # fmt: skip
+          "source": ""}  # fmt: skip
 _CHECK = {"name": "", "verdict": "", "why": None, "relative": None, "max_abs": None, "max_ulp": None,
           "identical": None, "noise_ratio": None, "points": None,
           "rows": [{"reference": "", "candidate": "", "what": "", "relative": None, "noise": None}]}  # fmt: skip
@@ -38,7 +38,7 @@ _REPORT = {
     "verdict": "",
     "reasons": [""],
     "reference": {"name": "the reference", "config": {}, "arguments": {}, "weights": ""},
-    "candidate": {"name": "the candidate", "config": {}, "defaults": [""], "bound": {}},
+    "candidate": {"name": "the candidate", "config": {}, "defaults": [""], "bound": {}, "files": [""]},
     "environment": {},
     "input": "",
     "mapping": _MAPPING,

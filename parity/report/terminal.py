@@ -35,8 +35,13 @@ def drawn(report: dict[str, Any], console: Console, *, all_layers: bool = False)
         console: of rich.
         all_layers: show every layer and every check, not only those that matter.
     """
+    return printed(lines(report, console.width, all_layers=all_layers), console)
+
+
+def printed(texts: Iterable[Text], console: Console) -> str:
+    """Returns what `console` makes of lines that fit its width."""
     with console.capture() as capture:
-        for line in lines(report, console.width, all_layers=all_layers):
+        for line in texts:
             console.print(line, no_wrap=True, overflow="ignore", crop=False, soft_wrap=True)
     return capture.get()
 
@@ -52,8 +57,8 @@ def lines(report: dict[str, Any], width: int, *, all_layers: bool = False) -> It
     width = max(_LEAST, min(width, _MOST))
     colour = COLOURS[report["verdict"]]
     yield Text(answer.headline(report, width), style=f"bold {colour}")
-    sentence, reasons = answer.meaning(report)
-    yield from _sentence(sentence, width)
+    meaning, reasons = answer.meaning(report)
+    yield from sentence(meaning, width)
     yield from _causes(report, width)
     yield from _strip(report, width)
     yield from _origins(report, width)
@@ -98,7 +103,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], width: int, names
         yield line
 
 
-def _sentence(text: str, width: int, title: str = "", *, style: str = "") -> Iterator[Text]:
+def sentence(text: str, width: int, title: str = "", *, style: str = "") -> Iterator[Text]:
     """Yields a text behind a title, its further lines under its first; nothing where there is no text."""
     for line in wrapped(text, width, title) if text else ():
         yield Text(line, style=style)
@@ -107,13 +112,13 @@ def _sentence(text: str, width: int, title: str = "", *, style: str = "") -> Ite
 def _causes(report: dict[str, Any], width: int) -> Iterator[Text]:
     for place, cause in enumerate(answer.causes(report), start=1):
         yield Text()
-        yield from _sentence(cause.statement, width, f"{place}. ", style="bold")
+        yield from sentence(cause.statement, width, f"{place}. ", style="bold")
         where = cause.where + (f" (yours: {cause.candidate})" if cause.candidate else "")
-        yield from _sentence(where, width, "   where   ")
-        yield from _sentence(cause.size, width, "   much    ")
-        yield from _sentence(cause.hint, width, "   mend    ")
-        yield from _sentence(cause.source, width, "   at      ")
-        yield from _sentence(cause.id, width, "   cause   ")
+        yield from sentence(where, width, "   where   ")
+        yield from sentence(cause.size, width, "   much    ")
+        yield from sentence(cause.hint, width, "   mend    ")
+        yield from sentence(cause.source, width, "   at      ")
+        yield from sentence(cause.id, width, "   cause   ")
 
 
 def _strip(report: dict[str, Any], width: int) -> Iterator[Text]:
@@ -135,7 +140,7 @@ def _strip(report: dict[str, Any], width: int) -> Iterator[Text]:
     legend = "· rounding; 2 to F: so many powers of ten above it (A is 10, F is 15)"
     more = {"?": "; ? not compared", "!": "; ! values that cannot be compared"}
     shown = {stage.cell(value) for stage in stages for value in (stage.isolated, stage.accumulated)}
-    yield from _sentence(legend + "".join(text for sign, text in more.items() if sign in shown), width, style="dim")
+    yield from sentence(legend + "".join(text for sign, text in more.items() if sign in shown), width, style="dim")
 
 
 def _colour_of(cell: str) -> str:
@@ -163,7 +168,7 @@ def _origins(report: dict[str, Any], width: int) -> Iterator[Text]:
     yield Text()
     yield from table(("an error of its own", "of the candidate", "relative", "max ulp"), rows, width, names=2)
     if len(found) > len(rows):
-        yield from _sentence(f"and {len(found) - len(rows)} more places; --all-layers shows every layer", width)
+        yield from sentence(f"and {len(found) - len(rows)} more places; --all-layers shows every layer", width)
 
 
 def _reasons(reasons: list[str], width: int, *, all_reasons: bool) -> Iterator[Text]:
@@ -171,9 +176,9 @@ def _reasons(reasons: list[str], width: int, *, all_reasons: bool) -> Iterator[T
     if shown:
         yield Text()
     for reason in shown:
-        yield from _sentence(reason, width, "- ")
+        yield from sentence(reason, width, "- ")
     if len(reasons) > len(shown):
-        yield from _sentence(f"and {len(reasons) - len(shown)} more, which --all-layers shows", width, "- ")
+        yield from sentence(f"and {len(reasons) - len(shown)} more, which --all-layers shows", width, "- ")
 
 
 def _checks(report: dict[str, Any], width: int, *, every: bool) -> Iterator[Text]:
@@ -244,7 +249,7 @@ def _phase_rows(check: dict[str, Any], width: int) -> Iterator[Text]:
               number(row.get("noise")), f"{row.get('what') or ''}"] for row in rows[:_MOST_ROWS])  # fmt: skip
     yield from table(head, cells, width, names=2)
     if len(rows) > _MOST_ROWS:
-        yield from _sentence(f"and {len(rows) - _MOST_ROWS} more, which the JSON report lists", width)
+        yield from sentence(f"and {len(rows) - _MOST_ROWS} more, which the JSON report lists", width)
 
 
 def _tops(report: dict[str, Any], width: int) -> Iterator[Text]:
@@ -252,7 +257,7 @@ def _tops(report: dict[str, Any], width: int) -> Iterator[Text]:
         pairs = zip(top.get("reference") or [], top.get("candidate") or [], strict=False)
         rows = [[f"{rank}", *(f"{name} {number(logit)}" for name, logit in pair)] for rank, pair in enumerate(pairs, 1)]
         yield Text()
-        yield from _sentence(f"top 5 of {top.get('picture')}", width, style="bold")
+        yield from sentence(f"top 5 of {top.get('picture')}", width, style="bold")
         yield from table(("", "reference", "candidate"), rows, width, names=3)
 
 
@@ -278,7 +283,7 @@ def _layer_row(layer: dict[str, Any]) -> list[Cell]:
 def _about(report: dict[str, Any], width: int, *, every: bool) -> Iterator[Text]:
     yield Text()
     for title, text in answer.about(report, every=every):
-        yield from _sentence(text, width, f"{title:<{_INDENT}}")
+        yield from sentence(text, width, f"{title:<{_INDENT}}")
 
 
 def _last(report: dict[str, Any], width: int) -> Iterator[Text]:

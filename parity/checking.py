@@ -43,7 +43,18 @@ from parity.models import (
     unverifiable,
 )
 from parity.progress import Progress
-from parity.report import Report, environment, peak_memory, top5
+from parity.report import (  # fmt: skip
+    Report,
+    digest_of_files,
+    digest_of_json,
+    digest_of_map,
+    digest_of_weights,
+    environment,
+    options_asked,
+    peak_memory,
+    source_files,
+    top5,
+)
 from parity.tracing import MODES, ambient_kept, refusal_of_modes
 from parity.training import DRAWING_CAUSES, Classroom, look_beyond, modes_of, require_known
 from parity.transfer import OwnWeights, compare_as_they_are, compare_weights
@@ -115,7 +126,8 @@ def check(
     Raises:
         ParityError: an option, a file or the candidate is unusable; the message says what to do.
     """
-    options = _Options(Path(mapping) if mapping else None, seed, dtype, device, modes, phases, steps)
+    asked = options_asked(locals())
+    options = _Options(Path(mapping) if mapping else None, seed, dtype, device, modes, phases, steps, asked)
     options.require_known()
     told = Progress(progress)
     before = surroundings()
@@ -196,6 +208,7 @@ class _Options:
     modes: Sequence[str]
     phases: Sequence[str]
     steps: int
+    asked: Mapping[str, Any]
 
     def require_known(self) -> None:
         """Raises ParityError if one of them is none that there is."""
@@ -255,7 +268,8 @@ class _Case:
 
     def about(self) -> dict[str, Any]:
         """Returns what every report says, whatever comes of the check."""
-        setup = self.setup
+        setup, where = self.setup, environment()
+        files = source_files(self.module, setup.candidate.name)
         return {
             "reference": {
                 "name": setup.name,
@@ -267,14 +281,17 @@ class _Case:
                 "name": setup.candidate.name,
                 "config": setup.candidate.arguments,
                 "defaults": list(setup.candidate.defaults),
+                "files": files,
                 "bound": {
                     path: {"value": bound.value, "why": bound.why} for path, bound in setup.candidate.bound.items()
                 },
             },
-            "environment": environment(),
+            "environment": where,
             "inputs": self.shown.describe(),
             "notes": [*self.notes, *_oddities(setup, self.module)],
             "timings": self.progress.seconds,
+            "options": self.options.asked,
+            "digests": {"candidate": digest_of_files(files), "environment": digest_of_json(where)},
         }
 
 
@@ -288,11 +305,14 @@ def _compare(case: _Case) -> Report:
     except MappingError as error:
         return _without_map(case, about, error)
     about |= {"mapping": mapping, "parameters": _mapped(mapping, setup.reference)}
+    about["digests"]["map"] = digest_of_map(mapping)
     if options.device == "meta":
         verdict, reasons, rows = compare_shapes(setup.reference, module, mapping, images)
         return Report(verdict, reasons, layers=rows, **about)
 
     with in_place(setup, module, mapping, images, options.seed, options.dtype, options.device, progress) as subject:
+        own = case.brought.state if case.brought else {}
+        about["digests"]["weights"] = digest_of_weights(subject.held.reference, own)
         bare = BareRuns(subject.models, DTYPES[options.dtype])
         checks = run_checks(subject, modes_of(options.phases, options.modes), bare, progress)
         seconds = time.process_time() - began

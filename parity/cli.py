@@ -148,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what the files of a torchvision ViT don't show, such as num_heads=4; may be repeated")
     add("--json", metavar="PATH", help="write the answer as JSON; - for stdout, and nothing else there")
     # fmt: on
-    for command in (check, show_map, convert, diff, *saved_reports.add_commands(commands, _print)):
+    for command in (check, show_map, convert, diff, *saved_reports.add_commands(commands, _print, _progress)):
         command.add_argument("--traceback", action="store_true", help="show the traceback of an error")
         command.add_argument(
             "--timeout", type=_positive, metavar="SECONDS", help="end it after that long, with status 2"

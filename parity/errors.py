@@ -79,7 +79,7 @@ def listed(names: list[str], most: int = 6) -> str:
 def described(error: BaseException) -> str:
     """Says in one line what an error is: its name, its words, and the line of the user's own code that raised it."""
     said = _in_a_line(error)
-    own = [frame for frame in _frames(error) if _owner(frame.filename) == "user"]
+    own = [frame for frame in _frames(error) if owner_of(frame.filename) == "user"]
     return f"{said} ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else said
 
 
@@ -103,7 +103,7 @@ def told(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'a file'} cannot be read or written: {error.strerror}"
     _log.error("a bug in parity itself", exc_info=error)
-    inside = [frame for frame in _frames(error) if _owner(frame.filename) == "parity"]
+    inside = [frame for frame in _frames(error) if owner_of(frame.filename) == "parity"]
     where = f" in {Path(inside[-1].filename).name}, line {inside[-1].lineno}" if inside else ""
     return f"a bug in parity itself, {_in_a_line(error)}{where}; please report it"
 
@@ -161,7 +161,7 @@ def is_lack_of_memory(error: BaseException) -> bool:
 
 def _is_users(error: BaseException) -> bool:
     """Whether the code that failed, or that called the library that did, is neither parity's nor Python's."""
-    owners = [owner for frame in _frames(error) if (owner := _owner(frame.filename)) != "called"]
+    owners = [owner for frame in _frames(error) if (owner := owner_of(frame.filename)) != "called"]
     return bool(owners) and owners[-1] != "parity"
 
 
@@ -170,7 +170,7 @@ def _frames(error: BaseException) -> traceback.StackSummary:
 
 
 @cache
-def _owner(file: str) -> str:
+def owner_of(file: str) -> str:
     """Says whose a source file is: `parity`, `called` by it (Python, torch ...), `library` (of others), or `user`."""
     if file.startswith("<"):
         return "called" if file.startswith("<frozen ") else "user"  # typed in, or made by torch for a model

@@ -1,4 +1,4 @@
-"""The command line's `parity report`, and the files beside JSON that a check writes its report to."""
+"""The command line's `parity report` and `parity verify`, and the files beside JSON that a check writes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from parity.writing import require_folder, write
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from parity.report import Report
+
+    _Progress = Callable[[str, int, int], None]
 
 # a text that goes to a file or a pipe is not cut to some terminal's width
 _WIDTH = 200
@@ -76,12 +79,15 @@ def width() -> int:
     return shutil.get_terminal_size().columns if is_terminal else _WIDTH
 
 
-def add_commands(commands: Any, show: Callable[[str], None]) -> list[argparse.ArgumentParser]:
+def add_commands(
+    commands: Any, show: Callable[[str], None], progress: Callable[..., AbstractContextManager[_Progress]]
+) -> list[argparse.ArgumentParser]:
     """Adds the commands that read saved reports, and returns them.
 
     Args:
         commands: of the command line's parser.
         show: writes a text to stdout.
+        progress: returns a context that draws what it is told is being done.
     """
     report = commands.add_parser(
         "report",
@@ -95,7 +101,17 @@ def add_commands(commands: Any, show: Callable[[str], None]) -> list[argparse.Ar
     add("other", nargs="?", metavar="OTHER.json", help="a later one, to be compared with it")
     add("--html", metavar="PATH", help="write it as an HTML page that needs no other file")
     add("-v", "--all-layers", action="store_true", help="show every layer and check, not only those that matter")
-    return [report]
+    verify = commands.add_parser(
+        "verify",
+        help="run the check of a saved report again: does its verdict still stand?",
+        description="Hashes weights, weight map, the candidate's source files and the environment again, runs the "
+        "check again with the report's options, from the folder in which it was run, and says what has changed. Exit "
+        "status: 0 if the verdict stands, 1 if it doesn't or the report was edited, 2 wrong usage or input.",
+    )
+    verify.set_defaults(run=lambda options: _verify(options, show, progress))
+    verify.add_argument("report", metavar="REPORT.json", help="the saved report")
+    verify.add_argument("--quiet", action="store_true", help="print the answer only, and no progress")
+    return [report, verify]
 
 
 def _report(options: argparse.Namespace, show: Callable[[str], None]) -> int:
@@ -116,3 +132,18 @@ def _report(options: argparse.Namespace, show: Callable[[str], None]) -> int:
         write(Path(options.html), page(report))
     show(drawn(report, console, all_layers=options.all_layers))
     return EXIT_STATUS[report["verdict"]]
+
+
+def _verify(
+    options: argparse.Namespace,
+    show: Callable[[str], None],
+    progress: Callable[..., AbstractContextManager[_Progress]],
+) -> int:
+    with progress(quiet=options.quiet) as told, contextlib.redirect_stdout(sys.stderr):
+        told("importing torch", 0, 0)
+        from parity.verifying import verify  # noqa: PLC0415  (torch takes seconds to import)
+
+        found = verify(Path(options.report), told)
+    lines = found.lines()[:1] if options.quiet else found.lines()
+    show("".join(f"{line}\n" for line in lines))
+    return 0 if found.stands else 1

@@ -68,7 +68,7 @@ def test_json_file_has_the_contracts_keys(run: Callable[..., tuple[int, str, str
     assert out.splitlines()[-1].startswith("identical")
     assert report.keys() >= {
         "schema", "verdict", "reasons", "reference", "candidate", "environment", "mapping", "checks", "layers",
-        "origin", "causes", "explanation", "timings", "complete",
+        "origin", "causes", "explanation", "timings", "digests", "complete",
     }  # fmt: skip
     assert report["reference"]["name"] == "vit_b_16"
     assert report["reference"]["config"]["hidden_dim"] == 64
@@ -76,6 +76,9 @@ def test_json_file_has_the_contracts_keys(run: Callable[..., tuple[int, str, str
     assert report["environment"].keys() == {
         "torch", "torchvision", "python", "platform", "threads", "cpu_capability",
     }  # fmt: skip
+    assert report["digests"].keys() == {"weights", "map", "candidate", "environment", "report"}
+    assert report["candidate"]["files"][0] == "vit/__init__.py"
+    assert "vit/model.py" in report["candidate"]["files"]
     assert report["mapping"]["tensors"] == len(report["mapping"]["entries"]) == 44
     assert report["mapping"]["entries"][0] == {
         "reference": "class_token", "candidate": "cls_token", "layout": "identity",

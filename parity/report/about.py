@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torchvision
 
+from parity.report.plain import as_json
 from parity.report.report import Top
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from parity.diagnosis import Check
 
@@ -29,6 +30,17 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cpu_capability": capability[1] if capability else "unknown",
     }
+
+
+def options_asked(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of a check as a report keeps them: models that were handed over, not named, are None."""
+    kept = {key: value for key, value in arguments.items() if key in ("candidate", "reference") or not callable(value)}
+    for side in ("candidate", "reference"):
+        kept[side] = kept[side] if isinstance(kept[side], str) else None
+    if kept["mapping"] is not None:
+        kept["mapping"] = f"{kept['mapping']}"
+    options: dict[str, Any] = as_json(kept)
+    return options
 
 
 def peak_memory() -> int | None:

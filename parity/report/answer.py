@@ -298,13 +298,8 @@ def _bound(bound: dict[str, Any]) -> str:
     return "; ".join(f"{why}: {', '.join(paths)}" for why, paths in reasons.items() if why != "left at its default")
 
 
-# options of a check, in the order of its command line, and what they are called there; a mapping is KEY=VALUE pairs
-_FLAGS = {
-    "reference": "--reference", "overrides": "--set", "candidate_args": "--candidate-arg",
-    "reference_args": "--reference-arg", "weights": "--weights", "candidate_weights": "--candidate-weights",
-    "mapping": "--mapping", "input": "--input", "batch": "--batch", "seed": "--seed", "dtype": "--dtype",
-    "device": "--device", "modes": "--modes", "phases": "--phases", "steps": "--steps",
-}  # fmt: skip
+# options that the command line calls otherwise than Python
+_FLAGS = {"overrides": "--set", "candidate_args": "--candidate-arg", "reference_args": "--reference-arg"}
 
 
 def command(report: dict[str, Any]) -> str:
@@ -313,10 +308,12 @@ def command(report: dict[str, Any]) -> str:
     if not isinstance(options.get("candidate"), str) or not isinstance(options.get("reference", ""), str):
         return ""
     words = ["parity", "check", options["candidate"]]
-    for key, flag in _FLAGS.items():
-        value = options.get(key)
+    for key, value in options.items():
+        flag = _FLAGS.get(key, f"--{key.replace('_', '-')}")
         if isinstance(value, dict):
             words += [word for name, item in value.items() for word in (flag, f"{name}={item}")]
-        elif value is not None:
+        elif value is True:
+            words.append(flag)
+        elif key != "candidate" and value is not None and value is not False:
             words += [flag, ",".join(map(str, value)) if isinstance(value, list) else f"{value}"]
     return shlex.join(words)

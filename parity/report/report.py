@@ -13,6 +13,7 @@ from rich.console import Console
 from parity.diagnosis import PhaseCheck
 from parity.errors import told
 from parity.models import WeightMap
+from parity.report.digests import digest_of_report
 from parity.report.page import excerpt, page
 from parity.report.plain import as_json, printable
 from parity.report.saved import EXIT_STATUS, SCHEMA, complete
@@ -61,6 +62,8 @@ class Report:
         top5: of every picture shown, by both models.
         timings: seconds by step.
         peak_memory: of the whole process so far, in bytes; None where the platform doesn't tell.
+        options: what was asked for, by the names of `check`'s arguments; models that were handed over are None.
+        digests: SHA-256 of what the verdict was reached on: weights, map, candidate (its source files), environment.
     """
 
     verdict: Verdict
@@ -83,6 +86,8 @@ class Report:
     top5: list[Top] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     peak_memory: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def origin(self) -> Place | None:
@@ -131,9 +136,12 @@ class Report:
             "top5": [asdict(top) for top in self.top5],
             "timings": self.timings,
             "peak_memory": self.peak_memory,
+            "options": self.options,
+            "digests": self.digests,
             "complete": self.mapping is not None,
         }
         written: dict[str, Any] = as_json(report)
+        written["digests"]["report"] = digest_of_report(written)
         return written
 
     def to_json(self) -> str:

@@ -58,22 +58,32 @@ _REPORT = {
 }
 
 
+def read(path: Path) -> dict[str, Any]:
+    """Reads a saved report and returns it as it is.
+
+    Raises:
+        ParityError: it cannot be read, or is no report; the message says why.
+    """
+    try:
+        report: dict[str, Any] = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ParityError(f"the report {path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ParityError(f"{path} is no report: it is not JSON; write one with parity check --json") from error
+    try:
+        complete(report)
+    except ParityError as error:
+        raise ParityError(f"{path} is no report: {error}; write one with parity check --json") from error
+    return report
+
+
 def load(path: Path) -> dict[str, Any]:
     """Reads a saved report and returns it, complete.
 
     Raises:
         ParityError: it cannot be read, or is no report; the message says why.
     """
-    try:
-        report = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ParityError(f"the report {path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ParityError(f"{path} is no report: it is not JSON; write one with parity check --json") from error
-    try:
-        return complete(report)
-    except ParityError as error:
-        raise ParityError(f"{path} is no report: {error}; write one with parity check --json") from error
+    return complete(read(path))
 
 
 def complete(report: Any) -> dict[str, Any]:

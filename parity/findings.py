@@ -16,6 +16,7 @@ class Cause:
         residual: the relative error that is left when the difference is taken away; None where that is not measured.
         without: the relative error when every other difference is taken away, and not this one; None likewise.
         hint: what to write instead, or an empty text.
+        source: the lines of the candidate's source that it comes from, such as `model.py:41`, or an empty text.
     """
 
     id: str
@@ -24,3 +25,4 @@ class Cause:
     residual: float | None = None
     without: float | None = None
     hint: str = ""
+    source: str = ""

@@ -107,8 +107,8 @@ def test_what_was_done_to_the_positions_is_named(id_: str, number: int) -> None:
 def test_cause_that_fits_these_weights_alone_is_refuted() -> None:
     report = _explained(positions=torch.tanh)
     assert report.explanation is not None
-    assert not report.explanation.complete
-    assert not [cause for cause in report.causes if cause.id.startswith("position")]
+    assert report.explanation.complete
+    assert [cause.id for cause in report.causes] == ["graft"]
 
 
 def test_normalisation_inside_is_named_with_its_numbers() -> None:

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections import defaultdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from parity.tracing import DRAWING, line_of_source, name_of_operation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _CLAMPS = {"clamp", "clamp_min", "clamp_max", "hardtanh"}
 _COMPARISONS = {"gt", "ge", "lt", "le", "eq", "ne"}
-_DRAWING = {"rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "bernoulli",
-            "multinomial", "uniform", "exponential", "random", "poisson", "native_dropout", "log_normal", "cauchy",
-            "geometric"}  # fmt: skip
-
-# code in there is nobody's model
-_NOT_A_MODELS = (f"{Path(torch.__file__).parent}/", f"{Path(__file__).parents[1]}/", "<")
 
 
 class Branches(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -40,7 +34,7 @@ class Branches(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = function._schema.name.partition("::")[2].strip("_")  # noqa: SLF001  (there is no public name)
+        name = name_of_operation(function)
         ways: list[tuple[str, torch.Tensor | bool]] = []
         with contextlib.suppress(Exception):  # of whatever form the call is
             ways = list(_ways(name, args, kwargs))
@@ -49,11 +43,11 @@ class Branches(TorchDispatchMode):  # type: ignore[no-untyped-call]
             ways = [("held", result), ("failed", not result)]
         elif name in _COMPARISONS and args[0].is_floating_point():
             ways = [("held", result), ("failed", ~result)]
-        elif name in _DRAWING:
-            self.drawing[f"{name} at {_where()}"] = None
+        elif name in DRAWING:
+            self.drawing[f"{name} at {line_of_source()}"] = None
         if ways:
             what = name if name in _CLAMPS or name in ("where", "masked_fill") else "the condition"
-            place = f"{what} at {_where()}"
+            place = f"{what} at {line_of_source()}"
             for way, taken in ways:
                 self._ways[place, way] |= bool(taken.any()) if isinstance(taken, torch.Tensor) else taken
         return result
@@ -91,13 +85,3 @@ def _number(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return f"{value.item():g}" if value.numel() == 1 else "of some element"
     return f"{value:g}"
-
-
-def _where() -> str:
-    """Returns the line of the model's own source that asked for an operation."""
-    frame = last = sys._getframe(1)  # noqa: SLF001  (what inspect.stack() reads, without reading the files)
-    while frame.f_code.co_filename.startswith(_NOT_A_MODELS):
-        if frame.f_back is None:
-            break
-        last = frame = frame.f_back
-    return f"{Path(last.f_code.co_filename).name}:{last.f_lineno}"

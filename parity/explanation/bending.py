@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from parity.explanation.replaying import Graft
 from parity.tracing import Point
 
 if TYPE_CHECKING:
@@ -230,8 +231,13 @@ class Bend:
         changes: what is different.
         watch: called with every point and the tensor there; returns the tensor to go on with.
         memo: of earlier runs.
-        calls: how often each module was entered and left in earlier stages.
+        calls: how often each module was entered and left, and each operation done, in earlier stages.
         traits: of the model.
+        passed: what passed the points of earlier stages that a graft may begin at.
+
+    Attributes:
+        done: arguments and result of each operation, in order.
+        passed: what has passed each point: all of them where somebody searches, or else those that a graft begins at.
     """
 
     def __init__(
@@ -241,9 +247,13 @@ class Bend:
         memo: Memo | None = None,
         calls: Mapping[tuple[str, str], int] | None = None,
         traits: Sequence[Change] = (),
+        passed: Mapping[Point, torch.Tensor] | None = None,
     ) -> None:
         self._changes: dict[Key, list[Change]] = defaultdict(list)
         changes = tuple(changes)
+        self._grafts = {change.value.operation: change.value for change in changes if isinstance(change.value, Graft)}
+        self._asked = {point for graft in self._grafts.values() for point in graft.entering}
+        self.passed: dict[Point, torch.Tensor] = dict(passed or {})
         kept = (trait for trait in traits if not any(change.takes_the_place_of(trait) for change in changes))
         for change in (*kept, *(change for change in changes if not change.kind.undoes)):
             for operation in change.kind.variants:
@@ -251,7 +261,7 @@ class Bend:
         self.watch = watch
         self._memo = memo
         self.calls: Counter[tuple[str, str]] = Counter(calls)
-        self.done: dict[Key, tuple[tuple[Any, ...], Any]] = {}  # arguments and result of each operation, in order
+        self.done: dict[Key, tuple[tuple[Any, ...], Any]] = {}
 
     def do(self, place: str, operation: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Carries out an operation that calls nothing else through this bend."""
@@ -262,6 +272,8 @@ class Bend:
         else:
             key = place, operation, *((c.kind.key, _hashable(c.value)) for c in changes)
             result = self._memo.call(key, run, arguments)
+        result = self._grafted((place, operation, self.calls[place, f"{operation}()"]), result)
+        self.calls[place, f"{operation}()"] += 1
         if self._memo is not None:  # a run that nobody searches in keeps nothing
             self.done[place, operation] = arguments, result
         return result
@@ -272,11 +284,22 @@ class Bend:
 
     def at(self, module: str, moment: Moment, tensor: torch.Tensor) -> torch.Tensor:
         """Tells that a tensor enters or leaves a module, and returns the one to go on with."""
-        call = self.calls[module, moment]
+        point = Point(module, self.calls[module, moment], moment)
         self.calls[module, moment] += 1
-        # something may stand behind every point
-        result: torch.Tensor = self.do(module, moment, _same, self.watch(Point(module, call, moment), tensor))
+        passing = self.watch(point, self.do(module, f"before {moment}", _same, tensor))
+        if self._memo is not None or point in self._asked:
+            self.passed[point] = passing
+        result: torch.Tensor = self.do(module, moment, _same, passing)  # something may stand behind every point
         return result
+
+    def _grafted(self, operation: tuple[str, str, int], result: Any) -> Any:
+        graft = self._grafts.get(operation)
+        if graft is None:
+            return result
+        arguments = result, *(self.passed[point] for point in graft.entering)
+        if self._memo is None:
+            return graft.carried_out(*arguments)
+        return self._memo.call((graft,), graft.carried_out, arguments)
 
     def _noted(self, place: str, operation: str) -> list[Change]:
         self.done[place, operation] = (), None

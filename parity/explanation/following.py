@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from parity.explanation.bending import Bendable, Change
     from parity.explanation.observing import Observations
 
-OUTPUT = Point("", 0, "leave")
+IMAGES, OUTPUT = Point("", 0, "enter"), Point("", 0, "leave")
 
 # what torch raises where changes don't fit together, so that shapes differ
 MISFITS = (RuntimeError, ValueError, LookupError, TypeError, AttributeError)
@@ -40,13 +40,17 @@ class Start:
         stage: its number.
         tensor: what enters it.
         random: torch's random state.
-        calls: how often each module was entered and left before.
+        calls: how often each module was entered and left before, and each operation done.
+        passed: what both models have had at points before: those of the last stage, and the first ones of the others.
+        before: how many of these are not of the last stage.
     """
 
     stage: int
     tensor: torch.Tensor
     random: torch.Tensor
     calls: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    passed: Mapping[Point, torch.Tensor] = field(default_factory=dict)
+    before: int = 0
 
 
 @dataclass
@@ -124,9 +128,7 @@ class Follower:
                 tensor = start.tensor
                 for stage in self._model.stages[start.stage :]:
                     tensor = self._model.run(stage, tensor, outcome.bend)
-                    outcome.end = outcome.end or Start(
-                        start.stage + 1, tensor, torch.get_rng_state(), dict(outcome.bend.calls)
-                    )
+                    outcome.end = outcome.end or self._end(start, tensor, outcome)
         except _Stop:
             pass
         except MISFITS:
@@ -135,6 +137,19 @@ class Follower:
         finally:
             outcome.bend.watch = unwatched  # a cycle would keep the tensors until the garbage collector comes by
         return outcome
+
+    def shared(self, start: Start, outcome: Outcome) -> dict[Point, torch.Tensor]:
+        """Returns what both models have had in common at points before the one where they differ."""
+        agreed = {*outcome.clean, *self.given}
+        here = {point: tensor for point, tensor in outcome.bend.passed.items() if point in agreed}
+        return {**start.passed, **here}
+
+    def _end(self, start: Start, tensor: torch.Tensor, outcome: Outcome) -> Start:
+        earlier, here = list(start.passed), self.shared(start, outcome)
+        kept = {*earlier[: start.before + 1], *(here.keys() - start.passed.keys())}
+        passed = {point: tensor for point, tensor in here.items() if point in kept}
+        before = len(earlier[: start.before + 1])
+        return Start(start.stage + 1, tensor, torch.get_rng_state(), dict(outcome.bend.calls), passed, before)
 
     def observed(self, point: Point) -> torch.Tensor | None:
         """Returns what passed a point of the candidate's run, in its own layout, if it was seen."""
@@ -171,7 +186,8 @@ class _Walk:
     def __init__(
         self, follower: Follower, start: Start, changes: tuple[Change, ...], until: Point | None, ignored: str | None
     ) -> None:
-        self.outcome = Outcome(changes, Bend(changes, self._watch, follower.memo, start.calls, follower.traits))
+        bend = Bend(changes, self._watch, follower.memo, start.calls, follower.traits, start.passed)
+        self.outcome = Outcome(changes, bend)
         self._follower = follower
         self._until = until
         self._ignored = {ignored, *follower.ignored}

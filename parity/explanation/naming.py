@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 import time
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from parity.diagnosis import in_words_of, is_another_function, open_in_train_mode
-from parity.errors import ParityError
+from parity.errors import Failures, ParityError
 from parity.explanation.bending import undoing
 from parity.explanation.bent_vit import EPS, BentViT
 from parity.explanation.case import Case, Widened, block_of
@@ -25,25 +26,29 @@ from parity.explanation.causes.absences import absences
 from parity.explanation.causes.catalogue import catalogue
 from parity.explanation.causes.places import in_words, named, nearest
 from parity.explanation.extras import extra_kinds
+from parity.explanation.grafts import Grafts
 from parity.explanation.observing import Observations
 from parity.explanation.own_layers import modules_with_more
 from parity.explanation.proof import Explanation, Group, Proof, grouped, prove
+from parity.explanation.recording import Recording
+from parity.explanation.replaying import Graft
 from parity.explanation.search import Search, distance_of
 from parity.explanation.stand_in import NoStandInError, stand_in
 from parity.explanation.train_mode import blocks_in_words, knows_every_mask, proved_in_train_mode
 from parity.mapping import trace_uses
 from parity.models import assigned, split, synthetic, tensors_of, uniform, with_parts
-from parity.tracing import SAME_FUNCTION_BOUND, Run, bare_run, first_that_runs, held_in
+from parity.tracing import SAME_FUNCTION_BOUND, Run, Telling, bare_run, first_that_runs, held_in
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from parity.diagnosis import Check
     from parity.explanation.bending import Change, Kind
+    from parity.explanation.following import Follower
     from parity.explanation.search import Unexplained
     from parity.models import WeightMap
     from parity.progress import Progress
-    from parity.tracing import Subject
+    from parity.tracing import Alignment, Point, Subject
 
 # how many places without an explanation are listed; those behind the first are often but its consequence
 _MOST_PLACES = 5
@@ -199,7 +204,9 @@ def _attempted(
     if residual <= SAME_FUNCTION_BOUND:
         return proof, unexplained
     solved = [change.kind for change in changes if change.kind.has_value]
-    suspects = [kind for kind in solved if kind.fit] or solved
+    grafted = [change for change in changes if isinstance(change.value, Graft)]
+    asking = [change.kind for change in grafted if change.value.asks]
+    suspects = asking or [kind for kind in solved if kind.fit] or solved or [change.kind for change in grafted]
     if not suspects:
         return dataclasses.replace(proof, residual=residual), unexplained
     refuted |= {kind.key for kind in suspects}
@@ -220,6 +227,10 @@ def _error_on_others(case: Case, attempt: int, model: BentViT, changes: Sequence
         )
     assert candidate.output is not None
     bent = BentViT(case.config, Widened(state), model.order, case.traits)
+    changes = [
+        dataclasses.replace(change, value=change.value.on(own)) if isinstance(change.value, Graft) else change
+        for change in changes
+    ]
     return distance_of(bent, images.double(), changes, candidate.output, models.seed, case.failures)
 
 
@@ -249,13 +260,17 @@ def _searched(
     with contextlib.ExitStack() as stack, torch.no_grad():
         stack.enter_context(case.mode.active(models.candidate))
         stack.enter_context(held_in(models.candidate, torch.float64, attempt))
+        grafts, watching = None, Failures()
+        with watching.kept("the candidate's operations could not be watched"):
+            grafts = _grafts(case, model, refuted) if to_the_end else None
         run = Run(models.candidate, images, set(alignment.pairs), models.seed, "candidate")
         stack.callback(run.close)
         observations = Observations(run, alignment, once=not any(point.call for point in subject.calls[1]))
-        search = Search(model, images, models.seed, observations, kinds, known, seconds, failures)
+        search = Search(model, images, models.seed, observations, kinds, known, seconds, failures, grafts)
         with failures.kept("the search for causes ended before the end", besides=ParityError):
             search.run(to_the_end=to_the_end)
-        groups = [_beside(group, case.traits) for group in grouped(sorted(search.changes, key=_when))]
+        sources = {c: search.sources.get(c) or search.lines_with(_used_at(c.place, case)) for c in search.changes}
+        groups = [_beside(group, case.traits) for group in grouped(sorted(search.changes, key=_when), sources)]
         if rearranged:
             groups.insert(0, rearranged)
 
@@ -265,9 +280,44 @@ def _searched(
             changes = [change for group in chosen for change in group.changes]
             return distance_of(bent, images, changes, observations.output(), models.seed, failures)
 
+        if search.unexplained:
+            failures.sentences.update(watching.sentences)
         if search.unexplained and not to_the_end:
             return Proof((), math.inf, ()), search.unexplained, model
         return prove(groups, error), search.unexplained, model
+
+
+def _used_at(place: str, case: Case) -> set[str]:
+    """Returns the candidate's tensors that correspond to those of a module, or of the module that a tensor is of."""
+    module = place.rpartition(".")[0] if place in case.subject.held.reference else place
+    names = ((split(entry.reference)[0], split(entry.candidate)[0]) for entry in case.subject.mapping.entries)
+    return {theirs for ours, theirs in names if module and ours.startswith(f"{module}.")}
+
+
+def _grafts(case: Case, model: BentViT, refuted: frozenset[tuple[str, str, str]]) -> Callable[[Follower], Grafts]:
+    """Records a run of the candidate, and returns who finds what it does in other ways than the catalogue knows.
+
+    The candidate is held in float64 and nobody else is watching it.
+    """
+    subject, candidate = case.subject, case.subject.models.candidate
+    run = Telling(
+        candidate, subject.models.images.double(), set(case.alignment.pairs), subject.models.seed, "candidate"
+    )
+    recording = Recording(tensors_of(candidate))
+    mode = dataclasses.replace(case.mode, fastpath=False)  # torch's own kernel shows nothing of what it does
+    with mode.active(candidate), recording:
+        run.tell(lambda point, tensors: _told(recording, case.alignment, point, tensors))
+
+    def bent() -> BentViT:
+        return BentViT(case.config, Widened(subject.held.reference), model.order, case.traits)
+
+    whole = {entry.candidate: entry.reference for entry in subject.mapping.entries}
+    return functools.partial(Grafts, bent, subject.held.reference, recording, subject.held.candidate, whole, refuted)
+
+
+def _told(recording: Recording, alignment: Alignment, point: Point, tensors: list[torch.Tensor]) -> None:
+    if tensors:
+        recording.passes(alignment.to_reference(point) if point.module else point, tensors[0])
 
 
 def _beside(group: Group, traits: Sequence[Change]) -> Group:

@@ -6,15 +6,19 @@ import dataclasses
 import math
 from collections import defaultdict
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from parity.findings import Cause
 from parity.tracing import SAME_FUNCTION_BOUND
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from parity.explanation.bending import Change
+
+# the id of a cause without a name, and of how many lines of a file it is said that a cause comes from them
+GRAFT, _MOST_LINES = "graft", 4
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,11 @@ class Explanation:
             in_train_mode=proof.phrases,
             left_in_train_mode=None if proof.complete else proof.residual,
         )
+
+    @property
+    def by_name(self) -> bool:
+        """Whether every cause has a name, and none is but the candidate's own operations."""
+        return all(cause.id != GRAFT for cause in self.causes)
 
     @property
     def differs_in_train_mode(self) -> bool:
@@ -136,6 +145,7 @@ class Group:
         instead: what the reference has.
         hint: how to mend it.
         where: the places.
+        source: the lines of the candidate's source that it comes from, as far as they are known.
     """
 
     changes: tuple[Change, ...]
@@ -144,10 +154,28 @@ class Group:
     instead: str
     hint: str
     where: tuple[str, ...]
+    source: str = ""
+
+    def in_short(self, where: str) -> str:
+        """What the candidate has, as a sentence lists it."""
+        source = f"({self.source})" * bool(self.source and self.id == GRAFT)
+        return " ".join(filter(None, (self.phrase, source, where))).strip(" ,")
+
+    def statement(self, where: str) -> str:
+        """The difference, in one sentence."""
+        if self.id != GRAFT:
+            return f"{self.in_short(where)}; the reference has {self.instead}"
+        source = f"{self.source}: " if self.source else ""
+        return f"{source}{f'{self.phrase} {where}'.strip()}; the reference: {self.instead}"
 
 
-def grouped(changes: Iterable[Change]) -> list[Group]:
-    """Groups changes of one kind and value, in order of the first place."""
+def grouped(changes: Iterable[Change], sources: Mapping[Change, tuple[str, ...]] = MappingProxyType({})) -> list[Group]:
+    """Groups changes of one kind and value, in order of the first place.
+
+    Args:
+        changes: in order.
+        sources: the lines of the candidate's source that some of them come from.
+    """
     groups: dict[tuple[object, ...], list[Change]] = defaultdict(list)
     for change in changes:
         # a table that was read off the candidate is another object wherever it was read
@@ -161,9 +189,19 @@ def grouped(changes: Iterable[Change]) -> list[Group]:
             members[0].kind.instead,
             members[0].kind.hint,
             tuple(dict.fromkeys(change.place for change in members)),
+            _by_file(line for change in members for line in sources.get(change, ())),
         )
         for members in groups.values()
     ]
+
+
+def _by_file(lines: Iterable[str]) -> str:
+    """Returns the first of some lines, `model.py:41, 44`."""
+    files: dict[str, dict[str, None]] = defaultdict(dict)
+    for line in dict.fromkeys(lines):
+        file, _, number = line.rpartition(":")
+        files[file][number] = None
+    return ", ".join(f"{file}:{', '.join(list(numbers)[:_MOST_LINES])}" for file, numbers in files.items())
 
 
 @dataclass(frozen=True)
@@ -195,12 +233,11 @@ class Proof:
             named: says what a place is called in the reference.
             unexplained: places where no cause fits, in words; none is one if the causes explain everything.
         """
-        phrases = tuple(f"{group.phrase} {words(group.where)}".strip(" ,") for group in self.needed)
+        phrases = tuple(group.in_short(words(group.where)) for group in self.needed)
         causes = []
-        for group, phrase, error in zip(self.needed, phrases, self.without, strict=True):
-            where = tuple(map(named, group.where))
-            statement = f"{phrase}; the reference has {group.instead}"
-            causes.append(Cause(group.id, statement, where, self.residual, error, group.hint))
+        for group, error in zip(self.needed, self.without, strict=True):
+            where, statement = tuple(map(named, group.where)), group.statement(words(group.where))
+            causes.append(Cause(group.id, statement, where, self.residual, error, group.hint, group.source))
         is_minimal = self.is_complete and all(error > SAME_FUNCTION_BOUND for error in self.without)
         changes = tuple(change for group in self.needed for change in group.changes)
         left = () if self.is_complete else tuple(unexplained)

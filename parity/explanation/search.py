@@ -16,19 +16,25 @@ from typing import TYPE_CHECKING
 from parity.errors import Failures
 from parity.explanation.bending import Bend, Change
 from parity.explanation.facts import facts
-from parity.explanation.following import MISFITS, Follower, Start, random_state
+from parity.explanation.following import IMAGES, MISFITS, Follower, Start, random_state
+from parity.explanation.replaying import Graft
 from parity.explanation.trying import TooLateError, Trials
 from parity.tracing import compare, random_state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     import torch
 
     from parity.explanation.bending import Bendable, Kind
     from parity.explanation.following import Outcome
+    from parity.explanation.grafts import Difference, Grafts
     from parity.explanation.observing import Observations
     from parity.tracing import Point
+
+
+# the parts of the time that is left in which causes may be tried at one place: alone, and then together
+_ALONE, _TOGETHER = 0.5, 0.06
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class Search:
         known: Sequence[Change] = (),
         seconds: float = math.inf,
         failures: Failures | None = None,
+        grafts: Callable[[Follower], Grafts] | None = None,
     ) -> None:
         self.changes = tuple(known)
         self.unexplained: list[Unexplained] = []
@@ -83,6 +90,9 @@ class Search:
         self._kinds = kinds
         self._until = time.process_time() + seconds
         self._follower = Follower(model, observations)
+        self._grafts = grafts(self._follower) if grafts else None
+        self._why_not: dict[Point, str] = {}  # points where there is no graft
+        self.sources: dict[Change, tuple[str, ...]] = {}
 
     def run(self, *, to_the_end: bool = True) -> None:
         """Follows the candidate; `changes` then holds what explains it, `unexplained` what nothing does.
@@ -90,7 +100,7 @@ class Search:
         Args:
             to_the_end: go on behind a place that nothing explains.
         """
-        start = Start(0, self._images, self._random)
+        start = Start(0, self._images, self._random, passed={IMAGES: self._images})
         before: tuple[Change, ...] = ()
         for number, stage in enumerate(self._model.stages):
             self._observations.reach(number)
@@ -116,6 +126,13 @@ class Search:
             start = outcome.end
             self._follower.forget()
 
+    def lines_with(self, names: Collection[str]) -> tuple[str, ...]:
+        """Returns the lines of the candidate's source that use one of these of its tensors, as far as they are seen."""
+        lines: tuple[str, ...] = ()
+        with Failures().kept("its operations could not be read"):
+            lines = self._grafts.lines_with(names) if self._grafts else ()
+        return lines
+
     def _is_finite_at(self, point: Point) -> bool:
         """Whether there are numbers to compare at a point; where there are none, there are none behind it either."""
         observed = self._follower.observed(point)
@@ -128,6 +145,8 @@ class Search:
         if observed is not None and outcome.fitted is not None:
             with self.failures.kept(f"what is known of {outcome.dirty.module or 'the logits'} could not be said"):
                 known = facts(outcome.fitted, observed.to(outcome.fitted))
+        why_not = self._why_not.get(outcome.dirty)
+        known = [*([why_not] if why_not else []), *known]
         return Unexplained(outcome.dirty, outcome.error, known, self._is_finite_at(outcome.dirty))
 
     def _translated(self, changes: Iterable[Change], number: int) -> tuple[Change, ...]:
@@ -135,22 +154,64 @@ class Search:
         earlier, here = (self._model.stages[n].partition("#")[0] for n in (max(number - 1, 0), number))
         if re.sub(r"\d+", "", earlier) != re.sub(r"\d+", "", here):
             return ()
-        return tuple(Change(c.kind, c.place.replace(earlier, here), c.value) for c in changes)
+        return tuple(
+            Change(c.kind, c.place.replace(earlier, here), c.value) for c in changes if not isinstance(c.value, Graft)
+        )
 
     def _explained(self, start: Start, base: Outcome, usual: tuple[Change, ...]) -> Outcome | None:
         """Returns an outcome that goes further than `base`, or None."""
         trials = Trials(self._follower, self._kinds, self._until, start, base, self.failures)
         self._follower.memo.may_grow = False
+        difference = self._difference(start, base)
+        found: Outcome | None = None
         try:
             found = trials.ignoring()
             if found is None and base.dirty and self._is_finite_at(base.dirty):
-                found = trials.singles(usual) or trials.from_close(usual) or trials.combinations()
+                trials.until = self._share(_ALONE)
+                found = self._as_before(start, base, difference) or trials.singles(usual)
+                trials.until = self._share(_TOGETHER)
+                found = found or trials.from_close(usual) or trials.combinations()
         except TooLateError:
             found = trials.best
         finally:
             self._follower.memo.may_grow = True
+        found = found or self._grafted(start, base, difference)
+        if found and difference and difference.lines:
+            self.sources |= {c: difference.lines for c in found.changes if c not in base.changes}
         # the same run once more, to be kept
         return None if found is None else self._follower.follow(start, found.changes)
+
+    def _difference(self, start: Start, base: Outcome) -> Difference | None:
+        """Returns what the candidate's own operations say of the place where a run has stopped."""
+        assert base.dirty is not None
+        if self._grafts is None or not self._is_finite_at(base.dirty):
+            return None
+        watching = Failures()
+        difference: Difference | None = None
+        with watching.kept("its operations could not be read"):
+            difference = self._grafts.at(start, base)
+        for why_not in (*watching.told(), *([difference.why_not] if difference else [])):
+            self._why_not[base.dirty] = why_not
+        return difference
+
+    def _share(self, part: float) -> float:
+        """Until when one place may be looked at, so that there is time for others."""
+        now = time.process_time()
+        return now + part * max(self._until - now, 0.0)
+
+    def _as_before(self, start: Start, base: Outcome, difference: Difference | None) -> Outcome | None:
+        """Makes a graft where one that does the same has been made elsewhere."""
+        grafts = {change.kind.key for change in base.changes if isinstance(change.value, Graft)}
+        is_known = difference is not None and difference.key in grafts
+        return self._grafted(start, base, difference) if is_known else None
+
+    def _grafted(self, start: Start, base: Outcome, difference: Difference | None) -> Outcome | None:
+        """Carries out the candidate's own operations, and returns the outcome if it goes further than `base`."""
+        if difference is None or difference.why_not:
+            return None
+        made = [self._follower.follow(start, (*base.changes, change)) for change in difference.changes]
+        further = [outcome for outcome in made if outcome.goes_further_than(base)]
+        return max(further, key=lambda outcome: (outcome.dirty is None, len(outcome.clean)), default=None)
 
 
 def distance_of(
@@ -171,7 +232,7 @@ def distance_of(
         seed: of the candidate's random state.
         failures: takes what could not be tried.
     """
-    tensor, bend = images, Bend(changes, traits=model.traits)
+    tensor, bend = images, Bend(changes, traits=model.traits, passed={IMAGES: images})
     relative = math.inf
     with random_state(random_state_of(seed)), failures.kept("changes could not be made together"):
         try:

@@ -70,7 +70,7 @@ class Trials:
         self._failures = failures
         self._follower = follower
         self._kinds = kinds
-        self._until = until
+        self.until = until
         self._start = start
         self._base = base
         self._target = base.dirty
@@ -79,7 +79,7 @@ class Trials:
         self.best: Outcome | None = None
 
     def _require_time(self) -> None:
-        if time.process_time() > self._until:
+        if time.process_time() > self.until:
             raise TooLateError
 
     def _run(self, changes: Iterable[Change], until: Point | None = None, ignored: str | None = None) -> Outcome:
@@ -118,7 +118,7 @@ class Trials:
         most = _MOST_CLOSE if math.isfinite(self._base.error) else _MOST_OF_A_SHAPE
         for _, proposal in sorted(self._close, key=lambda pair: pair[0])[:most]:
             base = self._run(itertools.chain.from_iterable(self._settled([proposal]) or ()))
-            trials = Trials(self._follower, self._kinds, self._until, self._start, base, self._failures)
+            trials = Trials(self._follower, self._kinds, self.until, self._start, base, self._failures)
             found = trials.singles(usual)
             if found:
                 return found

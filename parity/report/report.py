@@ -201,7 +201,7 @@ def _check_row(check: Check | PhaseCheck) -> dict[str, Any]:
 
 
 def _explanation_row(explanation: Explanation, reference: str) -> dict[str, Any]:
-    keys = "complete", "minimal", "residual", "unexplained"
+    keys = "complete", "minimal", "by_name", "residual", "unexplained"
     sentences = explanation.sentences(reference)
     return {key: getattr(explanation, key) for key in keys} | {
         "sentence": sentences[0] if explanation.agreement else sentences[-1],

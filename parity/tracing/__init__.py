@@ -1,8 +1,8 @@
 """Both models in step: in come two models, their weight map and images, out goes how far apart they are at every layer.
 
-Read `modes`, `masks`, `casting` and `nested` (how a pass is run), `attention`, `run` (a pass that stops at every
-module), `operations` (what it has torch do), `draws` (what it draws at random), `features`, `alignment` and `layouts`
-(which module is which), `measuring`, `passes`, `subject` (who is compared).
+Read `sources`, `modes`, `masks`, `casting` and `nested` (how a pass is run), `attention`, `run` (a pass that stops at
+every module), `operations` (what it has torch do), `draws` (what it draws at random), `features`, `alignment` and
+`layouts` (which module is which), `measuring`, `passes`, `subject` (who is compared).
 """
 
 from parity.tracing.alignment import Alignment, align
@@ -37,11 +37,13 @@ from parity.tracing.modes import (
 from parity.tracing.nested import first_tensor
 from parity.tracing.operations import Operations
 from parity.tracing.passes import OUTPUT, Pass, fitting, in_step, is_rearranged, steps
-from parity.tracing.run import Event, Moment, Point, Run, bare_run, call_order, outer_modules
+from parity.tracing.run import Event, Moment, Point, Run, Telling, bare_run, call_order, outer_modules
+from parity.tracing.sources import DRAWING, line_of_source, name_of_operation
 from parity.tracing.subject import Held, Models, Subject
 
 __all__ = [
     "ACTIVATION",
+    "DRAWING",
     "ELSEWHERE_BOUND",
     "IDENTICAL",
     "MODES",
@@ -63,6 +65,7 @@ __all__ = [
     "Run",
     "Site",
     "Subject",
+    "Telling",
     "align",
     "ambient_kept",
     "bare_run",
@@ -83,6 +86,8 @@ __all__ = [
     "is_degenerate",
     "is_finite",
     "is_rearranged",
+    "line_of_source",
+    "name_of_operation",
     "noise_ratio",
     "numbers_of_size",
     "of_shapes",

@@ -254,6 +254,19 @@ class _Passing(Run):
         return f"; {what} needs a module around it that makes it of them"
 
 
+class Telling(Run):
+    """A run that doesn't stop at the points, but tells what passes them; the images enter the model itself first."""
+
+    def tell(self, listener: Callable[[Point, Tensors], None]) -> None:
+        """Runs to the end and calls `listener` with every point and the tensors that pass there."""
+        self._listener = listener
+        listener(Point("", 0, "enter"), [self._inputs])
+        listener(Point("", 0, "leave"), [self.finish()])
+
+    def _hand_over(self, name: str, moment: Moment, values: Any) -> None:
+        self._listener(Point(name, self._calls.get(name, 0), moment), unique_tensors(values))
+
+
 # what no other input would help with
 _NOT_OF_INPUT = (NameError, ImportError, NotImplementedError, OSError, MemoryError, RecursionError, SystemExit)
 

@@ -1,0 +1,37 @@
+"""What a model asks torch for, below `torch.overrides`: the operations by name, and the lines that ask for them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import einops
+import torch
+
+# operations that draw random numbers
+DRAWING = frozenset({
+    "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "bernoulli",
+    "multinomial", "uniform", "exponential", "random", "poisson", "native_dropout", "log_normal", "cauchy", "geometric",
+})  # fmt: skip
+
+# code in there is nobody's model
+_NOT_A_MODELS = (
+    f"{Path(torch.__file__).parent}/", f"{Path(einops.__file__).parent}/", f"{Path(__file__).parents[1]}/", "<",
+)  # fmt: skip
+
+
+def line_of_source() -> str:
+    """Returns the line of the model that runs, the innermost that is the model's own: `model.py:14`."""
+    frame = last = sys._getframe(1)  # noqa: SLF001  (what inspect.stack() reads, without reading the files)
+    while frame.f_code.co_filename.startswith(_NOT_A_MODELS):
+        if frame.f_back is None:
+            break
+        last = frame = frame.f_back
+    return f"{Path(last.f_code.co_filename).name}:{last.f_lineno}"
+
+
+def name_of_operation(function: Any) -> str:
+    """Returns what a dispatched operation is called, whether it writes to its input or not: `add`, `softmax`."""
+    name: str = function._schema.name.partition("::")[2].strip("_")  # noqa: SLF001  (there is no public name)
+    return name

@@ -29,14 +29,26 @@ from parity.diagnosis import (  # fmt: skip
 )
 from parity.errors import Failures, MappingError, ParityError, described, input_errors, listed
 from parity.explanation import explain
-from parity.mapping import fitting_batch, in_place, infer_mapping, require_same_images, set_up
+from parity.mapping import (
+    UNMAPPED,
+    UNSEEN,
+    WHATEVER_RUNS,
+    at_own_sizes,
+    fitting_batch,
+    in_place,
+    infer_mapping,
+    own_sizes_told,
+    set_up,
+    sizes_shown,
+    with_sizes,
+)
 from parity.models import (
     brought_by,
     build_without_values,
     cut,
+    in_words,
     is_graph,
     make_inputs,
-    other_sizes,
     split,
     tensors_of,
     unregistered,
@@ -92,6 +104,7 @@ def check(
     modes: Sequence[str] = tuple(MODES),
     phases: Sequence[str] = ("forward",),
     steps: int = 20,
+    follow: bool = False,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Report:
     """Compares `candidate` with `reference`, layer by layer, and gives a verdict.
@@ -121,6 +134,8 @@ def check(
         modes: names of `tracing.MODES`, for the forward pass.
         phases: names of `diagnosis.PHASES`: what is compared beside the forward pass, which is always looked at.
         steps: of the trajectories that the phase `training` compares.
+        follow: the candidate's own sizes are meant, and a ViT of torchvision's is given all of them. Without it the
+            reference is given those only that the candidate cannot be told, and the verdict is `divergent`.
         progress: told what is being done, how many points are done, and of how many (0: not known).
 
     Raises:
@@ -135,17 +150,19 @@ def check(
         with told.step("build"):
             setup = set_up(candidate, reference, overrides or {}, candidate_args, weights, seed, reference_args)
             module = build_without_values(setup.candidate)
+            setup = at_own_sizes(setup, module, seed, follow=follow)
             brought = _brought(setup, module, candidate_weights)
         shown = make_inputs(input, setup.weights, setup.image_shape, batch, seed)
         case = _Case(setup, module, brought, shown, options, told)
         try:
-            return _if_sound(_compare(case), before)
+            return _if_sound(_with_sizes(_compare(case), setup, follow=follow), before)
         except ParityError as error:
             only_batch = fitting_batch(module, shown.images)
             if only_batch is None:
-                raise _told_with_sizes(setup, module, error) from error
+                raise with_sizes(error, setup, module) from error
         # the error is gone, and with it what it kept alive
-        return _if_sound(_compare(case.with_batch_of(only_batch)), before)
+        report = _compare(case.with_batch_of(only_batch))
+        return _if_sound(_with_sizes(report, setup, follow=follow), before)
 
 
 def _if_sound(report: Report, before: Surroundings) -> Report:
@@ -154,6 +171,23 @@ def _if_sound(report: Report, before: Surroundings) -> Report:
     if not doubts:
         return report
     return dataclasses.replace(report, verdict="inconclusive", reasons=[*doubts, *report.reasons])
+
+
+def _with_sizes(report: Report, setup: Setup, *, follow: bool) -> Report:
+    """Returns the report of two models with what follows from the sizes in which the candidate is not the reference."""
+    own = setup.own_sizes
+    if not own:
+        return report
+    given = {key: own[key] for key in setup.asked}
+    if follow:
+        meant = f"beside a {setup.name} of your model's sizes, which --follow takes as meant: {in_words(given)}"
+        first = f"{meant}; asked for were {in_words(setup.asked)}"
+        return dataclasses.replace(report, reasons=[first, *report.reasons])
+    reasons = own_sizes_told(setup)
+    if given:
+        beside = f"beside a {setup.name} of your model's sizes ({in_words(given)}) it is {report.verdict}"
+        reasons.append(f"{beside}; where these sizes are meant, say --follow")
+    return dataclasses.replace(report, verdict="divergent", reasons=[*reasons, *report.reasons])
 
 
 def assert_parity(
@@ -178,23 +212,6 @@ def assert_parity(
     if report.verdict not in accepted:
         raise AssertionError(f"{report}")
     return report
-
-
-def _told_with_sizes(setup: Setup, module: nn.Module, error: ParityError) -> ParityError:
-    """Returns the error of a comparison that could not be made, with what is known of the candidate's sizes."""
-    try:
-        require_same_images(module, setup.image_shape)
-    except ParityError as images:
-        error = images
-    other = other_sizes(setup.candidate, module, setup.reference)
-    return ParityError(f"{'; '.join(other)} ({error})") if other else error
-
-
-# sizes that may differ where every tensor has its counterpart, and where some have none
-_UNSEEN = ("num_heads",)
-_UNMAPPED = ("num_layers", "mlp_dim", "num_heads", "num_classes")
-# and of a candidate that takes the reference's images, where nobody knows which tensor is which
-_WHATEVER_RUNS = ("hidden_dim", "patch_size", *_UNMAPPED)
 
 
 @dataclass(frozen=True)
@@ -274,6 +291,7 @@ class _Case:
             "reference": {
                 "name": setup.name,
                 "config": setup.settings,
+                "asked": setup.asked,
                 "arguments": setup.builder.arguments if setup.builder else {},
                 "weights": setup.weights.source,
             },
@@ -340,8 +358,7 @@ def _compare(case: _Case) -> Report:
     if weights and not doubts.unusable:
         verdict, reasons = _with_own_weights(verdict, reasons, weights)
     if verdict in ("divergent", "inconclusive") and not doubts.unusable:
-        may_differ = _UNSEEN if mapping.is_complete else _UNMAPPED
-        other = other_sizes(setup.candidate, module, setup.reference, may_differ)
+        other = sizes_shown(setup, module, UNSEEN if mapping.is_complete else UNMAPPED)
         verdict, reasons = "divergent" if other else verdict, [*other, *reasons]
     causes, top = [*beyond.causes, *(weights.causes if weights else ())], []
     with failures.kept("the causes could not be listed"):
@@ -369,7 +386,7 @@ def _compare(case: _Case) -> Report:
 def _without_map(case: _Case, about: dict[str, Any], error: MappingError) -> Report:
     """Says what can be said of two models between which there is no weight map."""
     left_over = error.unmapped_reference, error.unmapped_candidate
-    other = other_sizes(case.setup.candidate, case.module, case.setup.reference, _WHATEVER_RUNS)
+    other = sizes_shown(case.setup, case.module, WHATEVER_RUNS)
     failures, weights = Failures(), None
     with failures.kept("the logits of both models as they are could not be compared"):
         weights = _as_they_are(case)
@@ -384,6 +401,8 @@ _NO_WEIGHTS = "the candidate's own weights could not be compared"
 
 def _brought(setup: Setup, module: nn.Module, file: str | None) -> Brought | None:
     """Returns the weights that the candidate brings, as far as that question is asked."""
+    if setup.left_out is not None:
+        return brought_by(setup.candidate, module, file)
     if setup.is_synthetic:
         if file is not None:
             raise ParityError(
@@ -409,6 +428,8 @@ def _compared(case: _Case, subject: Subject) -> OwnWeights | None:
     """Compares the weights that the candidate brings with the reference's, where these mean something."""
     if case.brought is None:
         return None
+    if case.setup.left_out is not None:
+        raise ParityError(f"the reference's, {case.setup.left_out}, are of other sizes")
     if case.setup.is_synthetic:
         how = "give the reference the weights that they should be, as a module, --weights official or --weights PATH"
         aside = f"the candidate's own weights were set aside; to have them compared, {how}"
@@ -486,6 +507,8 @@ def _oddities(setup: Setup, module: nn.Module) -> list[str]:
     if hidden:
         notes.append(f"the candidate's state_dict() leaves out parameters of its own: {listed(sorted(hidden))}")
     lists = unregistered(module)
+    if setup.left_out is not None:
+        notes.append(f"{setup.left_out} are of other sizes than the candidate, so both models hold synthetic weights")
     if lists:
         what = "is a plain list or attribute that holds layers torch doesn't know of"
         notes.append(f"{listed(lists)} {what}: their weights are in no state dict and no optimizer; use nn.ModuleList")

@@ -97,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--phases", default="forward", metavar="LIST",
         help="some of forward,backward,training,conditions (default: forward)")
     add("--steps", type=int, default=20, metavar="N", help="steps of the trajectories of training (default: 20)")
+    add("--follow", action="store_true",
+        help="the candidate's own sizes are meant: compare with torchvision's ViT of these sizes")
     add("--require", choices=("equivalent", "identical"), default="equivalent",
         help="identical: exit with 1 also when the candidate is only equivalent")
     add("--json", metavar="PATH", help="write the report as JSON; - for stdout, and nothing else there")
@@ -229,6 +231,7 @@ def _check(options: argparse.Namespace) -> int:
             modes=options.modes.split(",") if options.modes else tuple(MODES),
             phases=options.phases.split(","),
             steps=options.steps,
+            follow=options.follow,
             progress=progress,
         )
     with contextlib.ExitStack() as stack:

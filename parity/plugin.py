@@ -44,6 +44,7 @@ _SETTINGS = (
     _Setting("--parity-require", "parity_require", "equivalent", "equivalent, or identical: the same bits as well"),
 )
 _NUMBERS = ("parity_seed", "parity_batch")
+_FOLLOW = "the candidate's own sizes are meant: compare with torchvision's ViT of these sizes"
 
 _MARKER = (
     "parity(candidate=None, reference=None, **options): what the fixture assert_parity compares where a call doesn't "
@@ -63,6 +64,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for setting in _SETTINGS:
         group.addoption(setting.flag, dest=setting.ini, default=None, help=setting.help)
         parser.addini(setting.ini, setting.help, default=setting.default)
+    group.addoption("--parity-follow", dest="parity_follow", action="store_true", default=None, help=_FOLLOW)
+    parser.addini("parity_follow", _FOLLOW, type="bool", default=False)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -118,7 +121,7 @@ def assert_parity(
 
         given = {"candidate": candidate, "reference": reference}
         options = marked | {key: value for key, value in given.items() if value is not None} | options
-        options = _defaults(request.config, by_name=isinstance(options.get("reference", ""), str)) | options
+        options = _defaults(request.config, options) | options
         if "candidate" not in options:
             where = "a call's first argument, the marker parity, --candidate or parity_candidate in the ini file"
             raise pytest.UsageError(f"assert_parity has no candidate; name it in {where}")
@@ -149,15 +152,18 @@ def _marked(node: pytest.Item) -> dict[str, Any]:
     return options
 
 
-def _defaults(config: pytest.Config, *, by_name: bool) -> dict[str, Any]:
-    """Returns the options that command line and ini file say, and the reference's weights if it is given by name."""
+def _defaults(config: pytest.Config, given: dict[str, Any]) -> dict[str, Any]:
+    """Returns the options that command line and ini file say, as far as they fit the reference of these options."""
     options: dict[str, Any] = {
         key: int(value) if f"parity_{key}" in _NUMBERS else value
         for key in ("candidate", "reference", "seed", "batch", "dtype", "require")
         if (value := setting(config, f"parity_{key}"))
     }
+    reference = given.get("reference", options.get("reference", "vit_b_16"))
+    by_name = isinstance(reference, str)
     weights = {"weights": setting(config, "parity_weights")} if by_name else {}
-    return {"reference": "vit_b_16"} | options | weights
+    follow = by_name and ":" not in reference and setting(config, "parity_follow") == "True"  # torchvision's alone
+    return {"reference": reference, "follow": follow} | options | weights
 
 
 def _name(model: Any) -> str:

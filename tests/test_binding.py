@@ -10,7 +10,7 @@ from torch import nn
 from parity.checking import check
 from parity.errors import ParityError
 from parity.models.candidate import other_sizes, resolve_candidate
-from parity.models.quantities import sizes
+from parity.models.quantities import shown_sizes
 from parity.models.reference import build_reference, configuration
 from parity.models.words import meanings, meanings_at
 from tests import forms_of_arguments as forms
@@ -32,7 +32,9 @@ EVAL: dict[str, Any] = {"overrides": SMALL, "modes": ["eval"]}
 def _is_meant(found: Candidate) -> bool:
     """Returns whether what is built has the reference's tensors and heads."""
     module = found.build()
-    return sizes(module) == sizes(build_reference(CONFIG)) and _count(module) == _count(build_reference(CONFIG))
+    return shown_sizes(module) == shown_sizes(build_reference(CONFIG)) and _count(module) == _count(
+        build_reference(CONFIG)
+    )
 
 
 def _count(module: nn.Module) -> int:
@@ -107,7 +109,7 @@ def test_default_that_is_out_of_reach_is_told() -> None:
 
     found = resolve_candidate(build, CONFIG)
     assert found.defaults == ("depth",)
-    (sentence,) = other_sizes(found, found.build(), build_reference(CONFIG))
+    (sentence,) = other_sizes(found, shown_sizes(found.build()), CONFIG, can_be_set=True)
     assert sentence.startswith("your model has 3 blocks, the reference has 2: `depth` was left at its default; give ")
     assert sentence.endswith("--candidate-arg depth=2 or --set num_layers=3")
 
@@ -164,16 +166,16 @@ def test_constants_are_set_while_a_model_is_built_and_no_longer() -> None:
     }  # fmt: skip
     assert (IMAGE, DIM, Constant.mlp_dim) == (224, 768, 3072)
     assert type(found.build()).__qualname__ == "Constant"
-    assert sizes(resolve_candidate(Constant, CONFIG, {"CLASSES": 7}).build())["num_classes"] == 7
+    assert shown_sizes(resolve_candidate(Constant, CONFIG, {"CLASSES": 7}).build())["num_classes"] == 7
 
 
 def test_hidden_layer_of_a_head_is_no_number_of_classes() -> None:
     model = build_reference(CONFIG)
     width = CONFIG["hidden_dim"]
     model.heads = nn.Sequential(nn.Linear(width, 96), nn.GELU(), nn.Linear(96, 10))
-    assert "num_classes" not in sizes(model)
+    assert "num_classes" not in shown_sizes(model)
     model.heads = nn.Sequential(nn.Linear(width, width))
-    assert sizes(model)["num_classes"] == width
+    assert shown_sizes(model)["num_classes"] == width
 
 
 def test_flag_that_makes_the_references_tensors_is_set() -> None:

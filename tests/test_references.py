@@ -252,7 +252,6 @@ def test_candidate_gets_the_channels_of_the_reference() -> None:
     ("changes", "message"),
     [
         ({"in_channels": 1}, r"the candidate takes images of 1 channel, the reference of 3 channels; build both"),
-        ({"image_size": 40}, r"the candidate takes images of 40 x 40 pixels, the reference of 32 x 32 pixels; build"),
         (
             {"image_size": 40, "in_channels": 4},
             r"of 4 channels and 40 x 40 pixels, the reference of 3 channels and 32 x",

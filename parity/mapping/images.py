@@ -62,10 +62,11 @@ def image_shape(module: nn.Module) -> Shape:
 
     A torchvision model knows them. Of any other one it is tried what it says, and then what its tensors allow.
     """
-    return _shape_taken(module) or next(possible_images(module))
+    return shape_taken(module) or next(possible_images(module))
 
 
-def _shape_taken(module: nn.Module) -> Shape | None:
+def shape_taken(module: nn.Module) -> Shape | None:
+    """Returns channels, height and width in pixels of the images that `module` takes, the likeliest that were found."""
     known = configuration_of(module)
     if known:
         return 3, known["image_size"], known["image_size"]
@@ -91,7 +92,7 @@ def require_same_images(module: nn.Module, shape: Shape) -> None:
     """
     if takes(module, torch.empty(2, *shape)):
         return
-    own = _shape_taken(module)
+    own = shape_taken(module)
     if own is None or own == shape:
         return
     kinds = [(f"{n} channel{'s' * (n != 1)}", f"{height} x {width} pixels") for n, height, width in (own, shape)]
@@ -165,7 +166,10 @@ def _widths(uses: Uses) -> dict[str, Any]:
     width = operations[starts[0]].projections[0].matrix.shape[1]
     rows = operations[starts[0]].projections[0].matrix.shape[0]
     heads = uses.heads or (width // rows if rows < width else None)  # where each head has a projection of its own
-    found = {"num_layers": len(starts), "hidden_dim": width} | ({"num_heads": heads} if heads else {})
+    found = {"hidden_dim": width} | ({"num_heads": heads} if heads else {})
+    again = {point.module for point in uses.order if point.call}
+    if not any(view.name.startswith(f"{module}.") for module in again for op in operations for view in op.views):
+        found["num_layers"] = len(starts)  # no block is used twice
     block = operations[starts[0] + 1 : starts[1] if len(starts) > 1 else None]
     shapes = [op.projections[0].matrix.shape for op in block if op.kind == "matrix"]
     hidden = next((a[0] for a, b in itertools.pairwise(shapes) if a == b[::-1] and a[1] == width), None)

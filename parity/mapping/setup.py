@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from torch import nn
 from parity.errors import ParityError, input_errors
 from parity.mapping.images import image_shape, require_same_images, settings_of
 from parity.mapping.inferring import infer_mapping
+from parity.mapping.own_sizes import own_sizes
 from parity.models import (  # fmt: skip
     CHECKED_DROPOUT,
     RATES,
@@ -29,6 +30,7 @@ from parity.models import (  # fmt: skip
     fingerprint,
     hold,
     is_elsewhere,
+    is_given,
     lacks_values,
     own_weights,
     registration,
@@ -64,6 +66,9 @@ class Setup:
         is_synthetic: whether the weights are synthetic.
         image_shape: channels, height and width of the images that both models take, in pixels.
         builder: builds the reference with its initial values; None for a module that was handed over.
+        own_sizes: settings of torchvision's reference that the candidate has otherwise.
+        asked: what was asked for of those that the reference has been given.
+        left_out: whose weights were asked for, if a reference of the candidate's sizes cannot hold them.
     """
 
     name: str
@@ -75,6 +80,14 @@ class Setup:
     is_synthetic: bool
     image_shape: tuple[int, int, int]
     builder: Candidate | None = None
+    own_sizes: dict[str, Any] = field(default_factory=dict)
+    asked: dict[str, Any] = field(default_factory=dict)
+    left_out: str | None = None
+
+    @property
+    def is_torchvisions(self) -> bool:
+        """Whether the reference is one of torchvision's by name, which can have other sizes."""
+        return self.builder is not None and not is_elsewhere(self.name)
 
 
 def set_up(
@@ -130,9 +143,62 @@ def set_up(
     found = resolve_candidate(candidate, config, candidate_args)
     # a candidate that takes no dropout is compared without
     config |= {rate: 0.0 for rate in RATES if rate not in {*overrides, *found.settings}}
+    return _beside(reference, config, chosen, found)
+
+
+def _beside(name: str, config: dict[str, Any], weights: Weights, candidate: Candidate) -> Setup:
+    """Builds torchvision's reference of a configuration beside a candidate."""
     module = build_reference(config)
-    builder = Candidate(reference, config, (), frozenset(), lambda: build_reference_with_values(config))
-    return Setup(reference, config, config, module, chosen, found, _is_synthetic(chosen), image_shape(module), builder)
+    builder = Candidate(name, config, (), frozenset(), lambda: build_reference_with_values(config))
+    synthetic_ones = _is_synthetic(weights)
+    return Setup(name, config, config, module, weights, candidate, synthetic_ones, image_shape(module), builder)
+
+
+def at_own_sizes(setup: Setup, module: nn.Module, seed: int, *, follow: bool) -> Setup:
+    """Gives torchvision's reference the sizes of a candidate that can only be what it is.
+
+    A size that the candidate was given, and that it doesn't heed, is a cause like any other where the comparison can go
+    on all the same.
+
+    Args:
+        setup: what was agreed on.
+        module: the candidate, with or without values.
+        seed: of synthetic weights, which take the place of those that were asked for where they are of other sizes.
+        follow: give it every size.
+
+    Raises:
+        ParityError: the sizes are to be followed, and the reference is none of torchvision's, or there is no such ViT.
+    """
+    if not setup.is_torchvisions:
+        if follow:
+            raise ParityError(f"--follow gives a ViT of torchvision's other sizes; {setup.name} is what it is")
+        return setup
+    own = own_sizes(module, setup.config)
+    given = {key: size for key, size in own.items() if follow or not is_given(setup.candidate, key)}
+    if not given:
+        return dataclasses.replace(setup, own_sizes=own)
+    try:
+        there = _beside(setup.name, setup.config | given, setup.weights, setup.candidate)
+    except ParityError:
+        if follow:
+            raise
+        return dataclasses.replace(setup, own_sizes=own)
+    there = dataclasses.replace(there, own_sizes=own, asked={key: setup.config[key] for key in given})
+    if setup.is_synthetic or _fit(setup.weights, there.reference):
+        return there
+    if not setup.weights.config:
+        setup.weights.state_dict(setup.reference)  # what fits neither is the wrong file
+    instead = resolve_weights("synthetic", setup.name, seed)
+    return dataclasses.replace(there, weights=instead, is_synthetic=True, left_out=setup.weights.source)
+
+
+def _fit(weights: Weights, reference: nn.Module) -> bool:
+    if weights.config:  # torchvision's own, of one size
+        return False
+    with contextlib.suppress(ParityError):
+        weights.state_dict(reference)
+        return True
+    return False
 
 
 def _around(

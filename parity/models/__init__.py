@@ -8,12 +8,20 @@ to a constructor (`words`, `signatures`, `slots`, `options`, `quantities`, `prob
 
 from parity.models.bijection import require_bijection, require_separate
 from parity.models.brought import Brought, brings_weights, brought_by
-from parity.models.candidate import Candidate, build_without_values, other_sizes, resolve_candidate
+from parity.models.candidate import (
+    Candidate,
+    build_without_values,
+    in_words,
+    is_given,
+    other_sizes,
+    resolve_candidate,
+)
 from parity.models.checkpoint import Checkpoint, fitted, is_path, read
 from parity.models.entries import IDENTITY, Bounds, Box, Entry, cut, inverted, put, rearranged, split, whole, with_parts
 from parity.models.expansion import by_name, expand
 from parity.models.inputs import Inputs, make_inputs
 from parity.models.libraries import build_elsewhere, is_elsewhere, resolve_elsewhere
+from parity.models.quantities import shown_sizes
 from parity.models.reference import (
     CHECKED_DROPOUT,
     RATES,
@@ -24,7 +32,7 @@ from parity.models.reference import (
     configuration_of_state,
     unverifiable,
 )
-from parity.models.sizes import possible_images, said_numbers, said_patch, said_rate
+from parity.models.sizes import possible_images, said_image, said_numbers, said_patch, said_rate
 from parity.models.state import (
     BUFFER,
     FROZEN,
@@ -84,8 +92,10 @@ __all__ = [
     "fingerprint",
     "fitted",
     "hold",
+    "in_words",
     "inverted",
     "is_elsewhere",
+    "is_given",
     "is_graph",
     "is_path",
     "lacks_values",
@@ -104,10 +114,12 @@ __all__ = [
     "resolve_candidate",
     "resolve_elsewhere",
     "resolve_weights",
+    "said_image",
     "said_numbers",
     "said_patch",
     "said_rate",
     "sharing_copy",
+    "shown_sizes",
     "slots",
     "split",
     "state_shapes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,12 @@ from parity.models.binding import Bound, bind
 from parity.models.computed import computed_weights, store_computed
 from parity.models.importing import imported
 from parity.models.options import AS_GIVEN, AT_DEFAULT
-from parity.models.quantities import sizes
 from parity.models.state import without_initial_values
 from parity.models.words import SETTINGS, meanings_at
 from parity.models.wrappers import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping
 
 
 @dataclass(frozen=True)
@@ -151,50 +151,74 @@ def build_without_values(candidate: Candidate) -> nn.Module:
         return candidate.build()
 
 
+# how a size is said: what the candidate has, and the reference
 _SAID = {
-    "num_layers": "your model has {} blocks, the reference has {}",
-    "hidden_dim": "your model is {} wide, the reference is {}",
-    "mlp_dim": "your model's MLP is {} wide, the reference's {}",
-    "num_heads": "your model has {} heads, the reference has {}",
-    "patch_size": "your model's patches are {} pixels wide, the reference's {}",
-    "image_size": "your model is for images of {} pixels, the reference for {}",
-    "num_classes": "your model has {} classes, the reference has {}",
+    "num_layers": ("{} blocks", "your model has {} blocks, the reference has {}"),
+    "hidden_dim": ("width {}", "your model is {} wide, the reference is {}"),
+    "mlp_dim": ("MLP width {}", "your model's MLP is {} wide, the reference's {}"),
+    "num_heads": ("{} heads", "your model has {} heads, the reference has {}"),
+    "patch_size": ("patches of {} pixels", "your model's patches are {} pixels wide, the reference's {}"),
+    "image_size": ("images of {} pixels", "your model is for images of {} pixels, the reference for {}"),
+    "num_classes": ("{} classes", "your model has {} classes, the reference has {}"),
 }
+
+# sizes that are causes like any other in a model that was given the reference's and doesn't heed it
+_CAUSES = ("num_layers", "mlp_dim", "num_heads")
+
+
+def in_words(sizes: Mapping[str, Any]) -> str:
+    """Says sizes, by the reference's names, as a phrase."""
+    return _counted(", ".join(said.format(sizes[setting]) for setting, (said, _) in _SAID.items() if setting in sizes))
+
+
+def _counted(sentence: str) -> str:
+    return re.sub(r"\b1 (block|head|class|pixel)e?s\b", r"1 \1", sentence)
 
 
 def other_sizes(
-    candidate: Candidate, module: nn.Module, reference: nn.Module, settings: Collection[str] = tuple(_SAID)
+    candidate: Candidate, theirs: Mapping[str, Any], wanted: Mapping[str, Any], *, can_be_set: bool
 ) -> list[str]:
     """Says which sizes of the candidate are not the reference's, and how that is mended, a sentence each.
 
     Args:
         candidate: what was built.
-        module: the module that it is.
-        reference: the reference.
-        settings: those that may differ, as far as is known.
+        theirs: its sizes, by the reference's names.
+        wanted: the reference's.
+        can_be_set: the reference is one of torchvision's by name, whose sizes `--set` changes.
     """
-    theirs, wanted = sizes(module), sizes(reference)
     return [
-        f"{said.format(theirs[setting], wanted[setting])}: {_why_other(candidate, setting, theirs, wanted)}"
-        for setting, said in _SAID.items()
-        if setting in settings and setting in theirs and setting in wanted and theirs[setting] != wanted[setting]
+        f"{_counted(said.format(theirs[setting], wanted[setting]))}: "
+        + _why_other(candidate, setting, wanted[setting], f"--set {setting}={theirs[setting]}" * can_be_set)
+        for setting, (_, said) in _SAID.items()
+        if setting in theirs and setting in wanted and theirs[setting] != wanted[setting]
     ]
 
 
-def _why_other(candidate: Candidate, setting: str, theirs: Mapping[str, int], wanted: Mapping[str, int]) -> str:
-    """Says why a size is not the reference's, and what to do."""
-    compared = f"--set {setting}={theirs[setting]}"
+def is_given(candidate: Candidate, setting: str) -> bool:
+    """Whether the candidate was given the reference's number where it is a cause that it has another one."""
+    given = _argument_for(candidate, setting)
+    return setting in _CAUSES and given is not None and given[1].why not in (AT_DEFAULT, AS_GIVEN)
+
+
+def _argument_for(candidate: Candidate, setting: str) -> tuple[str, Bound] | None:
+    """Returns the argument that sets a size, by its name, and what it was given."""
     for path, bound in candidate.bound.items():
         meant = meanings_at(path)[:1]
-        if not meant or setting not in SETTINGS[meant[0]]:
-            continue
-        if bound.why == AT_DEFAULT:
-            what = "was left at its default"
-        elif bound.why == AS_GIVEN:
-            what = f"was given as {bound.value!r}"
-        else:
-            return f"`{path}` was given as {bound.value!r}, and the model doesn't heed it; compare with {compared}"
-        value = f"{path}={wanted[setting]}" if meant[0] == setting else f"another {path}"
-        return f"`{path}` {what}; give --candidate-arg {value} or {compared}"
-    why = "no argument of it is known to set that" if candidate.bound else "it takes no arguments"
-    return f"{'it is built already' if candidate.is_built else why}; compare with {compared}"
+        if meant and setting in SETTINGS[meant[0]]:
+            return path, bound
+    return None
+
+
+def _why_other(candidate: Candidate, setting: str, wanted: Any, to_set: str) -> str:
+    """Says why a size is not the reference's, and what to do."""
+    compared = to_set or "a reference of that size"
+    found = _argument_for(candidate, setting)
+    if found is None:
+        why = "no argument of it is known to set that" if candidate.bound else "it takes no arguments"
+        return f"{'it is built already' if candidate.is_built else why}; compare with {compared}"
+    path, bound = found
+    if bound.why not in (AT_DEFAULT, AS_GIVEN):
+        return f"`{path}` was given as {bound.value!r}, and the model doesn't heed it; compare with {compared}"
+    what = "was left at its default" if bound.why == AT_DEFAULT else f"was given as {bound.value!r}"
+    value = f"{path}={wanted}" if meanings_at(path)[0] == setting else f"another {path}"
+    return f"`{path}` {what}; give --candidate-arg {value} or {compared}"

@@ -105,7 +105,7 @@ def heads_of(module: nn.Module) -> int | None:
     return named.pop() if len(named) == 1 else None
 
 
-def sizes(module: nn.Module) -> dict[str, int]:
+def shown_sizes(module: nn.Module) -> dict[str, int]:
     """Reads a ViT's sizes off its tensors: blocks, width, MLP, classes, patches and images.
 
     Returns:

@@ -97,6 +97,12 @@ def said_sizes(module: nn.Module) -> Iterator[Pair]:
         yield from filter(None, map(_pair, zip(*(_values(module, [name]) for name in names), strict=False)))
 
 
+def said_image(module: nn.Module) -> int | None:
+    """Returns height and width in pixels of the square images that are the first among the attributes of `module`."""
+    height, width = next(said_sizes(module), (0, 1))
+    return height if height == width else None
+
+
 def said_patch(module: nn.Module) -> Pair | None:
     """Returns height and width of a patch in pixels, if they are among the attributes of `module`."""
     return next(filter(None, map(_pair, _values(module, _NAMES["patch_size"]))), None)

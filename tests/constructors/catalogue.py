@@ -460,7 +460,6 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "refused.py:MissingFile": ("vit_base_p16.pth",),
     "refused.py:Nameless": (r"\*args", "function|name"),
     "refused.py:Patch14": ("patches of 14",),
-    "refused.py:Fixed": ("no arguments|takes none", r"\b(192|6|200|64)\b"),
     "refused.py:SevenHeads": ("divisible by the number of heads",),
     "refused.py:Mistaken": ("hiden", "refused.py"),
     "refused.py:TooEarly": (r"__init__\(\)",),
@@ -481,5 +480,6 @@ REFUSED: dict[str, tuple[str, ...]] = {
 # what a check at the small size gives as its first reason for `divergent`, of those that can only be what they are
 DIVERGENT: dict[str, tuple[str, ...]] = {
     "refused.py:Depth6": (r"\b6\b", "layers|blocks|depth"),
+    "refused.py:Fixed": (r"\b6 blocks", "takes no arguments", "--set num_layers=6"),
     "constants.py:Runs": (r"\b1000 classes", "no argument", "--set num_classes=1000"),
 }

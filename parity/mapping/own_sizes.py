@@ -1,0 +1,89 @@
+"""The sizes that a candidate has, whatever the reference's are."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from parity.errors import ParityError
+from parity.mapping.images import fitting_batch, settings_of, shape_taken, takes
+from parity.models import build_reference, said_image, shown_sizes, tensors_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+_SIZES = ("num_layers", "hidden_dim", "mlp_dim", "num_classes", "patch_size", "num_heads")
+
+
+def own_sizes(module: nn.Module, config: Mapping[str, Any]) -> dict[str, int]:
+    """Returns the settings of torchvision's ViT that a candidate has otherwise, as far as they are sure.
+
+    A size counts if the tensors' shapes and the candidate's run don't contradict each other about it, and if a
+    reference of these sizes has more nearly as many values as the candidate.
+
+    Args:
+        module: the candidate, with or without values.
+        config: the reference's configuration; image and patch sizes in pixels.
+
+    Returns:
+        By the reference's names.
+    """
+    shown, side = shown_sizes(module), _side(module, config)
+    if side == config["image_size"] and all(shown.get(setting) == config[setting] for setting in _SIZES):
+        return {}
+    seen = settings_of(module, (3, side or config["image_size"], side or config["image_size"]))
+    if "num_classes" not in shown:  # of a model without a head its features are no classes
+        seen.pop("num_classes", None)
+    if "num_heads" not in shown and seen.get("hidden_dim") == config["hidden_dim"]:  # a run may show something else
+        seen.pop("num_heads", None)
+    other = {
+        setting: number
+        for setting, number in {**seen, **shown}.items()
+        if setting in _SIZES and seen.get(setting, number) == number == shown.get(setting, number) != config[setting]
+    }
+    image = {} if side in (None, config["image_size"]) else {"image_size": side}
+    return {**_if_nearer(module, {**config, **image}, other), **image}
+
+
+def _side(module: nn.Module, config: Mapping[str, Any]) -> int | None:
+    """Returns height and width in pixels of the square images in three colours that a candidate is for, if known."""
+    side: int = config["image_size"]
+    said = said_image(module)
+    if said and said != side and shown_sizes(module).get("image_size") == said and _takes(module, said):
+        return said  # whatever it makes of images of another size
+    if _takes(module, side):
+        return side
+    own = shape_taken(module)
+    return own[1] if own and own[0] == 3 and own[1] == own[2] else None
+
+
+def _takes(module: nn.Module, side: int) -> bool:
+    images = torch.empty(2, 3, side, side)
+    return takes(module, images) or fitting_batch(module, images) is not None
+
+
+def _if_nearer(module: nn.Module, config: Mapping[str, Any], other: dict[str, int]) -> dict[str, int]:
+    """Returns the other sizes, if a reference of these has more nearly as many values as the candidate."""
+    if other.keys() <= {"num_heads"}:  # which no tensor shows
+        return other
+    own = _values_in(module)
+    without, with_them = (
+        abs(_values_in(reference) - own) if reference else math.inf
+        for reference in (_built(config), _built({**config, **other}))
+    )
+    return other if with_them < without else {}
+
+
+def _built(config: Mapping[str, Any]) -> nn.Module | None:
+    with contextlib.suppress(ParityError):
+        return build_reference(dict(config))
+    return None
+
+
+def _values_in(module: nn.Module) -> int:
+    return sum(tensor.numel() for tensor in tensors_of(module).values())

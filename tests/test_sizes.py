@@ -1,0 +1,199 @@
+"""Candidates of other sizes: compared with torchvision's ViT of their sizes, and never passed as the one asked for."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision.models import VisionTransformer
+
+from parity import ParityError, assert_parity, check
+from parity.models import configuration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from parity.report.report import Report
+
+pytest_plugins = ["pytester"]
+
+SMALL = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 4, "hidden_dim": 48, "mlp_dim": 96,
+         "num_classes": 10}  # fmt: skip
+
+
+def _built(**changes: Any) -> VisionTransformer:
+    return VisionTransformer(**configuration("vit_b_16", {**SMALL, **changes}))
+
+
+def _check(candidate: Any, **options: Any) -> Report:
+    return check(candidate, **{"overrides": SMALL, "modes": ["eval"], **options})
+
+
+KINDS = [
+    ({"num_layers": 3}, "your model has 3 blocks, the reference has 2", "3 blocks"),
+    ({"hidden_dim": 64}, "your model is 64 wide, the reference is 48", "width 64"),
+    ({"hidden_dim": 40, "num_heads": 5}, "your model is 40 wide, the reference is 48", "width 40, 5 heads"),
+    ({"mlp_dim": 80}, "your model's MLP is 80 wide, the reference's 96", "MLP width 80"),
+    ({"num_heads": 8}, "your model has 8 heads, the reference has 4", "8 heads"),
+    ({"patch_size": 4}, "your model's patches are 4 pixels wide, the reference's 8", "patches of 4 pixels"),
+    ({"image_size": 40}, "your model is for images of 40 pixels, the reference for 32", "images of 40 pixels"),
+    ({"num_classes": 7}, "your model has 7 classes, the reference has 10", "7 classes"),
+]
+
+
+@pytest.mark.parametrize(("changes", "sentence", "phrase"), KINDS, ids=[phrase for *_, phrase in KINDS])
+def test_instance_of_another_size_is_divergent_and_followed_only_when_asked(
+    changes: dict[str, int], sentence: str, phrase: str
+) -> None:
+    model = _built(**changes)
+    report = _check(model)
+    assert report.verdict == "divergent"
+    setting, size = next(iter(changes.items()))
+    assert report.reasons[0] == f"{sentence}: it is built already; compare with --set {setting}={size}"
+    beside = f"beside a vit_b_16 of your model's sizes ({phrase}) it is identical; where these sizes are meant, say"
+    assert report.reasons[len(changes)] == f"{beside} --follow"
+    assert report.causes == []
+    report = _check(model, follow=True)
+    assert report.verdict == "identical"
+    assert report.reasons[0].startswith(
+        f"beside a vit_b_16 of your model's sizes, which --follow takes as meant: {phrase};"
+    )
+    assert report.reference["config"][setting] == size
+    assert report.reference["asked"] == {key: SMALL[key] for key in changes}
+
+
+class Scaled(nn.Module):
+    """A ViT for images of 56 pixels, whatever anybody says, with scaled branches and another eps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = 40
+        self.patches, self.side = nn.Conv2d(3, width, 14, 14), 56
+        self.token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 17, width))
+        self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(
+            width, 4, 72, 0.0, "gelu", 1e-5, batch_first=True, norm_first=True) for _ in range(3))  # fmt: skip
+        self.norm, self.head = nn.LayerNorm(width, eps=1e-6), nn.Linear(width, 7)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[-1] == self.side
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.pos_embed
+        for block in self.blocks:
+            x = block(x)
+        logits: torch.Tensor = self.head(self.norm(x)[:, 0])
+        return logits
+
+
+def test_whatever_else_differs_is_found_at_the_candidates_sizes() -> None:
+    report = _check(Scaled)
+    assert report.verdict == "divergent"
+    said = "\n".join(report.reasons[:7])
+    for setting in ("num_layers=3", "hidden_dim=40", "mlp_dim=72", "patch_size=14", "image_size=56", "num_classes=7"):
+        assert f"it takes no arguments; compare with --set {setting}" in said
+    assert [cause.statement for cause in report.causes] == [
+        "LayerNorm eps 1e-05 in ln_1 and ln_2 of all 3 blocks; the reference has 1e-06"
+    ]
+    assert report.explanation is not None
+    assert report.explanation.complete
+    followed = _check(Scaled, follow=True)
+    assert followed.verdict == "divergent"
+    assert followed.reasons[0].endswith(
+        "3 blocks, width 40, MLP width 72, patches of 14 pixels, images of 56 pixels, 7 classes; asked for were "
+        "2 blocks, width 48, MLP width 96, patches of 8 pixels, images of 32 pixels, 10 classes"
+    )
+
+
+class Resampling(nn.Module):
+    """Takes images of any size, and has a table of positions for 40 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image_size, self.inner = 40, _built(image_size=40)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(F.interpolate(x, (40, 40)))  # type: ignore[no-any-return]
+
+
+def test_model_that_resamples_is_compared_at_the_size_that_it_is_for() -> None:
+    assert _check(Resampling()).reasons[0].startswith("your model is for images of 40 pixels, the reference for 32: ")
+    assert _check(Resampling(), follow=True).verdict in ("identical", "equivalent")
+
+
+def test_size_that_was_given_and_is_not_heeded_stays_a_cause() -> None:
+    def build(image_size: int, depth: int) -> Any:
+        return _built(image_size=image_size, num_layers=depth - 1)
+
+    report = _check(build)
+    assert report.verdict == "divergent"
+    assert report.reasons[0].startswith("your model has 1 block, the reference has 2: `depth` was given as 2, and the")
+    assert report.reference["asked"] == {}
+    assert [cause.id for cause in report.causes] == ["block-missing"]
+    assert _check(build, follow=True).verdict == "identical"
+
+
+def test_exit_statuses(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    file = tmp_path / "fixed.py"
+    file.write_text(
+        "from torchvision.models import VisionTransformer\n"
+        "def build():\n    return VisionTransformer(32, 8, 3, 4, 48, 96, num_classes=10)\n"
+    )
+    options = [f"--set={key}={value}" for key, value in SMALL.items()]
+    status, out, _ = run("check", f"{file}:build", *options)
+    assert (status, out.splitlines()[-1][:9]) == (1, "divergent")
+    status, out, _ = run("check", f"{file}:build", *options, "--follow", "--json", "-")
+    report = json.loads(out)
+    assert (status, report["verdict"], report["reference"]["asked"]) == (0, "identical", {"num_layers": 2})
+    status, _, err = run("check", f"{file}:build", "--reference", f"{file}:build", "--follow")
+    assert status == 2
+    assert "--follow gives a ViT of torchvision's other sizes" in err
+    with pytest.raises(AssertionError, match="your model has 3 blocks"):
+        assert_parity(_built(num_layers=3), overrides=SMALL, modes=["eval"])
+    assert_parity(_built(num_layers=3), overrides=SMALL, modes=["eval"], follow=True, require="identical")
+
+
+def test_plugin_follows_a_reference_of_torchvisions(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        "from torchvision.models import VisionTransformer\n"
+        f"SMALL = {SMALL}\n"
+        "def build():\n    return VisionTransformer(32, 8, 3, 4, 48, 96, num_classes=10)\n"
+        "def test_port(assert_parity):\n    assert_parity(build, overrides=SMALL, modes=['eval'])\n"
+        "def test_module(assert_parity):\n"
+        "    assert_parity(build, build().eval(), weights='synthetic', modes=['eval'])\n"
+    )
+    pytester.runpytest().assert_outcomes(passed=1, failed=1)
+    pytester.runpytest("--parity-follow").assert_outcomes(passed=2)
+    pytester.makeini("[pytest]\nparity_follow = true\n")
+    pytester.runpytest().assert_outcomes(passed=2)
+
+
+def test_weights_of_another_size_are_left_out_and_said(tmp_path: Path) -> None:
+    model = _built(num_layers=3)
+    nn.init.normal_(model.heads.head.weight)
+    file, own = tmp_path / "weights.pth", tmp_path / "own.pth"
+    torch.save(_built().state_dict(), file)
+    torch.save(model.state_dict(), own)
+    report = _check(lambda: _built(num_layers=3), weights=str(file), follow=True)
+    assert report.verdict == "identical"
+    assert f"{file} are of other sizes than the candidate, so both models hold synthetic weights" in report.notes
+    report = _check(model, weights=str(file), follow=True)
+    assert report.verdict == "inconclusive"
+    assert report.reasons[1] == "the candidate's own weights could not be compared"
+    report = _check(model, weights=str(own), follow=True)
+    assert (report.verdict, report.reference["weights"]) == ("identical", str(own))
+    torch.save(_built(num_layers=5).state_dict(), file)
+    with pytest.raises(ParityError, match="don't fit the reference"):
+        _check(model, weights=str(file), follow=True)
+
+
+def test_reference_of_somebody_elses_keeps_its_sizes() -> None:
+    report = _check(_built(num_classes=7), reference=_built(), overrides=None)
+    assert report.verdict == "divergent"
+    assert report.reasons[0] == (
+        "your model has 7 classes, the reference has 10: it is built already; compare with a reference of that size"
+    )

@@ -6,6 +6,7 @@ The steps: set up, map, align, check, doubt, diagnose, explain, look beyond, rep
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from parity.diagnosis import (  # fmt: skip
     DTYPES,
     BareRuns,
+    Check,
     Doubts,
     casts,
     compare_shapes,
@@ -76,7 +78,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from parity.diagnosis import Check, Place, Surroundings, Verdict
+    from parity.diagnosis import PhaseCheck, Place, Surroundings, Verdict
     from parity.explanation import Explanation
     from parity.findings import Cause
     from parity.mapping import Setup
@@ -106,6 +108,7 @@ def check(
     steps: int = 20,
     follow: bool = False,
     progress: Callable[[str, int, int], None] = lambda *_: None,
+    so_far: Callable[[Report], None] | None = None,
 ) -> Report:
     """Compares `candidate` with `reference`, layer by layer, and gives a verdict.
 
@@ -137,6 +140,7 @@ def check(
         follow: the candidate's own sizes are meant, and a ViT of torchvision's is given all of them. Without it the
             reference is given those only that the candidate cannot be told, and the verdict is `divergent`.
         progress: told what is being done, how many points are done, and of how many (0: not known).
+        so_far: given the report as it stands, whenever there is more to it; it is not complete.
 
     Raises:
         ParityError: an option, a file or the candidate is unusable; the message says what to do.
@@ -153,13 +157,16 @@ def check(
             setup = at_own_sizes(setup, module, seed, follow=follow)
             brought = _brought(setup, module, candidate_weights)
         shown = make_inputs(input, setup.weights, setup.image_shape, batch, seed)
-        case = _Case(setup, module, brought, shown, options, told)
+        case = _Case(setup, module, brought, shown, options, told, so_far=so_far)
         try:
             return _if_sound(_with_sizes(_compare(case), setup, follow=follow), before)
         except ParityError as error:
             only_batch = fitting_batch(module, shown.images)
             if only_batch is None:
-                raise with_sizes(error, setup, module) from error
+                told_with_sizes = with_sizes(error, setup, module)
+                if told_with_sizes is error:  # whose own cause is not to be lost
+                    raise
+                raise told_with_sizes from error
         # the error is gone, and with it what it kept alive
         report = _compare(case.with_batch_of(only_batch))
         return _if_sound(_with_sizes(report, setup, follow=follow), before)
@@ -259,6 +266,7 @@ class _Case:
         options: what is to be compared, and how.
         progress: told what is being done.
         notes: what is odd about the question itself, a sentence each.
+        so_far: given the report as it stands, if anybody wants it.
     """
 
     setup: Setup
@@ -268,6 +276,12 @@ class _Case:
     options: _Options
     progress: Progress
     notes: tuple[str, ...] = ()
+    so_far: Callable[[Report], None] | None = None
+
+    def keep(self, about: Mapping[str, Any], **found: Any) -> None:
+        """Hands over the report as it stands."""
+        if self.so_far is not None:
+            self.so_far(Report("inconclusive", ["the check is not at its end"], complete=False, **about, **found))
 
     def with_batch_of(self, size: int) -> _Case:
         """Returns the question about that many random images."""
@@ -318,6 +332,7 @@ def _compare(case: _Case) -> Report:
     began = time.process_time()
     setup, module, images, options, progress = case.setup, case.module, case.shown.images, case.options, case.progress
     about = case.about()
+    case.keep(about)
     try:
         mapping = infer_mapping(setup.reference, module, options.mapping, images=images, build=setup.candidate.build)
     except MappingError as error:
@@ -331,6 +346,8 @@ def _compare(case: _Case) -> Report:
     with in_place(setup, module, mapping, images, options.seed, options.dtype, options.device, progress) as subject:
         own = case.brought.state if case.brought else {}
         about["digests"]["weights"] = digest_of_weights(subject.held.reference, own)
+        if case.so_far is not None:
+            progress.found = functools.partial(_keep, case, about, subject, [])
         bare = BareRuns(subject.models, DTYPES[options.dtype])
         checks = run_checks(subject, modes_of(options.phases, options.modes), bare, progress)
         seconds = time.process_time() - began
@@ -381,6 +398,16 @@ def _compare(case: _Case) -> Report:
         top5=top,
         peak_memory=peak_memory(),
     )
+
+
+def _keep(
+    case: _Case, about: Mapping[str, Any], subject: Subject, made: list[Check | PhaseCheck], found: Check | PhaseCheck
+) -> None:
+    """Hands over the report as it stands after one more comparison."""
+    made.append(found)
+    forward = [check for check in made if isinstance(check, Check)]
+    rows, places = layers(forward, subject.alignment), origins(forward, subject.alignment)
+    case.keep(about, checks=[*made], layers=rows, origins=places)
 
 
 def _without_map(case: _Case, about: dict[str, Any], error: MappingError) -> Report:

@@ -10,13 +10,15 @@ import logging
 import math
 import os
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity import saved_reports
-from parity.errors import ParityError, in_one_line, told
-from parity.supervising import FAILED, in_a_process_of_its_own
+from parity.errors import ParityError, in_one_line, lacks_memory, told
+from parity.supervising import FAILED, in_a_process_of_its_own, undisturbed
+from parity.unfinished import Unfinished
 from parity.writing import require_folder, whole, write
 
 if TYPE_CHECKING:
@@ -38,36 +40,76 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: identical or equivalent; 1: divergent, or only equivalent under `--require identical`; 2: wrong usage or input;
     3: inconclusive; 130: interrupted.
     """
-    return _run(_parser().parse_args(arguments))
+    options = _parser().parse_args(arguments)
+    with _unfinished(options) as unfinished:
+        return _run(options, unfinished)
 
 
 def console() -> int:
     """Runs the command line as `main` does, in a process of its own.
 
     Its exit status is that of `main`, or 143 where it was terminated, and 2 where the candidate or its native code has
-    ended the process, or `--timeout` has.
+    ended the process, or `--timeout` has. Where a report was asked for, that leaves the one so far.
     """
-    options = _parser().parse_args()
-    return in_a_process_of_its_own(lambda: _run(options), _say, seconds=options.timeout, gigabytes=options.memory)
+    try:
+        options = _parser().parse_args()
+        with _unfinished(options) as unfinished:
+            return in_a_process_of_its_own(
+                lambda: _run(options, unfinished),
+                _say,
+                lambda why: _leave(unfinished, why),
+                seconds=options.timeout,
+                gigabytes=options.memory,
+            )
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, unfinished: Unfinished | None) -> int:
     logged = logging.StreamHandler()
     if options.traceback:
         logging.getLogger("parity").addHandler(logged)
     try:
-        status: int = options.run(options)
+        status: int = options.run(options, unfinished) if unfinished else options.run(options)
     except BaseException as error:  # noqa: BLE001  (no crash may look like a verdict)
-        if options.traceback:
-            traceback.print_exc()
-        if isinstance(error, KeyboardInterrupt):
-            _say("interrupted")
-            return INTERRUPTED
-        _say(told(error))
-        return FAILED
+        with undisturbed():
+            if options.traceback:
+                traceback.print_exc()
+            return _ended(error, unfinished)
     finally:
         logging.getLogger("parity").removeHandler(logged)
     return status
+
+
+def _ended(error: BaseException, unfinished: Unfinished | None) -> int:
+    """Says what has ended the work, and returns the exit status."""
+    if isinstance(error, KeyboardInterrupt):
+        _say("interrupted")
+        _leave(unfinished, "it was interrupted")
+        return INTERRUPTED
+    _say(told(error))
+    if lacks_memory(error):
+        _leave(unfinished, told(error))
+    return FAILED
+
+
+@contextlib.contextmanager
+def _unfinished(options: argparse.Namespace) -> Iterator[Unfinished | None]:
+    """Yields what keeps the report of a check, if one is asked for."""
+    if options.run is not _check or options.json is None:
+        yield None
+        return
+    names = {"reference": {"name": options.reference}, "candidate": {"name": options.candidate}}
+    with tempfile.TemporaryFile(buffering=0) as notes:
+        yield Unfinished(options.json, _print, {"schema": 1, **names}, notes)
+
+
+def _leave(unfinished: Unfinished | None, why: str) -> None:
+    if unfinished is not None:
+        try:
+            unfinished.leave(why)
+        except ParityError as error:
+            _say(f"{error}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -209,7 +251,7 @@ def _models(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _check(options: argparse.Namespace) -> int:
+def _check(options: argparse.Namespace, unfinished: Unfinished | None = None) -> int:
     if options.json not in (None, "-"):
         require_folder(Path(options.json))
     saved_reports.require_folders(options)
@@ -233,8 +275,11 @@ def _check(options: argparse.Namespace) -> int:
             steps=options.steps,
             follow=options.follow,
             progress=progress,
+            so_far=unfinished.keep if unfinished else None,
         )
     with contextlib.ExitStack() as stack:
+        if unfinished is not None:
+            unfinished.give_up()
         if options.json not in (None, "-"):
             # the one is written whatever becomes of the other
             stack.callback(write, Path(options.json), report.to_json())

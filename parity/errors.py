@@ -159,6 +159,14 @@ def is_lack_of_memory(error: BaseException) -> bool:
     )
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether what stopped parity is a lack of memory, whoever has told it in other words since."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None and cause not in chain:
+        chain.append(cause)
+    return any(map(is_lack_of_memory, chain))
+
+
 def _is_users(error: BaseException) -> bool:
     """Whether the code that failed, or that called the library that did, is neither parity's nor Python's."""
     owners = [owner for frame in _frames(error) if (owner := owner_of(frame.filename)) != "called"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,11 +17,13 @@ class Progress:
         tell: told what is being done, how many points are done, and of how many (0: not known).
 
     Attributes:
+        found: given what a step has found, such as a check, as soon as it is found.
         seconds: by step, in the order in which the steps were finished.
     """
 
     def __init__(self, tell: Callable[[str, int, int], None] = lambda *_: None) -> None:
         self.tell = tell
+        self.found: Callable[[Any], None] = lambda _: None
         self.seconds: dict[str, float] = {}
 
     def say(self, what: str) -> None:

@@ -20,7 +20,7 @@ import time
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 FAILED = 2
@@ -31,13 +31,19 @@ _GRACE = 5.0
 
 
 def in_a_process_of_its_own(
-    work: Callable[[], int], say: Callable[[str], None], *, seconds: float | None = None, gigabytes: float | None = None
+    work: Callable[[], int],
+    say: Callable[[str], None],
+    leave: Callable[[str], None] = lambda _: None,
+    *,
+    seconds: float | None = None,
+    gigabytes: float | None = None,
 ) -> int:
     """Does the work in a forked process and returns its exit status; where a system cannot fork, in this one.
 
     Args:
         work: returns an exit status.
         say: tells the user a sentence.
+        leave: told why the work has come to no end, where it couldn't say so itself.
         seconds: after which the worker is ended.
         gigabytes: of memory, 1e9 bytes each, that the worker may have.
     """
@@ -57,7 +63,20 @@ def in_a_process_of_its_own(
     os.close(alive[0])
     with contextlib.suppress(OSError):
         os.setpgid(worker, worker)
-    return _Parent(worker, status[0], say, seconds).wait()
+    return _Parent(worker, status[0], say, leave, seconds).wait()
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Lets no second Ctrl-C stop what tidies up after the first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
 # --- the worker
@@ -72,6 +91,7 @@ def _work(work: Callable[[], int], status: int, alive: int, gigabytes: float | N
     if gigabytes is not None:
         _limit(gigabytes)
     code = work()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done but leaving
     with contextlib.suppress(OSError, ValueError):
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -117,13 +137,22 @@ class _Parent:
         worker: its process.
         status: a pipe on which it says its exit status.
         say: tells the user a sentence.
+        leave: told why there is no exit status.
         seconds: after which it is ended.
     """
 
-    def __init__(self, worker: int, status: int, say: Callable[[str], None], seconds: float | None) -> None:
+    def __init__(
+        self,
+        worker: int,
+        status: int,
+        say: Callable[[str], None],
+        leave: Callable[[str], None],
+        seconds: float | None,
+    ) -> None:
         self._worker = worker
         self._status = status
         self._say = say
+        self._leave = leave
         self._seconds = seconds
         self._forwarded: list[int] = []
 
@@ -141,14 +170,15 @@ class _Parent:
                 self._end()
             said = os.read(self._status, 1)
             how = self._ended(_GRACE if said else None)
+            if is_in_time and said:
+                return said[0]
+            code, why = self._without_status(how) if is_in_time else (FAILED, self._is_late())
+            self._leave(why)
+            return code
         finally:
             signal.signal(signal.SIGTSTP, stop)
             for number, handler in before.items():
                 signal.signal(number, handler)
-        if not is_in_time:
-            self._say(f"--timeout {self._seconds:g}: there was no result by then; give it more time, or fewer --modes")
-            return FAILED
-        return said[0] if said else self._without_status(how)
 
     def _has_news(self, seconds: float | None) -> bool:
         """Waits until the worker has said something, or has ended, which closes the pipe."""
@@ -184,22 +214,29 @@ class _Parent:
         os.kill(os.getpid(), signal.SIGSTOP)
         self._signal(signal.SIGCONT)
 
-    def _without_status(self, how: int) -> int:
-        """Says how a worker has ended that did not come to its end."""
+    def _is_late(self) -> str:
+        """Says that there was no result in time; returns it as a phrase."""
+        phrase = f"--timeout {self._seconds:g}: there was no result by then"
+        self._say(f"{phrase}; give it more time, or fewer --modes")
+        return phrase
+
+    def _without_status(self, how: int) -> tuple[int, str]:
+        """Says how a worker has ended that did not come to its end; returns the exit status, and how in a phrase."""
         if os.WIFEXITED(how):
             code = os.WEXITSTATUS(how)
-            self._say(
-                f"the candidate's code has ended the process, with exit status {code}, before there was a result; take "
-                "what exits out of it"
-            )
-            return FAILED
+            if code == 128 + signal.SIGINT and signal.SIGINT in self._forwarded:  # before it could say so
+                return code, "it was interrupted"
+            phrase = f"the candidate's code has ended the process, with exit status {code}, before there was a result"
+            self._say(f"{phrase}; take what exits out of it")
+            return FAILED, phrase
         number = os.WTERMSIG(how)
-        if number in self._forwarded:
-            return 128 + number
         name = signal.Signals(number).name
+        phrase = f"the process was ended by {name}"
+        if number in self._forwarded:
+            return 128 + number, phrase
         why = {
             "SIGKILL": "most often because the machine has no memory left; use a smaller --batch or fewer layers",
             "SIGTERM": "by somebody else",
         }.get(name, "a crash in native code; --traceback shows nothing of it, `python -X faulthandler` does")
-        self._say(f"the process was ended by {name}: {why}")
-        return FAILED if name != "SIGTERM" else 128 + number
+        self._say(f"{phrase}: {why}")
+        return (FAILED if name != "SIGTERM" else 128 + number), phrase

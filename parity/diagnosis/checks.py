@@ -71,6 +71,7 @@ def run_checks(subject: Subject, modes: Sequence[str], bare: BareRuns, progress:
                 checks.append(dataclasses.replace(same, name=label, mode=mode, like=like))
             else:
                 checks.append(run_check(subject.models, subject.alignment, mode, dtype, checks, point_done))
+        progress.found(checks[-1])
     return checks
 
 

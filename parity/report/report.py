@@ -64,6 +64,7 @@ class Report:
         peak_memory: of the whole process so far, in bytes; None where the platform doesn't tell.
         options: what was asked for, by the names of `check`'s arguments; models that were handed over are None.
         digests: SHA-256 of what the verdict was reached on: weights, map, candidate (its source files), environment.
+        complete: whether the check came to its end.
     """
 
     verdict: Verdict
@@ -88,6 +89,7 @@ class Report:
     peak_memory: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+    complete: bool = True
 
     @property
     def origin(self) -> Place | None:
@@ -138,7 +140,7 @@ class Report:
             "peak_memory": self.peak_memory,
             "options": self.options,
             "digests": self.digests,
-            "complete": self.mapping is not None,
+            "complete": self.complete,
         }
         written: dict[str, Any] = as_json(report)
         written["digests"]["report"] = digest_of_report(written)

@@ -58,8 +58,11 @@ def look_beyond(
         ("conditions", functools.partial(conditions.look, config=classroom.config)),
     ):
         if phase in phases:
+            known = len(beyond.checks)
             with progress.step(phase):
                 beyond.add(_made(phase, functools.partial(look, subject, progress=progress.say)))
+            for check in beyond.checks[known:]:
+                progress.found(check)
     return beyond
 
 

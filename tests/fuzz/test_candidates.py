@@ -71,7 +71,7 @@ def _constructors(draw: st.DrawFn) -> Callable[..., Any]:
             return nn.Linear(sum(given), 3)
         if does == "build":
             numbers = [value for value in given if isinstance(value, int)]
-            return vit.ViT(*[*numbers, 8, 3, 4, 8, 12, 2, 1][:7], 0.0, 3)
+            return vit.ViT(*[*numbers, 8, 3, 4, 8, 12, 2, 1][:7])
         return nn.Identity() if does == "module" else None
 
     try:

@@ -43,7 +43,7 @@ class _Head(nn.Module):
     def __init__(self, linear: nn.Linear, weight: str, bias: str) -> None:
         super().__init__()
         self.names = weight, bias
-        self.register_parameter(weight, linear.weight)
+        self.register_parameter(weight, linear.weight)  # type: ignore[arg-type]
         self.register_parameter(bias, linear.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -58,7 +58,7 @@ class _Named(nn.Module):
     def __init__(self, module: str, weight: str, bias: str) -> None:
         super().__init__()
         self.model = vit.ViT(8, 3, 4, 8, 12, 2, 2, 0.0, 3)
-        self.model.head = nn.Identity()
+        self.model.head = nn.Identity()  # type: ignore[assignment]
         self.name = module
         self.add_module(module, _Head(vit.ViT(8, 3, 4, 8, 12, 2, 2, 0.0, 3).head, weight, bias))
 

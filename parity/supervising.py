@@ -96,7 +96,8 @@ def _work(work: Callable[[], int], status: int, alive: int, gigabytes: float | N
         if sys.stdout is not None:
             sys.stdout.flush()
         sys.stdout = sys.stderr  # what is printed as Python exits is no result
-    os.write(status, bytes([code]))
+    with contextlib.suppress(OSError):  # the parent was killed
+        os.write(status, bytes([code]))
     sys.exit(code)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "200"))
-MOMENTS = int(os.environ.get("FUZZ_MOMENTS", "3"))
+MOMENTS = int(os.environ.get("FUZZ_MOMENTS", "1"))
 
 
 def budget(each: int = 1) -> settings:

@@ -374,6 +374,8 @@ def _compare(case: _Case) -> Report:
         verdict, reasons = "inconclusive", [_NO_WEIGHTS, *reasons]
     if weights and not doubts.unusable:
         verdict, reasons = _with_own_weights(verdict, reasons, weights)
+    if verdict == "divergent" and not (explanation and explanation.complete):
+        reasons = [*_another_architecture(setup, about["parameters"]), *reasons]
     if verdict in ("divergent", "inconclusive") and not doubts.unusable:
         other = sizes_shown(setup, module, UNSEEN if mapping.is_complete else UNMAPPED)
         verdict, reasons = "divergent" if other else verdict, [*other, *reasons]
@@ -408,6 +410,19 @@ def _keep(
     forward = [check for check in made if isinstance(check, Check)]
     rows, places = layers(forward, subject.alignment), origins(forward, subject.alignment)
     case.keep(about, checks=[*made], layers=rows, origins=places)
+
+
+# the share of the reference's values that a ViT with a few more or less parameters has counterparts of
+_LEAST_IN_COMMON = 0.5
+
+
+def _another_architecture(setup: Setup, mapped: int) -> list[str]:
+    """Says that two models have little in common, where most of the reference's values have no counterpart."""
+    share = mapped / max(sum(tensor.numel() for tensor in tensors_of(setup.reference).values()), 1)
+    if share >= _LEAST_IN_COMMON:
+        return []
+    said = f"only {share:.0%} of the values of {setup.name} have a counterpart in your model"
+    return [f"{said}: it is another architecture, and what follows says where the two part, not how to mend it"]
 
 
 def _without_map(case: _Case, about: dict[str, Any], error: MappingError) -> Report:

@@ -265,7 +265,7 @@ def test_cause_that_raises_is_no_cause_and_hides_no_other(monkeypatch: pytest.Mo
 class _Block(nn.Module):
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__()
-        self.heads = options.get("heads", 4)
+        self.heads = 4
         bias, norm = options.get("bias", True), options.get("norm", nn.LayerNorm)
         self.norm_1, self.norm_2 = norm(48, eps=1e-6), norm(48, eps=1e-6)
         self.qkv = nn.Linear(48, 144, bias=bias)
@@ -285,23 +285,20 @@ class _Plain(nn.Module):
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
-        self.side = options.get("patch", 8)
-        tokens = (32 // self.side) ** 2
+        self.every = options.get("every", False)
         self.patches = (
-            nn.Conv2d(3, 48, self.side, self.side, bias=options.get("patch_bias", True))
-            if options.get("kernel", True)
-            else None
+            nn.Conv2d(3, 48, 8, 8, bias=options.get("patch_bias", True)) if options.get("kernel", True) else None
         )
         self.token = nn.Parameter(torch.zeros(1, 1, 48)) if options.get("token", True) else None
-        rows = tokens + (self.token is not None)
+        rows = 16 + (self.token is not None)
         self.table = nn.Parameter(torch.zeros(1, rows, 48)) if options.get("table", True) else None
-        self.blocks = nn.Sequential(*(_Block(options) for _ in range(options.get("layers", 2))))
+        self.blocks = nn.Sequential(*(_Block(options) for _ in range(2)))
         self.norm = nn.LayerNorm(48, eps=1e-6) if options.get("final", True) else nn.Identity()
         self.head = nn.Linear(48, 10, bias=options.get("head_bias", True)) if options.get("head", True) else None
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if self.patches is None:
-            x = nn.functional.unfold(images, self.side, stride=self.side).transpose(1, 2)[..., :48]
+            x = nn.functional.unfold(images, 8, stride=8).transpose(1, 2)[..., :48]
         else:
             x = self.patches(images).flatten(2).transpose(1, 2)
         if self.token is not None:
@@ -309,7 +306,8 @@ class _Plain(nn.Module):
         if self.table is not None:
             x = x + self.table
         x = self.norm(self.blocks(x))
-        x = x.mean(1) if self.token is None else x[:, 0]
+        if not self.every:
+            x = x.mean(1) if self.token is None else x[:, 0]
         logits: torch.Tensor = x if self.head is None else self.head(x)
         return logits
 
@@ -324,14 +322,12 @@ _LACKING: dict[str, tuple[dict[str, Any], set[str] | None]] = {
     "no final norm": ({"final": False}, {"norm-missing"}),
     "no bias of the head": ({"head_bias": False}, {"head-bias"}),
     "no head": ({"head": False}, {"head-missing", "head-bias"}),
+    "no head and all tokens": ({"head": False, "every": True}, {"head-missing", "head-bias", "pooling"}),
     "heads without bias": ({"bias": False}, {"qkv-bias"}),
     "heads without bias or projection": ({"bias": False, "proj": False}, {"qkv-bias", "out-proj-missing"}),
     "no MLP": ({"mlp": False}, {"branch-missing"}),
-    "one head": ({"heads": 1}, {"head-count"}),
     "no patch bias": ({"patch_bias": False}, {"patch-bias"}),
     "no patch kernel": ({"kernel": False}, None),
-    "another patch size": ({"patch": 16}, None),
-    "one patch": ({"patch": 32}, None),
     "no norms": ({"norm": _NoNorm}, None),
     "nothing": ({"token": False, "table": False, "final": False, "head": False, "bias": False, "proj": False}, None),
 }
@@ -354,6 +350,11 @@ def test_models_that_are_no_vit_have_a_verdict() -> None:
     windows = {"patch_size": [8, 8], "embed_dim": 48, "depths": [2], "num_heads": [4], "window_size": [4, 4]}
     report = _check(lambda: SwinTransformer(**windows, mlp_ratio=2.0, num_classes=10))
     assert report.verdict == "divergent"
+    assert not [reason for reason in report.reasons if "another architecture" in reason]  # a Swin of one stage is near
+    windows |= {"patch_size": [4, 4], "embed_dim": 24, "depths": [1, 1, 1], "num_heads": [2, 4, 8]}
+    report = _check(lambda: SwinTransformer(**windows, mlp_ratio=2.0, num_classes=10))
+    assert report.verdict == "divergent"
+    assert [reason for reason in report.reasons if "it is another architecture" in reason]
     report = _check(lambda: nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)))
     assert report.verdict == "inconclusive"
     assert report.reasons[0].startswith("no weight map: ")

@@ -29,8 +29,8 @@ from parity.models import (  # fmt: skip
     configuration_of,
     fingerprint,
     hold,
+    is_cause,
     is_elsewhere,
-    is_given,
     lacks_values,
     own_weights,
     registration,
@@ -174,7 +174,7 @@ def at_own_sizes(setup: Setup, module: nn.Module, seed: int, *, follow: bool) ->
             raise ParityError(f"--follow gives a ViT of torchvision's other sizes; {setup.name} is what it is")
         return setup
     own = own_sizes(module, setup.config)
-    given = {key: size for key, size in own.items() if follow or not is_given(setup.candidate, key)}
+    given = {key: size for key, size in own.items() if follow or not is_cause(setup.candidate, key, size)}
     if not given:
         return dataclasses.replace(setup, own_sizes=own)
     try:

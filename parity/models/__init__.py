@@ -12,7 +12,7 @@ from parity.models.candidate import (
     Candidate,
     build_without_values,
     in_words,
-    is_given,
+    is_cause,
     other_sizes,
     resolve_candidate,
 )
@@ -94,8 +94,8 @@ __all__ = [
     "hold",
     "in_words",
     "inverted",
+    "is_cause",
     "is_elsewhere",
-    "is_given",
     "is_graph",
     "is_path",
     "lacks_values",

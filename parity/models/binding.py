@@ -33,7 +33,7 @@ from parity.models.slots import takes
 from parity.models.words import CHANNELS, RATES, SETTINGS, meanings_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from parity.models.probing import Assignment
 
@@ -45,10 +45,11 @@ _NEEDED = ("image_size", "patch_size", "num_layers", "num_heads", "hidden_dim", 
 
 @dataclass(frozen=True)
 class Bound:
-    """What an argument was given, and why."""
+    """What an argument was given, why, and which settings of the reference it stands for."""
 
     value: Any
     why: str
+    settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -275,15 +276,24 @@ def _bound(
     slots: Mapping[str, Slot], chosen: Assignment, values: Mapping[str, Any], arguments: Mapping[str, Any]
 ) -> dict[str, Bound]:
     """Says of every argument what it was given, and why."""
-    found = {path: Bound(value, AS_GIVEN) for path, value in arguments.items()}
+    found = {path: Bound(value, AS_GIVEN, _settings(path)) for path, value in arguments.items()}
+    set_by_others = {s for path in values if path in chosen for s in SETTINGS.get(chosen[path].quantity or "", ())}
     for path, slot in slots.items():
         if path in values:
             option = chosen[path]
             named = option.cost == 0 or option.quantity in RATES
-            found[path] = Bound(values[path], SET if slot.is_constant else BY_NAME if named else BY_SHAPE)
+            settings = SETTINGS[option.quantity] if option.quantity else _settings(path)
+            found[path] = Bound(values[path], SET if slot.is_constant else BY_NAME if named else BY_SHAPE, settings)
         elif not (slot.is_required or slot.is_constant):
-            found[path] = Bound(None if slot.default is EMPTY else slot.default, AT_DEFAULT)
+            value = None if slot.default is EMPTY else slot.default
+            found[path] = Bound(value, AT_DEFAULT, _settings(path, set_by_others))
     return found
+
+
+def _settings(path: str, set_by_others: Collection[str] = ()) -> tuple[str, ...]:
+    """Returns the settings that an argument stands for by its name, as far as no other argument sets them."""
+    meant = (SETTINGS[quantity] for quantity in meanings_at(path))
+    return next((settings for settings in meant if not {*settings} & {*set_by_others}), ())
 
 
 def _notes(search: Search, chosen: Assignment, tried: Tried | None) -> list[str]:

@@ -16,7 +16,6 @@ from parity.models.computed import computed_weights, store_computed
 from parity.models.importing import imported
 from parity.models.options import AS_GIVEN, AT_DEFAULT
 from parity.models.state import without_initial_values
-from parity.models.words import SETTINGS, meanings_at
 from parity.models.wrappers import plain
 
 if TYPE_CHECKING:
@@ -188,28 +187,33 @@ def other_sizes(
     """
     return [
         f"{_counted(said.format(theirs[setting], wanted[setting]))}: "
-        + _why_other(candidate, setting, wanted[setting], f"--set {setting}={theirs[setting]}" * can_be_set)
+        + _why_other(
+            candidate, setting, theirs[setting], wanted[setting], f"--set {setting}={theirs[setting]}" * can_be_set
+        )
         for setting, (_, said) in _SAID.items()
         if setting in theirs and setting in wanted and theirs[setting] != wanted[setting]
     ]
 
 
-def is_given(candidate: Candidate, setting: str) -> bool:
-    """Whether the candidate was given the reference's number where it is a cause that it has another one."""
-    given = _argument_for(candidate, setting)
-    return setting in _CAUSES and given is not None and given[1].why not in (AT_DEFAULT, AS_GIVEN)
+def is_cause(candidate: Candidate, setting: str, size: Any) -> bool:
+    """Whether a size that is not the reference's is a cause like any other: an argument was to set it, and hasn't."""
+    found = _argument_for(candidate, setting)
+    return setting in _CAUSES and found is not None and not _heeds(found[1], setting, size)
+
+
+def _heeds(bound: Bound, setting: str, size: Any) -> bool:
+    """Whether an argument may have set the candidate's size, and this size is not the reference's."""
+    if bound.why not in (AT_DEFAULT, AS_GIVEN):
+        return False
+    return bound.settings != (setting,) or not isinstance(bound.value, int) or bound.value == size
 
 
 def _argument_for(candidate: Candidate, setting: str) -> tuple[str, Bound] | None:
-    """Returns the argument that sets a size, by its name, and what it was given."""
-    for path, bound in candidate.bound.items():
-        meant = meanings_at(path)[:1]
-        if meant and setting in SETTINGS[meant[0]]:
-            return path, bound
-    return None
+    """Returns the argument that sets a size, and what it was given."""
+    return next((found for found in candidate.bound.items() if setting in found[1].settings), None)
 
 
-def _why_other(candidate: Candidate, setting: str, wanted: Any, to_set: str) -> str:
+def _why_other(candidate: Candidate, setting: str, size: Any, wanted: Any, to_set: str) -> str:
     """Says why a size is not the reference's, and what to do."""
     compared = to_set or "a reference of that size"
     found = _argument_for(candidate, setting)
@@ -217,8 +221,9 @@ def _why_other(candidate: Candidate, setting: str, wanted: Any, to_set: str) -> 
         why = "no argument of it is known to set that" if candidate.bound else "it takes no arguments"
         return f"{'it is built already' if candidate.is_built else why}; compare with {compared}"
     path, bound = found
-    if bound.why not in (AT_DEFAULT, AS_GIVEN):
-        return f"`{path}` was given as {bound.value!r}, and the model doesn't heed it; compare with {compared}"
+    if not _heeds(bound, setting, size):
+        left = "left at its default" if bound.why == AT_DEFAULT else "given as"
+        return f"`{path}` was {left} {bound.value!r}, and the model doesn't heed it; compare with {compared}"
     what = "was left at its default" if bound.why == AT_DEFAULT else f"was given as {bound.value!r}"
-    value = f"{path}={wanted}" if meanings_at(path)[0] == setting else f"another {path}"
+    value = f"{path}={wanted}" if bound.settings == (setting,) else f"another {path}"
     return f"`{path}` {what}; give --candidate-arg {value} or {compared}"

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 _MOST_WORKERS = 8
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds short names of two of the plugin's options, which elsewhere may be a project's own."""
+    group = parser.getgroup("parity")
+    for name in ("candidate", "reference"):
+        group.addoption(f"--{name}", dest=f"parity_{name}", default=None, help=f"short for --parity-{name}")
+
+
 class _Faults(logging.Handler):
     """Keeps every bug in parity that is told of: a verdict stands all the same, and a test must not."""
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from parity import saved_reports
 from parity.errors import ParityError, in_one_line, lacks_memory, told
-from parity.supervising import FAILED, in_a_process_of_its_own, undisturbed
+from parity.supervising import FAILED, INTERRUPTED, in_a_process_of_its_own, undisturbed
 from parity.unfinished import Unfinished
 from parity.writing import require_folder, whole, write
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from parity.models import WeightMap
     from parity.report import Report
     from parity.transfer import OwnWeights
-
-INTERRUPTED = 130  # as a shell has it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

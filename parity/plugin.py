@@ -30,9 +30,9 @@ class _Setting:
 
 
 _SETTINGS = (
-    _Setting("--candidate", "parity_candidate", "", "the model under test, module:callable or file.py:callable"),
+    _Setting("--parity-candidate", "parity_candidate", "", "the model under test, module:callable or file.py:callable"),
     _Setting(
-        "--reference",
+        "--parity-reference",
         "parity_reference",
         "",
         "the torchvision ViT to compare with (default: vit_b_16; the suite: all five)",
@@ -123,7 +123,7 @@ def assert_parity(
         options = marked | {key: value for key, value in given.items() if value is not None} | options
         options = _defaults(request.config, options) | options
         if "candidate" not in options:
-            where = "a call's first argument, the marker parity, --candidate or parity_candidate in the ini file"
+            where = "a call's first argument, the marker parity, --parity-candidate or parity_candidate in the ini file"
             raise pytest.UsageError(f"assert_parity has no candidate; name it in {where}")
         require = options.pop("require")
         if require not in _ACCEPTED:

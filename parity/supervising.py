@@ -8,6 +8,7 @@ reaches.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import io
 import math
@@ -20,14 +21,18 @@ import time
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from types import FrameType
 
 FAILED = 2
+INTERRUPTED = 130  # as a shell has it
 _FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 
 # how long a worker may take to clean up when its time is over, in seconds
 _GRACE = 5.0
+
+# after how many seconds a Ctrl-C is tried again that fell where it could not be minded
+_AGAIN = 0.05
 
 
 def in_a_process_of_its_own(
@@ -54,16 +59,18 @@ def in_a_process_of_its_own(
             with contextlib.suppress(OSError):
                 stream.flush()
     status, alive = os.pipe(), os.pipe()
+    # Python runs code of its own as it forks, and would lose a Ctrl-C that falls into it
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     worker = os.fork()
     if worker == 0:
         os.close(status[0])
         os.close(alive[1])
-        _work(work, status[1], alive[0], gigabytes)
+        _work(work, status[1], alive[0], gigabytes, mask)
     os.close(status[1])
     os.close(alive[0])
     with contextlib.suppress(OSError):
         os.setpgid(worker, worker)
-    return _Parent(worker, status[0], say, leave, seconds).wait()
+    return _Parent(worker, status[0], say, leave, seconds).wait(mask)
 
 
 @contextlib.contextmanager
@@ -82,7 +89,7 @@ def undisturbed() -> Iterator[None]:
 # --- the worker
 
 
-def _work(work: Callable[[], int], status: int, alive: int, gigabytes: float | None) -> NoReturn:
+def _work(work: Callable[[], int], status: int, alive: int, gigabytes: float | None, mask: Collection[int]) -> NoReturn:
     """Does the work, says its status, and leaves as Python does."""
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)  # a Ctrl-C at the terminal is the parent's, which hands it on once
@@ -90,7 +97,12 @@ def _work(work: Callable[[], int], status: int, alive: int, gigabytes: float | N
     threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
     if gigabytes is not None:
         _limit(gigabytes)
-    code = work()
+    sys.unraisablehook = _raised_in_vain
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        code = work()
+    except KeyboardInterrupt:  # before the work has minded it, or after
+        code = INTERRUPTED
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done but leaving
     with contextlib.suppress(OSError, ValueError):
         if sys.stdout is not None:
@@ -99,6 +111,14 @@ def _work(work: Callable[[], int], status: int, alive: int, gigabytes: float | N
     with contextlib.suppress(OSError):  # the parent was killed
         os.write(status, bytes([code]))
     sys.exit(code)
+
+
+def _raised_in_vain(what: sys.UnraisableHookArgs) -> None:
+    """Takes what was raised where nothing can be, such as in a destructor; a Ctrl-C is tried again."""
+    if what.exc_type is KeyboardInterrupt:
+        threading.Timer(_AGAIN, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(what)
 
 
 def _results_apart() -> None:
@@ -157,14 +177,19 @@ class _Parent:
         self._seconds = seconds
         self._forwarded: list[int] = []
 
-    def wait(self) -> int:
-        """Returns the exit status of the work."""
+    def wait(self, mask: Collection[int]) -> int:
+        """Returns the exit status of the work.
+
+        Args:
+            mask: of signals, which is set again when they are minded.
+        """
         before = {}
         for name in _FORWARDED:
             number = getattr(signal, name)
             if signal.getsignal(number) != signal.SIG_IGN:
                 before[number] = signal.signal(number, self._forward)
         stop = signal.signal(signal.SIGTSTP, self._stop)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
             is_in_time = self._has_news(self._seconds)
             if not is_in_time:
@@ -225,8 +250,6 @@ class _Parent:
         """Says how a worker has ended that did not come to its end; returns the exit status, and how in a phrase."""
         if os.WIFEXITED(how):
             code = os.WEXITSTATUS(how)
-            if code == 128 + signal.SIGINT and signal.SIGINT in self._forwarded:  # before it could say so
-                return code, "it was interrupted"
             phrase = f"the candidate's code has ended the process, with exit status {code}, before there was a result"
             self._say(f"{phrase}; take what exits out of it")
             return FAILED, phrase

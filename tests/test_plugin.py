@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from parity.suite.conftest import SMALL
 
 pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).parents[1]
 
 TEST = f"""
 import vit
@@ -40,7 +43,7 @@ def test_settings_can_stand_in_the_ini_file_and_the_option_wins(pytester: pytest
     pytester.makepyfile(TEST)
     pytester.makeini("[pytest]\nparity_seed = 5\nparity_reference = vit_b_32\n")
     assert "weights synthetic:5 of vit_b_32" in pytester.runpytest("-s", "-k", "port").stdout.str()
-    output = pytester.runpytest("-s", "-k", "port", "--parity-seed=6", "--reference=vit_b_16").stdout.str()
+    output = pytester.runpytest("-s", "-k", "port", "--parity-seed=6", "--parity-reference=vit_b_16").stdout.str()
     assert "weights synthetic:6 of vit_b_16" in output
 
 
@@ -48,8 +51,7 @@ def test_options_are_explained(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest("--help")
     names = ("candidate", "reference", "weights", "seed", "batch", "dtype", "require")
     for name in names:
-        prefix = "" if name in ("candidate", "reference") else "parity-"
-        result.stdout.fnmatch_lines([f"*--{prefix}{name}=*"])
+        result.stdout.fnmatch_lines([f"*--parity-{name}=*"])
         result.stdout.fnmatch_lines([f"*parity_{name} (string):*"])
     assert "@pytest.mark.parity(" in pytester.runpytest("--markers").stdout.str()
 
@@ -61,6 +63,32 @@ def test_thorough_profile_is_known_from_anywhere(pytester: pytest.Pytester) -> N
     result.stdout.fnmatch_lines(["*test_any_configuration_is_identical*"])
 
 
+OTHER_OPTIONS = """
+def pytest_addoption(parser):
+    parser.addoption("--candidate", default="ours")
+    parser.addoption("--reference", default="ours")
+    parser.addini("candidate", "a candidate", default="ini")
+"""
+
+
+def test_project_has_options_of_the_same_short_names(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(OTHER_OPTIONS)
+    pytester.makepyfile("def test_it(request):\n    assert request.config.getoption('--candidate') == 'theirs'\n")
+    pytester.runpytest_subprocess("--candidate=theirs", "--parity-candidate=vit:ViT").assert_outcomes(passed=1)
+
+
+def test_short_names_are_the_repositorys_own(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_it():\n    pass\n")
+    assert "unrecognized arguments: --candidate=vit:ViT" in pytester.runpytest("--candidate=vit:ViT").stderr.str()
+    result = pytester.runpytest_subprocess(
+        f"--rootdir={ROOT}", f"{ROOT}/parity/suite/test_weight_map.py", "--candidate=nowhere:ViT", "--reference=vit_b_32",
+        "-x", "-n0", "-p", "no:cacheprovider",
+    )  # fmt: skip
+    output = result.stdout.str()
+    assert "there is no module nowhere" in output
+    assert "[vit_b_32-224]" in output
+
+
 def test_plugin_imports_nothing_heavy(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("import sys\ndef test_light():\n    assert 'torch' not in sys.modules\n")
     pytester.runpytest_subprocess().assert_outcomes(passed=1)
@@ -69,7 +97,11 @@ def test_plugin_imports_nothing_heavy(pytester: pytest.Pytester) -> None:
 def test_suite_runs_on_another_candidate(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(mine="import vit\nclass Mine(vit.ViT):\n    pass\n")
     result = pytester.runpytest_subprocess(
-        "--pyargs", "parity.suite.test_weight_map", "--candidate", "mine.py:Mine", "--reference", "vit_b_16", "-q"
+        "--pyargs",
+        "parity.suite.test_weight_map",
+        "--parity-candidate=mine.py:Mine",
+        "--parity-reference=vit_b_16",
+        "-q",
     )
     result.assert_outcomes(passed=8)
 
@@ -108,7 +140,7 @@ def test_call_wins(assert_parity):
 
 def test_marker_gives_defaults_to_the_fixture(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(MARKED)
-    pytester.runpytest("--strict-markers", "--candidate=nowhere:ViT").assert_outcomes(passed=3)
+    pytester.runpytest("--strict-markers", "--parity-candidate=nowhere:ViT").assert_outcomes(passed=3)
 
 
 def test_fixture_takes_candidate_and_requirement_from_the_settings(pytester: pytest.Pytester) -> None:
@@ -118,7 +150,7 @@ def test_fixture_takes_candidate_and_requirement_from_the_settings(pytester: pyt
     result = pytester.runpytest("--parity-require=identical")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["mine.py:build and vit_b_16: 1 identical"])
-    assert "no file nowhere.py" in pytester.runpytest("--candidate=nowhere.py:ViT").stdout.str()
+    assert "no file nowhere.py" in pytester.runpytest("--parity-candidate=nowhere.py:ViT").stdout.str()
 
 
 @pytest.mark.parametrize(
@@ -200,5 +232,7 @@ def test_run_without_comparisons_has_no_summary(pytester: pytest.Pytester) -> No
 @pytest.mark.full_size
 def test_suite_runs_under_xdist(pytester: pytest.Pytester) -> None:
     pytest.importorskip("xdist")
-    result = pytester.runpytest_subprocess("--pyargs", "parity.suite.test_weight_map", "--reference=vit_b_16", "-n2")
+    result = pytester.runpytest_subprocess(
+        "--pyargs", "parity.suite.test_weight_map", "--parity-reference=vit_b_16", "-n2"
+    )
     result.assert_outcomes(passed=8)

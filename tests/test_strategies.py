@@ -107,7 +107,12 @@ def test_failure_shrinks_to_the_smallest_vit_and_says_how_to_see_it_again(
 ) -> None:
     candidate = _plant(pytester.path, *IN_A_CORNER)
     result = pytester.runpytest_subprocess(
-        "--pyargs", "parity.suite.test_fuzz", "-k", "test_any_configuration_is_identical", "--candidate", candidate
+        "--pyargs",
+        "parity.suite.test_fuzz",
+        "-k",
+        "test_any_configuration_is_identical",
+        "--parity-candidate",
+        candidate,
     )
     result.assert_outcomes(failed=1, deselected=1)
     (line,) = {line.split("to see it again: ")[1] for line in result.outlines if "to see it again: parity" in line}

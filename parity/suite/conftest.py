@@ -65,7 +65,7 @@ def small(name: str) -> dict[str, int]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Runs a test that asks for an `architecture` (or a `swag` one) on all of them, or on `--reference` alone."""
+    """Runs a test that asks for an `architecture` (or a `swag` one) on all, or on `--parity-reference` alone."""
     only = setting(metafunc.config, "parity_reference")
     for fixture, choices in (("architecture", ARCHITECTURES), ("swag", SWAG)):
         if fixture in metafunc.fixturenames:
@@ -75,13 +75,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def candidate(request: pytest.FixtureRequest) -> str:
-    """The model under test: our own, or `--candidate`."""
+    """The model under test: our own, or `--parity-candidate`."""
     return setting(request.config, "parity_candidate") or "vit:ViT"
 
 
 @pytest.fixture(scope="session")
 def reference(request: pytest.FixtureRequest) -> str:
-    """The reference of tests that need only one: `--reference`, or ViT-B/16."""
+    """The reference of tests that need only one: `--parity-reference`, or ViT-B/16."""
     return setting(request.config, "parity_reference") or "vit_b_16"
 
 

@@ -2,8 +2,8 @@
 
 Read `plain` (anybody's values as JSON and text), `saved` (reports read again), `wording` (numbers, names, sentences),
 `answer` (what is said first, whatever it is drawn on), `terminal`, `page`, `markdown` and `sarif` (which draw it),
-`comparing` (two beside each other), `digests`, `report` (the object),
-`about` (where the comparison ran, what pictures show).
+`comparing` (two beside each other), `digests`, `report` (the object), `about` (where the comparison ran, what pictures
+show).
 """
 
 from parity.report.about import environment, options_asked, peak_memory, top5
@@ -16,18 +16,20 @@ from parity.report.digests import (
     digest_of_weights,
     source_files,
 )
-from parity.report.markdown import markdown
-from parity.report.page import page
+from parity.report.markdown import as_markdown
+from parity.report.page import as_html
 from parity.report.plain import as_json
 from parity.report.report import Report
-from parity.report.sarif import sarif
-from parity.report.saved import EXIT_STATUS, complete, load, read
+from parity.report.sarif import as_sarif
+from parity.report.saved import complete, load, read
 from parity.report.terminal import drawn
 
 __all__ = [
-    "EXIT_STATUS",
     "Report",
+    "as_html",
     "as_json",
+    "as_markdown",
+    "as_sarif",
     "complete",
     "digest_of_files",
     "digest_of_json",
@@ -38,12 +40,9 @@ __all__ = [
     "drawn_beside",
     "environment",
     "load",
-    "markdown",
     "options_asked",
-    "page",
     "peak_memory",
     "read",
-    "sarif",
     "source_files",
     "top5",
 ]

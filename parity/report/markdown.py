@@ -17,7 +17,7 @@ _SPECIAL = re.compile(r"[\\`*_\[\]#!|~<>&$@]|:(?=//)|(?<=www)\.|^[-+=]|^\d+[.)](
 _MOST_LAYERS = 100
 
 
-def markdown(report: dict[str, Any]) -> str:
+def as_markdown(report: dict[str, Any]) -> str:
     """Returns a report as Markdown.
 
     Args:

@@ -54,7 +54,7 @@ class Chart:
     bound: str = f"{SAME_FUNCTION_BOUND:.0e}"
 
 
-def page(report: dict[str, Any]) -> str:
+def as_html(report: dict[str, Any]) -> str:
     """Returns a report as a whole page.
 
     Args:
@@ -67,6 +67,7 @@ def page(report: dict[str, Any]) -> str:
     return _templates().get_template("page.html.j2").render(
         **_top(report),
         stages=stages,
+        first=next((stage for stage in stages if stage.is_origin), None),
         titles=[_title(stage) for stage in stages],
         glue=_glue(report, stages),
         own=own,

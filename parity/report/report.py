@@ -14,13 +14,15 @@ from parity.diagnosis import PhaseCheck
 from parity.errors import told
 from parity.models import WeightMap
 from parity.report.digests import digest_of_report
-from parity.report.page import excerpt, page
+from parity.report.page import as_html, excerpt
 from parity.report.plain import as_json, printable
 from parity.report.saved import EXIT_STATUS, SCHEMA, complete
 from parity.report.terminal import drawn
 from parity.tracing import OUTPUT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from parity.diagnosis import Check, Layer, Place, Verdict
     from parity.explanation import Explanation
     from parity.findings import Cause
@@ -155,12 +157,8 @@ class Report:
             return json.dumps({"schema": SCHEMA, "verdict": self.verdict, "reasons": reasons, "complete": False})
 
     def to_html(self) -> str:
-        """Returns the report as one HTML page that needs no other file; where that fails, a page that says so."""
-        try:
-            return page(complete(self.to_dict()))
-        except Exception as error:  # noqa: BLE001  (no crash costs a verdict)
-            reasons = [*self.reasons, f"the page could not be drawn: {told(error)}"]
-            return page(complete({"schema": SCHEMA, "verdict": self.verdict, "reasons": reasons}))
+        """Returns the report as one HTML page that needs no other file; where that fails, its text, and why."""
+        return self._page(as_html)
 
     def drawn(self, console: Console, *, all_layers: bool = False) -> str:
         """Returns what `console` makes of the report; where that fails, the reasons, why it has failed, the verdict.
@@ -180,10 +178,14 @@ class Report:
         return self.drawn(Console(width=width, no_color=True, markup=False)).rstrip()
 
     def _repr_html_(self) -> str:
+        return self._page(excerpt)
+
+    def _page(self, draw: Callable[[dict[str, Any]], str]) -> str:
         try:
-            return excerpt(complete(self.to_dict()))
-        except Exception:  # noqa: BLE001  (the text says which)
-            return f"<pre>{html.escape(f'{self}')}</pre>"
+            return draw(complete(self.to_dict()))
+        except Exception as error:  # noqa: BLE001  (no crash costs a verdict)
+            text = f"{self}\nthe page could not be drawn: {told(error)}"
+            return f'<meta charset="utf-8"><pre>{html.escape(text)}</pre>'
 
 
 def _check_row(check: Check | PhaseCheck) -> dict[str, Any]:

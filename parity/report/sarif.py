@@ -16,7 +16,7 @@ _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _LINE = re.compile(r"([^,\s][^,]*?):([1-9][0-9]{0,8})(?![0-9])")
 
 
-def sarif(report: dict[str, Any]) -> str:
+def as_sarif(report: dict[str, Any]) -> str:
     """Returns a report as SARIF: a result per cause; one for the verdict where there is no cause to a difference.
 
     A result is pinned to the candidate's line where that is known, and else to the first line of its file.

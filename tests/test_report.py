@@ -28,7 +28,7 @@ from parity.report.terminal import drawn, lines
 from parity.report.wording import above_rounding, decades, number, shortened, together, ulps, wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 SIZES = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 4, "hidden_dim": 48, "mlp_dim": 96,
@@ -171,6 +171,42 @@ def test_no_line_is_too_long_and_no_name_is_an_order(
     for line in _text(report, width, all_layers=all_layers).splitlines():
         assert cell_len(line) <= width
         assert line.isprintable()
+
+
+def _short(value: Any) -> Any:
+    """Returns a report's values with one entry of each list."""
+    if isinstance(value, dict):
+        return {key: _short(item) for key, item in value.items()}
+    return [_short(item) for item in value[:1]] if isinstance(value, list) else value
+
+
+def _edited(value: Any, odd: Any) -> Iterator[Any]:
+    """Yields a report's values with an odd one in each place, one after the other."""
+    yield odd
+    if isinstance(value, dict):
+        yield from (value | {key: other} for key, item in value.items() for other in _edited(item, odd))
+    elif isinstance(value, list):
+        yield from ([other, *value[1:]] for item in value[:1] for other in _edited(item, odd))
+
+
+@pytest.mark.parametrize("odd", [None, True, -1, 10**400, 1e308, "", "x", [], {}, [1], {"a": 1}, [[]]], ids=repr)
+def test_report_that_somebody_has_edited_is_drawn_or_refused(three: parity.Report, odd: Any) -> None:
+    whole = complete(three.to_dict())
+    pictures = [{"picture": "cat.png", "reference": [["cat", 0.5]], "candidate": [["cat", 0.5]]}]
+    report = _short(three.to_dict()) | {"top5": pictures}
+    report["checks"][0]["rows"] = [{"reference": "a", "candidate": "b", "what": "c", "relative": 1.0, "noise": 1.0}]
+    report["weights"] = {"verdict": "different", "as_is": {}, "notes": ["a note"],
+                         "tensors": [{"candidate": "a", "statement": "b"}]}  # fmt: skip
+    for edited in _edited(report, odd):
+        try:
+            shown = complete(edited)
+        except ParityError:
+            continue
+        assert list(lines(shown, 80, all_layers=True))
+        for draw in (as_html, as_markdown, as_sarif):
+            assert draw(shown)
+        for pair in ((shown, whole), (whole, shown)):
+            assert compare(*pair).headline()
 
 
 def test_json_and_terminal_agree_in_every_number(three: parity.Report) -> None:

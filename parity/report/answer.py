@@ -261,6 +261,13 @@ def _begins(places: list[dict[str, Any]], distances: dict[str, Any]) -> Begins:
     return Begins(joined("reference"), joined("candidate"), much, max(far, default=None))
 
 
+def tops(report: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Yields every picture with the likeliest classes of it, by the reference and by the candidate."""
+    for top in report["top5"]:
+        said = ([" ".join(map(number, ranked)) for ranked in top[side]] for side in ("reference", "candidate"))
+        yield top["picture"], list(zip(*said, strict=False))
+
+
 def about(report: dict[str, Any], *, every: bool) -> Iterator[tuple[str, str]]:
     """Yields what was compared with what, and how: a title and a text each; `every` one, or those that vary."""
     reference, candidate, mapping = report["reference"], report["candidate"], report["mapping"]

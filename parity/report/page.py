@@ -73,7 +73,7 @@ def as_html(report: dict[str, Any]) -> str:
         own=own,
         about=list(answer.about(report, every=True)),
         command=answer.command(report),
-        pairs=lambda top: zip(top["reference"], top["candidate"], strict=False),
+        tops=list(answer.tops(report)),
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from typing import Any
 _MOST_DEEP, _MOST_LETTERS = 20, 500
 
 # what every reader of JSON takes as a number
-_LARGEST = 2**63
+LARGEST = 2**63
 
 
 def as_json(value: Any, depth: int = 0) -> Any:
@@ -36,7 +36,7 @@ def _single(value: Any) -> bool | int | float | str | None:
         return value
     if isinstance(value, str) and not isinstance(value, enum.Enum):
         return str.__str__(value)
-    if isinstance(value, numbers.Integral) and abs(int(value)) < _LARGEST:
+    if isinstance(value, numbers.Integral) and abs(int(value)) < LARGEST:
         return int(value)
     if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
         return float(value) if math.isfinite(value) else None

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from parity.errors import ParityError
-from parity.report.plain import in_a_line, printable
+from parity.report.plain import LARGEST, in_a_line, printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,8 @@ SCHEMA = 1
 EXIT_STATUS = {"identical": 0, "equivalent": 0, "divergent": 1, "inconclusive": 3}
 
 # What a renderer asks for, and what it gets where a report hasn't got it. A list has one entry, which all of its
-# entries look like; None stands for any single value, and an object in a tuple may be missing altogether.
+# entries look like, and so has an object whose one key is `...`; None stands for any single value, and an object in a
+# tuple may be missing altogether.
 _CAUSE = {"id": "", "statement": "", "where": [""], "residual": None, "without": None, "hint": "",
           "source": ""}  # fmt: skip
 _CHECK = {"name": "", "verdict": "", "why": None, "relative": None, "max_abs": None, "max_ulp": None,
@@ -38,7 +39,7 @@ _REPORT = {
     "verdict": "",
     "reasons": [""],
     "reference": {"name": "the reference", "config": {}, "arguments": {}, "weights": ""},
-    "candidate": {"name": "the candidate", "config": {}, "defaults": [""], "bound": {}, "files": [""]},
+    "candidate": {"name": "the candidate", "config": {}, "defaults": [""], "bound": {...: {"why": ""}}, "files": [""]},
     "environment": {},
     "input": "",
     "mapping": _MAPPING,
@@ -107,6 +108,8 @@ def _fitted(template: Any, value: Any, name: str) -> Any:
     if isinstance(template, dict):
         if not isinstance(value, dict):
             raise ParityError(f"{name} is no object")
+        if ... in template:
+            return {in_a_line(key): _fitted(template[...], item, name) for key, item in value.items()}
         known = {
             key: _fitted(inner, value[key] if key in value else _nothing(inner), key) for key, inner in template.items()
         }
@@ -131,6 +134,8 @@ def _shown(value: Any) -> Any:
     """Returns a value whose texts are lines that can be printed."""
     if isinstance(value, str):
         return printable(value.replace("\n", " "))
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return f"{value}"
     if isinstance(value, dict):
         return {in_a_line(key): _shown(item) for key, item in value.items()}
     return [_shown(item) for item in value] if isinstance(value, list) else value

@@ -253,11 +253,10 @@ def _phase_rows(check: dict[str, Any], width: int) -> Iterator[Text]:
 
 
 def _tops(report: dict[str, Any], width: int) -> Iterator[Text]:
-    for top in report["top5"]:
-        pairs = zip(top.get("reference") or [], top.get("candidate") or [], strict=False)
-        rows = [[f"{rank}", *(f"{name} {number(logit)}" for name, logit in pair)] for rank, pair in enumerate(pairs, 1)]
+    for picture, ranks in answer.tops(report):
+        rows = [(f"{rank}", *both) for rank, both in enumerate(ranks, 1)]
         yield Text()
-        yield from sentence(f"top 5 of {top.get('picture')}", width, style="bold")
+        yield from sentence(f"top 5 of {picture}", width, style="bold")
         yield from table(("", "reference", "candidate"), rows, width, names=3)
 
 

@@ -62,7 +62,7 @@ def decades(value: Any) -> int:
     """Returns how many powers of ten an error lies above rounding in float64, from 0 to 15."""
     if not is_number(value) or value <= ROUNDING:
         return 0
-    return min(15, math.floor(math.log10(value / ROUNDING) + 1e-9))
+    return min(15, math.floor(math.log10(value) - math.log10(ROUNDING) + 1e-9))
 
 
 def is_number(value: Any) -> TypeGuard[float]:

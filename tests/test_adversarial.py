@@ -116,8 +116,8 @@ def test_bug_of_paritys_own_is_said_once_and_where() -> None:
 
 _STEPS = {
     "parity.checking.explain": "the causes could not be named",
-    "parity.checking.casts": "the causes could not be listed",
-    "parity.checking.top5": "what both models see in the pictures could not be listed",
+    "parity.judging.casts": "the causes could not be listed",
+    "parity.judging.top5": "what both models see in the pictures could not be listed",
     "parity.explanation.naming.absences": "what the tensors that the candidate lacks mean could not be said",
     "parity.explanation.naming._order_of_blocks": "the order of the blocks could not be read",
     "parity.explanation.search.facts": "what is known of the logits could not be said",

@@ -30,7 +30,7 @@ DISTANCES = (torch.stack(torch.meshgrid(torch.arange(4) - 1.5, torch.arange(4) -
 
 def _weighed(x: Tensor) -> Tensor:
     sizes = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return (x * sizes.softmax(1)).sum(1, keepdim=True)
+    return torch.sum(x * sizes.softmax(1), 1, keepdim=True)
 
 
 def _best(scores: Tensor) -> Tensor:

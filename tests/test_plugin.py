@@ -81,8 +81,8 @@ def test_short_names_are_the_repositorys_own(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_it():\n    pass\n")
     assert "unrecognized arguments: --candidate=vit:ViT" in pytester.runpytest("--candidate=vit:ViT").stderr.str()
     result = pytester.runpytest_subprocess(
-        f"--rootdir={ROOT}", f"{ROOT}/parity/suite/test_weight_map.py", "--candidate=nowhere:ViT", "--reference=vit_b_32",
-        "-x", "-n0", "-p", "no:cacheprovider",
+        f"--rootdir={ROOT}", f"{ROOT}/parity/suite/test_weight_map.py", "--candidate=nowhere:ViT",
+        "--reference=vit_b_32", "-x", "-n0", "-p", "no:cacheprovider",
     )  # fmt: skip
     output = result.stdout.str()
     assert "there is no module nowhere" in output

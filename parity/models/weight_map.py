@@ -66,6 +66,12 @@ class WeightMap:
         """Whether every tensor that has an effect in either model has its counterpart."""
         return {*self.unmapped_reference, *self.unmapped_candidate} <= {*self.without_effect, *self.constants}
 
+    def number_mapped(self, reference: nn.Module) -> int:
+        """Returns how many values of the reference have a counterpart."""
+        state: dict[str, torch.Tensor] = reference.state_dict()
+        left_out = (cut(state[name], box) for name, box in map(split, self.unmapped_reference))
+        return sum(tensor.numel() for tensor in state.values()) - sum(tensor.numel() for tensor in left_out)
+
     def apply(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Turns a reference's state dict into the candidate's.
 

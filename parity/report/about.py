@@ -34,7 +34,7 @@ def environment() -> dict[str, Any]:
 
 def options_asked(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the arguments of a check as a report keeps them: models that were handed over, not named, are None."""
-    kept = {key: value for key, value in arguments.items() if key in ("candidate", "reference") or not callable(value)}
+    kept = {key: value for key, value in arguments.items() if key not in ("progress", "so_far")}
     for side in ("candidate", "reference"):
         kept[side] = kept[side] if isinstance(kept[side], str) else None
     if kept["mapping"] is not None:

@@ -1,0 +1,169 @@
+"""From everything that was found to the report: the verdict, its reasons in their order, the causes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from parity.diagnosis import casts, decide, if_the_map_is_right, layers
+from parity.mapping import UNMAPPED, UNSEEN, sizes_shown
+from parity.models import tensors_of, unverifiable
+from parity.report import Report, peak_memory, top5
+
+if TYPE_CHECKING:
+    from parity.diagnosis import Beyond, Check, Doubts, Place, Verdict
+    from parity.errors import Failures
+    from parity.explanation import Explanation
+    from parity.findings import Cause
+    from parity.mapping import Setup
+    from parity.question import Question
+    from parity.tracing import Subject
+    from parity.transfer import OwnWeights
+
+NO_DOUBTS = "it could not be looked at whether these comparisons could have failed at all"
+NO_WEIGHTS = "the candidate's own weights could not be compared"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one check has found.
+
+    Attributes:
+        subject: who was compared.
+        checks: of the forward pass.
+        places: where the models differ.
+        doubts: what the checks don't show.
+        explanation: what causes the difference, if it was looked for.
+        explained: what the explanation says, a sentence each.
+        beyond: what the other phases have found.
+        weights: what the comparison of the candidate's own weights has found, if there was one.
+        failures: what could not be done.
+    """
+
+    subject: Subject
+    checks: list[Check]
+    places: list[Place]
+    doubts: Doubts
+    explanation: Explanation | None
+    explained: list[str]
+    beyond: Beyond
+    weights: OwnWeights | None
+    failures: Failures
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether the causes explain the whole difference."""
+        return self.explanation is not None and self.explanation.complete
+
+    def decided(self) -> tuple[Verdict, list[str]]:
+        """Returns the verdict on the forward pass, while both models hold their weights, and the reasons for it."""
+        verdict, reasons = self._of_checks()
+        if verdict == "divergent" and not self.is_explained:
+            with self.failures.kept("it could not be looked at what another weight map would change"):
+                verdict, reasons = if_the_map_is_right(self.subject, self.places, reasons)
+        return verdict, reasons
+
+    def _of_checks(self) -> tuple[Verdict, list[str]]:
+        """Returns the verdict and the reasons that the explanation leaves to be said."""
+        explanation = self.explanation
+        places = [] if explanation and explanation.is_of_train_mode else self.places
+        verdict, reasons = decide(self.checks, places, self.doubts, self.subject.alignment)
+        if explanation and explanation.differs_in_train_mode and verdict in ("identical", "equivalent"):
+            return "divergent", []  # the checks could not align the masks, which the explanation could
+        return verdict, reasons
+
+    def causes(self) -> list[Cause]:
+        """Returns what all phases have found, causes of the forward pass first."""
+        named: list[Cause] = []
+        with self.failures.kept("the causes could not be listed"):
+            named = [*(self.explanation.causes if self.explanation else ())]
+            named += [] if self.is_explained else casts(self.checks, self.subject.alignment)
+        return [*named, *self.beyond.causes, *(self.weights.causes if self.weights else ())]
+
+
+def reported(question: Question, about: dict[str, Any], found: Found, verdict: Verdict, reasons: list[str]) -> Report:
+    """Returns the report.
+
+    Args:
+        question: what was asked.
+        about: what every report says.
+        found: what was found.
+        verdict: on the forward pass.
+        reasons: for that.
+    """
+    failures, doubts, explained = found.failures, found.doubts, found.explained
+    brought, weights = question.brought, question.setup.weights
+    about["notes"] += [*doubts.notes, *weights.notes, *(brought.notes if brought else ())]
+    verdict, reasons = _with_all_phases(question, about, found, verdict, reasons)
+    causes, top = found.causes(), []
+    with failures.kept("what both models see in the pictures could not be listed"):
+        top = top5(found.checks, question.shown.pictures, weights.categories)
+    if found.explanation and found.explanation.agreement and not (doubts.unusable or doubts.faults):
+        reasons, explained = [*explained, *reasons], []
+    return Report(
+        verdict,
+        [*reasons, *explained, *failures.told()],
+        **about,
+        unverifiable=unverifiable(question.setup.reference, about["mapping"]),
+        checks=[*found.checks, *found.beyond.checks],
+        layers=layers(found.checks, found.subject.alignment),
+        origins=[*found.places, *found.beyond.places],
+        causes=causes,
+        explanation=found.explanation,
+        weights=found.weights,
+        top5=top,
+        peak_memory=peak_memory(),
+    )
+
+
+def _with_all_phases(
+    question: Question, about: dict[str, Any], found: Found, verdict: Verdict, reasons: list[str]
+) -> tuple[Verdict, list[str]]:
+    """Returns the verdict on everything that was asked, and the reasons for it."""
+    setup, mapping, doubts = question.setup, about["mapping"], found.doubts
+    verdict, reasons = found.beyond.combined(verdict, reasons)
+    if verdict in ("identical", "equivalent"):
+        reasons += mapping.missing_without_effect()
+    if NO_WEIGHTS in found.failures.sentences and verdict in ("identical", "equivalent"):
+        verdict, reasons = "inconclusive", [NO_WEIGHTS, *reasons]
+    if found.weights and not doubts.unusable:
+        verdict, reasons = _with_own_weights(verdict, reasons, found.weights)
+    if verdict == "divergent" and not found.is_explained:
+        reasons = [*_another_architecture(setup, about["parameters"]), *reasons]
+    if verdict in ("divergent", "inconclusive") and not doubts.unusable:
+        other = sizes_shown(setup, question.module, UNSEEN if mapping.is_complete else UNMAPPED)
+        verdict, reasons = "divergent" if other else verdict, [*other, *reasons]
+    return verdict, reasons
+
+
+def _with_own_weights(verdict: Verdict, reasons: list[str], weights: OwnWeights) -> tuple[Verdict, list[str]]:
+    """Returns the verdict about a candidate that brings these weights, and its reasons."""
+    if weights.verdict == "set aside":
+        return verdict, reasons
+    is_other = weights.verdict == "different"
+    said = [weights.summary(), *(cause.statement for cause in weights.causes), *weights.notes]
+    if verdict == "divergent":
+        if weights.tensors and weights.agrees_as_is:
+            agree = "with the weights that they have both models agree: the candidate's make up for what its function"
+            return verdict, [f"{agree} does otherwise; {said[0]}", *reasons]
+        return verdict, [*reasons, f"{'and other weights: ' * is_other}{said[0]}", *said[1:]]
+    # where the map itself is in doubt only the models as they are can tell
+    is_shown = weights.as_is is not None and not weights.agrees_as_is
+    if is_shown or (is_other and verdict != "inconclusive"):
+        function = "the same function, " * (verdict != "inconclusive")
+        what = "with other weights" if is_other else "with other values of what has no counterpart"
+        return "divergent", [f"{function}{what}: {said[0]}", *said[1:], *reasons]
+    return "equivalent" if weights.tensors and verdict == "identical" else verdict, [*reasons, *said]
+
+
+# the share of the reference's values that a ViT with a few more or less parameters has counterparts of
+_LEAST_IN_COMMON = 0.5
+
+
+def _another_architecture(setup: Setup, mapped: int) -> list[str]:
+    """Says that two models have little in common, where most of the reference's values have no counterpart."""
+    share = mapped / max(sum(tensor.numel() for tensor in tensors_of(setup.reference).values()), 1)
+    if share >= _LEAST_IN_COMMON:
+        return []
+    said = f"only {share:.0%} of the values of {setup.name} have a counterpart in your model"
+    return [f"{said}: it is another architecture, and what follows says where the two part, not how to mend it"]

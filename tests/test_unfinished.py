@@ -51,7 +51,7 @@ def test_what_was_measured_is_in_the_report(
     assert before_any_check["reasons"] == [f"the check came to no end: {why} (after the step build)"]
     assert before_any_check["candidate"]["name"] == "vit:ViT"
     monkeypatch.undo()
-    monkeypatch.setattr("parity.checking.layers", _once(end))
+    monkeypatch.setattr("parity.question.layers", _once(end))
     found, out, _ = run("check", *ONE_MODE, "--json=-")
     report = json.loads(out)
     assert (found, report["verdict"], report["complete"]) == (status, "inconclusive", False)

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: identical or equivalent; 1: divergent, or only equivalent under `--require identical`; 2: wrong usage or input;
     3: inconclusive; 130: interrupted.
     """
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     with _unfinished(options) as unfinished:
         return _run(options, unfinished)
 
@@ -50,7 +50,7 @@ def console() -> int:
     ended the process, or `--timeout` has. Where a report was asked for, that leaves the one so far.
     """
     try:
-        options = _parser().parse_args()
+        options = parser().parse_args()
         with _unfinished(options) as unfinished:
             return in_a_process_of_its_own(
                 lambda: _run(options, unfinished),
@@ -110,11 +110,12 @@ def _leave(unfinished: Unfinished | None, why: str) -> None:
             _say(f"{error}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Returns what reads the command line; `run` of what it returns does the work."""
+    whole_line = argparse.ArgumentParser(
         prog="parity", description="Proves that a hand-written ViT is numerically the same model as torchvision's."
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = whole_line.add_subparsers(required=True, metavar="COMMAND")
     check = commands.add_parser(
         "check",
         help="compare a candidate with a reference, layer by layer",
@@ -198,7 +199,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--memory", type=_positive, metavar="GB", help="let it have that much memory, 1e9 bytes each"
         )
-    return parser
+    return whole_line
 
 
 def _positive(text: str) -> float:

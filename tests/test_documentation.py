@@ -1,0 +1,69 @@
+"""What README and the pages say can be done: links lead somewhere, commands have the options, code compiles."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from parity.cli import parser
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
+    (ROOT / "docs").glob("*.md")
+)
+
+_each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def _blocks(page: Path, language: str) -> list[str]:
+    found = re.findall(rf"^( *)```{language}\n(.+?)\n\1```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
+
+
+def _commands() -> list[str]:
+    """Returns every line of a shell that the pages show, and every `command` in their text."""
+    lines = [line for page in PAGES for block in _blocks(page, "bash") for line in block.splitlines()]
+    spans = [span for page in PAGES for span in re.findall(r"`([^`]+)`", page.read_text())]
+    parts = [part.strip() for line in lines for part in re.split(r"&&|;", line)]
+    return [*dict.fromkeys([*parts, *(" ".join(span.split()) for span in spans)])]
+
+
+def _of(start: str) -> list[str]:
+    return [command for command in _commands() if command.startswith(f"{start} ") and "..." not in command]
+
+
+@_each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if "://" not in target:
+            file, _, anchor = target.partition("#")
+            assert (page.parent / file).exists(), target
+            assert not anchor, f"{target}: headings change, files are enough"
+
+
+@pytest.mark.parametrize("command", [c for c in _of("parity") if "." in c or ":" in c])
+def test_commands_have_these_options(command: str) -> None:
+    assert parser().parse_args(shlex.split(command, comments=True)[1:]).run
+
+
+@pytest.mark.parametrize("command", _of("python -m"))
+def test_modules_that_are_run_exist(command: str) -> None:
+    assert importlib.util.find_spec(shlex.split(command, comments=True)[2])
+
+
+@pytest.mark.parametrize("command", _of("pytest"))
+def test_files_that_are_tested_exist(command: str) -> None:
+    for word in shlex.split(command, comments=True)[1:]:
+        if word.startswith(("tests", "benchmarks")) and "FILE" not in word:
+            assert (ROOT / word.partition("::")[0]).exists()
+
+
+@_each_page
+def test_python_compiles(page: Path) -> None:
+    for block in _blocks(page, "python"):
+        ast.parse(block)

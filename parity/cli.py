@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import difflib
 import json
 import logging
 import math
 import os
+import re
 import sys
 import tempfile
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from parity import saved_reports
 from parity.errors import ParityError, in_one_line, lacks_memory, told
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: identical or equivalent; 1: divergent, or only equivalent under `--require identical`; 2: wrong usage or input;
     3: inconclusive; 130: interrupted.
     """
-    options = parser().parse_args(arguments)
+    options = parsed(arguments)
     with _unfinished(options) as unfinished:
         return _run(options, unfinished)
 
@@ -50,7 +52,7 @@ def console() -> int:
     ended the process, or `--timeout` has. Where a report was asked for, that leaves the one so far.
     """
     try:
-        options = parser().parse_args()
+        options = parsed(None)
         with _unfinished(options) as unfinished:
             return in_a_process_of_its_own(
                 lambda: _run(options, unfinished),
@@ -110,12 +112,62 @@ def _leave(unfinished: Unfinished | None, why: str) -> None:
             _say(f"{error}")
 
 
-def parser() -> argparse.ArgumentParser:
-    """Returns what reads the command line; `run` of what it returns does the work."""
-    whole_line = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one sentence, with the closest word that it knows."""
+
+    def error(self, message: str) -> NoReturn:
+        """Says it, and exits with 2."""
+        unknown = re.search(r"(?:unrecognized arguments: |invalid choice: ')([^\s'=]+)", message)
+        choices = re.findall(r"[\w-]+", message.partition("choose from")[2])
+        close = difflib.get_close_matches(unknown[1], choices or self._known(), n=1) if unknown else []
+        hint = f"did you mean {close[0]}?" if close else f"{self.prog} --help lists what there is"
+        _say(f"{message}; {hint}")
+        self.exit(FAILED)
+
+    def _known(self) -> list[str]:
+        """Returns the names of all options, and those of its commands."""
+        names = [name for action in self._actions for name in action.option_strings]
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+                names += [*action.choices, *(name for one in action.choices.values() for name in one._known())]  # noqa: SLF001
+        return names
+
+
+class _Version(argparse.Action):
+    """Shows the versions of what decides about a result."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415  (keeps --help quick)
+
+        found = []
+        for package in ("vit-parity", "torch", "torchvision"):
+            with contextlib.suppress(PackageNotFoundError):
+                found.append(f"{package} {version(package)}")
+        _print(f"{', '.join(found)}\n")
+        parser.exit()
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Returns the options; one that is given without a value is wrong usage."""
+    parser = command_line()
+    options = parser.parse_args(arguments)
+    for key, value in vars(options).items():
+        if value == "":
+            flag = "CANDIDATE" if key == "candidate" else key.upper() if key in ("first", "second") else f"--{key}"
+            _say(f"{flag.replace('_', '-')} is empty: give it a value, or leave it out")
+            parser.exit(FAILED)
+    return options
+
+
+def command_line() -> _Parser:
+    """Returns what reads the command line; `run` of what it reads does the work."""
+    parser = _Parser(
         prog="parity", description="Proves that a hand-written ViT is numerically the same model as torchvision's."
     )
-    commands = whole_line.add_subparsers(required=True, metavar="COMMAND")
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="show the versions of parity, torch and torchvision"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
     check = commands.add_parser(
         "check",
         help="compare a candidate with a reference, layer by layer",
@@ -199,14 +251,14 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--memory", type=_positive, metavar="GB", help="let it have that much memory, 1e9 bytes each"
         )
-    return whole_line
+    return parser
 
 
 def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number < math.inf:
-        raise ValueError
-    return number
+    with contextlib.suppress(ValueError):
+        if 0 < (number := float(text)) < math.inf:
+            return number
+    raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
 
 
 _WEIGHTS = (

@@ -201,6 +201,9 @@ PRINTS_NOTHING = [
     (["--mapping", "nowhere.toml"], "cannot read the weight map nowhere.toml"),
     (["--input", "nowhere.png"], "--input nowhere.png: there is no such picture or folder"),
     (["--batch", "0"], "--batch 0: expected at least 1"),
+    (["--batch", "100000000"], "--batch 100000000: the images alone would need"),
+    (["--set", "num_layers=100000000"], "parameters would need 11,469 GB of memory"),
+    (["--set", "image_size=1" + "0" * 30], "GB of memory, and there are"),
     (["--dtype", "int8"], "--dtype int8: expected one of float32"),
     (["--modes", "evil"], "--modes evil: expected some of eval"),
     (["--device", "moon"], "--device moon: it has no float64 tensors"),
@@ -309,7 +312,38 @@ def test_wrong_option_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--no-such-option" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["check", "--help"]])
+_WRONG_USAGE = {
+    "chek": "did you mean check?",
+    "check --bacth 3": "did you mean --batch?",
+    "check --batch three": "invalid int value: 'three'; parity check --help lists what there is",
+    "check --timeout nan": "--timeout: expected a positive number, got 'nan'",
+    "check --require identicl": "did you mean identical?",
+    "convert vit:ViT": "required: --weights, -o/--output",
+    "check --modes=": "--modes is empty: give it a value, or leave it out",
+    "check --mapping= vit:ViT": "--mapping is empty",
+    "map vit:ViT --candidate-weights=": "--candidate-weights is empty",
+}
+
+
+@pytest.mark.parametrize("line", _WRONG_USAGE)
+def test_wrong_usage_is_one_sentence(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(line.split())
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith("parity: ")
+    assert said.count("\n") == 1
+    assert _WRONG_USAGE[line] in said
+
+
+def test_version_is_that_of_all_that_decides(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert f"torch {torch.__version__.partition('+')[0]}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["check", "--help"], ["--version"]])
 def test_help_does_not_import_torch(arguments: list[str]) -> None:
     script = (
         "import sys\nfrom parity.cli import main\n"
@@ -319,7 +353,7 @@ def test_help_does_not_import_torch(arguments: list[str]) -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)  # noqa: S603
     assert result.returncode == 0, result.stderr
-    assert "usage: parity" in result.stdout
+    assert "usage: parity" in result.stdout or arguments == ["--version"]
 
 
 def test_python_m_parity_is_the_console_script() -> None:

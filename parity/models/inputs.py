@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from PIL import Image
 
 from parity.errors import ParityError, described
 from parity.models.weights import uniform
+from parity.room import require_room
 
 if TYPE_CHECKING:
     from parity.models.weights import Weights
@@ -57,6 +59,8 @@ def make_inputs(
     """
     if batch < 1:
         raise ParityError(f"--batch {batch}: expected at least 1")
+    # in float64 once more than in float32
+    require_room(f"--batch {batch}: the images alone", 12 * batch * math.prod(image_shape))
     pictures = [] if spec == "random" else _find_pictures(Path(spec))
     if pictures and image_shape[0] not in _COLOURS:
         raise ParityError(

@@ -18,6 +18,7 @@ from torchvision.models import get_model, get_model_builder, list_models, vision
 from parity.errors import ParityError, described, listed
 from parity.models.entries import split
 from parity.models.state import without_initial_values
+from parity.room import require_room
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -138,8 +139,12 @@ def build_reference(config: dict[str, Any]) -> nn.Module:
     """Builds torchvision's `VisionTransformer` on the meta device: names and shapes, no values.
 
     Raises:
-        ParityError: the configuration is one that torchvision refuses.
+        ParityError: the configuration is one that torchvision refuses, or that no memory holds.
     """
+    width, tokens = config["hidden_dim"], (config["image_size"] // config["patch_size"]) ** 2
+    numbers = config["num_layers"] * (4 * width + 2 * config["mlp_dim"]) * width
+    numbers += width * (tokens + config["num_classes"] + 3 * config["patch_size"] ** 2)
+    require_room(f"the reference of {numbers:,} parameters", 4 * numbers)
     try:
         with without_initial_values():
             model: nn.Module = vision_transformer.VisionTransformer(**config)

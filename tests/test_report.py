@@ -83,6 +83,12 @@ def test_strip_has_a_cell_for_each_block(three: parity.Report, same: parity.Repo
     assert "own error    ·   ·   ·   ·" in _text(same.to_dict())
 
 
+def test_last_cell_knows_the_logits(same: parity.Report) -> None:
+    report = same.to_dict()
+    report["checks"][0]["relative"] = 1e-3
+    assert "summed up    ·   ·   ·   C" in _text(report)
+
+
 def test_strip_is_broken_into_lines_where_it_is_deep(same: parity.Report) -> None:
     report = same.to_dict()
     template = report["layers"][-1]

@@ -196,6 +196,9 @@ def stages(report: dict[str, Any]) -> list[Stage]:
         stage = blocks.get(block_of(name) or "") or next((s for s in (first, last) if _holds(s, name)), last)
         stage.is_origin = True
         _take(stage, place)
+    for check in report["checks"]:
+        if check["name"].startswith("forward/") and check["name"].endswith("/float64"):
+            last.accumulated = _larger(last.accumulated, check["relative"])  # the logits are no layer
     return [stage for stage in (first, *blocks.values(), last) if stage.layers or stage.is_origin]
 
 

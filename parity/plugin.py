@@ -117,6 +117,7 @@ def assert_parity(
     marked = _marked(request.node)
 
     def run(candidate: Any = None, reference: Any = None, **options: Any) -> Report:
+        __tracebackhide__ = True  # what failed is the line that has called it
         from parity.checking import check  # noqa: PLC0415  (torch takes seconds to import)
 
         given = {"candidate": candidate, "reference": reference}

@@ -71,9 +71,9 @@ def test_cause_says_where_how_much_and_what_to_write(three: parity.Report) -> No
 
 def test_source_of_a_cause_is_shown_where_it_is_known(three: parity.Report) -> None:
     report = three.to_dict()
-    assert "at      " not in _text(report)
-    report["causes"][0]["source"] = "model.py:12"
-    assert "   at      model.py:12" in _text(report)
+    assert "   at      eps_bias_pool.py:30, 57\n   cause   layer-norm-eps" in _text(report)
+    report["causes"][1]["source"] = ""
+    assert "   mend    nn.LayerNorm(dim, eps=1e-6)\n   cause   layer-norm-eps" in _text(report)
 
 
 def test_strip_has_a_cell_for_each_block(three: parity.Report, same: parity.Report) -> None:
@@ -469,7 +469,8 @@ def test_summary_is_appended_to_that_of_a_job(
 def test_sarif_has_a_result_per_cause_at_the_candidates_line(three: parity.Report) -> None:
     report = complete(three.to_dict())
     report["candidate"]["files"] = ["a folder/model.py"]
-    report["causes"][1]["source"] = "model.py:12, model.py:14"
+    report["causes"][0]["source"] = ""
+    report["causes"][1]["source"] = "model.py:12, 14, other.py:3"
     run_of = json.loads(as_sarif(report))["runs"][0]
     assert [result["ruleId"] for result in run_of["results"]] == ["qkv-bias", "layer-norm-eps", "pooling"]
     assert [rule["id"] for rule in run_of["tool"]["driver"]["rules"]] == ["qkv-bias", "layer-norm-eps", "pooling"]
@@ -478,7 +479,7 @@ def test_sarif_has_a_result_per_cause_at_the_candidates_line(three: parity.Repor
          for place in [location["physicalLocation"]]] for result in run_of["results"]
     ]  # fmt: skip
     assert places[0] == [("tests/candidates/eps_bias_pool.py", 1)]
-    assert places[1] == [("a%20folder/model.py", 12), ("a%20folder/model.py", 14)]
+    assert places[1] == [("a%20folder/model.py", 12), ("a%20folder/model.py", 14), ("other.py", 3)]
 
 
 def test_sarif_without_causes_has_the_verdict(same: parity.Report) -> None:

@@ -12,8 +12,8 @@ from parity.report import answer
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
-# a line of a file, as a cause names it
-_LINE = re.compile(r"([^,\s][^,]*?):([1-9][0-9]{0,8})(?![0-9])")
+# the lines of a file, as a cause names them: `model.py:12, 14`
+_LINES = re.compile(r"([^,\s][^,]*?):([1-9]\d{0,8}(?:, [1-9]\d{0,8})*)(?!\d)", re.ASCII)
 
 
 def as_sarif(report: dict[str, Any]) -> str:
@@ -58,7 +58,8 @@ def _told(cause: answer.CauseShown) -> str:
 def _lines(cause: dict[str, Any], report: dict[str, Any]) -> list[tuple[str, int]]:
     """Returns the candidate's files and lines where a cause lies."""
     known = {PurePath(file).name: file for file in _files(report)}
-    return [(known.get(name, name), int(line)) for name, line in _LINE.findall(cause["source"])]
+    found = _LINES.findall(cause["source"])
+    return [(known.get(name, name), int(line)) for name, lines in found for line in lines.split(", ")]
 
 
 def _files(report: dict[str, Any]) -> list[str]:

@@ -117,7 +117,8 @@ def _causes(report: dict[str, Any], width: int) -> Iterator[Text]:
         yield from sentence(where, width, "   where   ")
         yield from sentence(cause.size, width, "   much    ")
         yield from sentence(cause.hint, width, "   mend    ")
-        yield from sentence(cause.source, width, "   at      ")
+        if cause.source not in cause.hint:
+            yield from sentence(cause.source, width, "   at      ")
         yield from sentence(cause.id, width, "   cause   ")
 
 

@@ -29,7 +29,7 @@ DISTANCES = (torch.stack(torch.meshgrid(torch.arange(4) - 1.5, torch.arange(4) -
 
 
 def _weighed(x: Tensor) -> Tensor:
-    sizes = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    sizes: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return torch.sum(x * sizes.softmax(1), 1, keepdim=True)
 
 
@@ -80,6 +80,7 @@ def _lines(trait: Callable[..., Tensor]) -> set[str]:
     return {str(first + number) for number in range(len(lines))}
 
 
+@pytest.mark.usefixtures("brief_search")
 @pytest.mark.parametrize("name", TRAITS)
 def test_trait_without_a_name_is_told_by_formula_and_line(name: str) -> None:
     place, trait, phrase, instead = TRAITS[name]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 # the parts of the time that is left in which causes may be tried at one place: alone, and then together
-_ALONE, _TOGETHER = 0.5, 0.06
+_ALONE, _TOGETHER = 0.5, 0.1
 
 
 @dataclass(frozen=True)

@@ -102,12 +102,21 @@ def _without_terms(given: object) -> object:
 
 
 def _lines(pairs: Sequence[Pair]) -> tuple[str, ...]:
-    """Returns the lines that ask for what only the candidate computes, or else for what it does with the same."""
+    """Returns the lines that ask for what only the candidate computes, or else for what it does with the same.
+
+    Those come first that do something of which the reference does nothing there.
+    """
     found, expected = pairs[-1]
     known = all_in(expected)
-    own = [term.line for term in reversed(all_in(found)) if term not in known and term.line]
+    kinds = {_kind(term) for term in known}
+    own = [term for term in reversed(all_in(found)) if term not in known and term.line]
+    own.sort(key=lambda term: _kind(term) in kinds)
     around = [term.line for term, _ in reversed(pairs) if term.line]
-    return tuple(dict.fromkeys(own)) or tuple(around[:1])
+    return tuple(dict.fromkeys(term.line for term in own)) or tuple(around[:1])
+
+
+def _kind(term: Term) -> tuple[str, frozenset[float]]:
+    return term.op, frozenset(exponent for _, exponent in term.args[1]) if term.op == PRODUCT else frozenset()
 
 
 def _in_words(pairs: Sequence[Pair], points: Sequence[Point]) -> tuple[str, str]:

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity.errors import ParityError
+from parity.streams import progress_bar, show, width
 from parity.writing import require_folder, write
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator
 
     from parity.report import Report
-
-    _Progress = Callable[[str, int, int], None]
-
-# a text that goes to a file or a pipe is not cut to some terminal's width
-_WIDTH = 200
 
 _FILES = ("html", "summary", "sarif")
 
@@ -73,29 +67,15 @@ def _asked(options: argparse.Namespace) -> dict[str, Path]:
     return {name: Path(path) for name in _FILES if (path := getattr(options, name)) is not None}
 
 
-def width() -> int:
-    """Returns how many columns there are for a report on stdout."""
-    is_terminal = sys.stdout is not None and sys.stdout.isatty()
-    return shutil.get_terminal_size().columns if is_terminal else _WIDTH
-
-
-def add_commands(
-    commands: Any, show: Callable[[str], None], progress: Callable[..., AbstractContextManager[_Progress]]
-) -> list[argparse.ArgumentParser]:
-    """Adds the commands that read saved reports, and returns them.
-
-    Args:
-        commands: of the command line's parser.
-        show: writes a text to stdout.
-        progress: returns a context that draws what it is told is being done.
-    """
+def add_commands(commands: Any) -> list[argparse.ArgumentParser]:
+    """Adds the commands that read saved reports to those of the command line, and returns them."""
     report = commands.add_parser(
         "report",
         help="draw a saved report again, or compare two",
         description="Draws a report that parity check --json has saved, as the check has; of two, says what has become "
         "better and worse. Exit status: 0, whatever the verdict is; 2 wrong usage, or no report.",
     )
-    report.set_defaults(run=lambda options: _report(options, show), quiet=False, summary=None, sarif=None)
+    report.set_defaults(command="report", quiet=False, summary=None, sarif=None)
     add = report.add_argument
     add("report", metavar="REPORT.json", help="the saved report")
     add("other", nargs="?", metavar="OTHER.json", help="a later one, to be compared with it")
@@ -108,13 +88,14 @@ def add_commands(
         "check again with the report's options, from the folder in which it was run, and says what has changed. Exit "
         "status: 0 if the verdict stands, 1 if it doesn't or the report was edited, 2 wrong usage or input.",
     )
-    verify.set_defaults(run=lambda options: _verify(options, show, progress))
+    verify.set_defaults(command="verify")
     verify.add_argument("report", metavar="REPORT.json", help="the saved report")
     verify.add_argument("--quiet", action="store_true", help="print the answer only, and no progress")
     return [report, verify]
 
 
-def _report(options: argparse.Namespace, show: Callable[[str], None]) -> int:
+def report(options: argparse.Namespace) -> int:
+    """Draws a saved report, or two beside each other, and returns the exit status."""
     if options.html and options.other:
         raise ParityError("--html draws one report, not two beside each other")
     require_folders(options)
@@ -122,28 +103,25 @@ def _report(options: argparse.Namespace, show: Callable[[str], None]) -> int:
 
     from parity.report import as_html, drawn, drawn_beside, load  # noqa: PLC0415
 
-    report = load(Path(options.report))
+    saved = load(Path(options.report))
     console = Console(markup=False, highlight=False, width=width())
     if options.other:
         other = load(Path(options.other))
-        show(drawn_beside(report, other, console))
+        show(drawn_beside(saved, other, console))
         return 0
     if options.html:
-        write(Path(options.html), as_html(report))
-    show(drawn(report, console, all_layers=options.all_layers))
+        write(Path(options.html), as_html(saved))
+    show(drawn(saved, console, all_layers=options.all_layers))
     return 0
 
 
-def _verify(
-    options: argparse.Namespace,
-    show: Callable[[str], None],
-    progress: Callable[..., AbstractContextManager[_Progress]],
-) -> int:
-    with progress(quiet=options.quiet) as told, contextlib.redirect_stdout(sys.stderr):
+def verify(options: argparse.Namespace) -> int:
+    """Says whether the verdict of a saved report still stands, and returns the exit status."""
+    with progress_bar(quiet=options.quiet) as told, contextlib.redirect_stdout(sys.stderr):
         told("importing torch", 0, 0)
-        from parity.verifying import verify  # noqa: PLC0415  (torch takes seconds to import)
+        from parity.verifying import verify as run_again  # noqa: PLC0415  (torch takes seconds to import)
 
-        found = verify(Path(options.report), told)
+        found = run_again(Path(options.report), told)
     lines = found.lines()[:1] if options.quiet else found.lines()
     show("".join(f"{line}\n" for line in lines))
     return 0 if found.stands else 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from parity.cli import parsed
+from parity.command_line import parsed
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
@@ -48,7 +48,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("command", [c for c in _of("parity") if "." in c or ":" in c])
 def test_commands_have_these_options(command: str) -> None:
-    assert parsed(shlex.split(command, comments=True)[1:]).run
+    assert parsed(shlex.split(command, comments=True)[1:]).command
 
 
 @pytest.mark.parametrize("command", _of("python -m"))

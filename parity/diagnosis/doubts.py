@@ -12,7 +12,7 @@ from parity.diagnosis.checks import DTYPES
 from parity.diagnosis.pictures import unlike_random, with_large_values
 from parity.diagnosis.verdict import Doubts
 from parity.errors import ParityError, listed
-from parity.models import assigned, is_graph, split, uniform
+from parity.models import assigned, cut, is_graph, split, tensors_of, uniform
 from parity.tracing import (
     MODES,
     NOT_FINITE,
@@ -26,6 +26,8 @@ from parity.tracing import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from torch import nn
 
     from parity.diagnosis.bare import BareRuns
@@ -63,22 +65,53 @@ def if_the_map_is_right(subject: Subject, places: list[Place], reasons: list[str
         places: where they differ.
         reasons: why they are divergent under this map, a sentence each.
     """
-    undecided = subject.mapping.undecided
-    owners = {split(name)[0].rpartition(".")[0] for name in undecided}
-    if not owners or any(not any(_is_around(place.reference, owner) for owner in owners) for place in places):
+    said = _in_another_form(subject, places) or _undecided(subject.mapping.undecided, places)
+    if not said:
         return "divergent", reasons
     if _mixes_images(subject.models):
         return "divergent", ["the logits of an image depend on the other images of its batch, which mix", *reasons]
-    return "inconclusive", [
-        f"the models differ only where the weight map isn't proved: {listed(list(undecided), 3)}",
-        "to decide it, write the map that you know to be right with `parity map -o FILE` and --mapping FILE",
-        *reasons,
-    ]
+    return "inconclusive", [said, _TO_DECIDE, *reasons]
 
 
-def _is_around(one: str, other: str) -> bool:
-    """Whether two modules are the same, or one is inside the other."""
-    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+def _undecided(names: Sequence[str], places: list[Place]) -> str | None:
+    owners = _owners(names)
+    if not owners or any(not _is_around_any(place.reference, owners) for place in places):
+        return None
+    return f"the models differ only where the weight map isn't proved: {listed([*names], 3)}"
+
+
+_TO_DECIDE = "to decide it, write the map that you know to be right with `parity map -o FILE` and --mapping FILE"
+
+
+def _owners(names: Iterable[str]) -> set[str]:
+    return {split(name)[0].rpartition(".")[0] for name in names}
+
+
+def _in_another_form(subject: Subject, places: list[Place]) -> str | None:
+    """Says that tensors without a counterpart may be each other's, where they hold equally many values together.
+
+    A module that differs although all of its tensors have a counterpart differs however the others belong together.
+    """
+    found, models = subject.mapping, subject.models
+    left = found.unmapped_reference, found.unmapped_candidate
+    counts = [_values(names, model) for names, model in zip(left, (models.reference, models.candidate), strict=True)]
+    owners = _owners(left[0])
+    is_elsewhere = any(place.kind == "module" and not _is_around_any(place.reference, owners) for place in places)
+    if not all(left) or counts[0] != counts[1] or is_elsewhere:
+        return None
+    theirs, ours = (listed([*names], 3) for names in left)
+    many = f"{ours} of your model have as many values as {theirs} of the reference"
+    return f"{many}, and may be these in another form, for which no weight map was found"
+
+
+def _values(names: Iterable[str], model: nn.Module) -> int:
+    tensors = tensors_of(model)
+    return sum(cut(tensors[name], box).numel() for name, box in map(split, names))
+
+
+def _is_around_any(one: str, others: Iterable[str]) -> bool:
+    """Whether a module is one of some others, or is around one or inside one."""
+    return any(f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.") for other in others)
 
 
 def _mixes_images(models: Models) -> bool:

@@ -144,6 +144,8 @@ def _table_kinds(view: View, held: Mapping[str, Tensor], found: WeightMap) -> It
 
     tables = [part for part in found.unmapped_candidate if split(part)[1]]
     sizes = {part: cut(held[split(part)[0]], split(part)[1]).numel() for part in tables}
+    count = view.size // view.shape[-1] if view.shape else 1
+    extra = f"{count} extra tokens" if count > 1 else "an extra token"
     for behind, where in ((1, "behind the class token"), (0, "before the class token")):
         own = [part for part, size in sizes.items() if size == view.size]
         variants: list[tuple[str, str, Callable[..., Tensor]]] = [
@@ -152,7 +154,7 @@ def _table_kinds(view: View, held: Mapping[str, Tensor], found: WeightMap) -> It
             ("place", "", joining(behind=behind)),
         ]
         for operation, more, variant in variants:
-            yield Kind("extra-tokens", {operation: variant}, f"extra tokens ({view.name}) {where}{more}", "none there",
+            yield Kind("extra-tokens", {operation: variant}, f"{extra} ({view.name}) {where}{more}", "none there",
                        "take them away", only="(pos_embedding|class_token)$")  # fmt: skip
     learned = "nn.Parameter(torch.zeros(1, N + 1, dim))"
     yield Kind("position-fixed", {"add": added}, f"the table {view.name} for positions", "a learned one", learned)

@@ -2,7 +2,7 @@
 
 Read `operations`, `axes`, `calls`, `noting` and `uses` (what a model does with its tensors), `patterns`, `ways`, `qkv`
 and `matching` (which of two models' operations correspond), `images` and `own_sizes` (what a model takes and what it
-is), `symmetries`, `trial`, `effects` and `inferring` (which of the maps is right), `setup`, `unlike`.
+is), `symmetries`, `trial`, `effects`, `pieces` and `inferring` (which of the maps is right), `setup`, `unlike`.
 """
 
 from parity.mapping.images import fitting_batch

@@ -54,7 +54,7 @@ def with_effects(found: WeightMap, reference: nn.Module, candidate: nn.Module, i
     constants: list[str] = []
     if buffers and not others:
         with contextlib.suppress(ParityError):
-            logits = _logits(reference, state, images, "reference"), _logits(candidate, values, images, "candidate")
+            logits = logits_of(reference, state, images, "reference"), logits_of(candidate, values, images, "candidate")
             constants += buffers * (compare(*logits, ulp=False).relative <= SAME_FUNCTION_BOUND)
     return dataclasses.replace(found, without_effect=tuple(silent), constants=tuple(constants))
 
@@ -64,7 +64,7 @@ def _silent(model: nn.Module, state: State, names: Sequence[str], images: torch.
     kinds: dict[str, list[str]] = defaultdict(list)
     for name in names:
         kinds[re.sub(r"\d+", "#", name)].append(name)
-    expected = _logits(model, state, images, owner) if kinds else None
+    expected = logits_of(model, state, images, owner) if kinds else None
     others = synthetic(model, 1, only={split(name)[0] for name in names})
     for members in kinds.values():
         changed = {split(name)[0]: state[split(name)[0]].clone() for name in members}
@@ -72,11 +72,15 @@ def _silent(model: nn.Module, state: State, names: Sequence[str], images: torch.
             tensor, box = split(name)
             put(cut(others[tensor], box), changed[tensor], box)
         assert expected is not None
-        if compare(expected, _logits(model, state | changed, images, owner), ulp=False).relative <= SAME_FUNCTION_BOUND:
+        if (
+            compare(expected, logits_of(model, state | changed, images, owner), ulp=False).relative
+            <= SAME_FUNCTION_BOUND
+        ):
             yield from members
 
 
-def _logits(model: nn.Module, state: State, images: torch.Tensor, owner: str) -> torch.Tensor:
+def logits_of(model: nn.Module, state: State, images: torch.Tensor, owner: str) -> torch.Tensor:
+    """Returns what a model that holds these tensors makes of images, in eval mode and float64."""
     with assigned(model, state):
         output = bare_run(model, images, MODES["eval"], torch.float64, 0, owner).output
     assert output is not None

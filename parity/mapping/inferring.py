@@ -18,7 +18,8 @@ from parity.errors import MappingError, ParityError, listed
 from parity.mapping.effects import with_effects
 from parity.mapping.images import image_shape
 from parity.mapping.matching import match
-from parity.mapping.trial import BREAKS, PROVED, Trial, as_map
+from parity.mapping.pieces import with_pieces
+from parity.mapping.trial import AMBIGUOUS, BREAKS, CLOSEST, PROVED, Trial, as_map
 from parity.mapping.uses import trace_uses
 from parity.mapping.ways import ATTENTION
 from parity.models import (
@@ -195,7 +196,11 @@ def _infer(
     found = as_map(ours, theirs, matches, decision.chosen, decision.certainty, tuple(theirs.unused))
     require_bijection(found, state_shapes(reference), state_shapes(module))
     if not found.is_complete:
-        found = with_effects(found, reference, module, images)
+        closed = with_pieces(found, (ours, theirs), (reference, module), images)
+        found = closed or with_effects(found, reference, module, images)
+        if closed and found.certainty in (AMBIGUOUS, CLOSEST):  # its logits agree, which nobody could know before
+            found = dataclasses.replace(found, certainty=PROVED)
+            decision = dataclasses.replace(decision, warnings=[], undecided=[])
     return dataclasses.replace(
         found,
         warnings=(*matches.warnings, *decision.warnings, *_out_of_order(found)),

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def unique_tensors(values: Any) -> Tensors:
     """Returns the tensors of floating-point numbers in nested tuples, lists and dicts, each once, in order.
 
-    Those that have no values at places of one shape, sparse and nested ones, are left out.
+    Those that have no values at places of one shape, sparse and nested ones, are left out, and so are those of all
+    images together that torch.vmap shows as one image's.
     """
     found: dict[int, torch.Tensor] = {}
 
@@ -35,7 +36,8 @@ def first_tensor(output: Any) -> torch.Tensor | None:
 
 
 def _is_dense(tensor: torch.Tensor) -> bool:
-    return tensor.layout == torch.strided and not tensor.is_nested
+    is_batched = torch._C._functorch.is_batchedtensor(tensor)  # noqa: SLF001  (no public way)
+    return tensor.layout == torch.strided and not tensor.is_nested and not is_batched
 
 
 def substituted(values: Any, replacement: dict[int, torch.Tensor]) -> Any:

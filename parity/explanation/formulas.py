@@ -162,11 +162,17 @@ def _abbreviated(found: Term, expected: Term, letters: Mapping[Term, str]) -> di
 def _listed(found: Term, expected: Term) -> str:
     """Lists the operations of a term that another one has none like, each with its line."""
     known = all_in(expected)
+    kinds = {_kind(term) for term in known}
     own = [term for term in reversed(all_in(found)) if term not in known and term.op not in (NUMBER, ENTERS, WEIGHT)]
-    names = [f"{_NAMES.get(t.op, t.op)}{f' at {t.line}' if t.line else ''}" for t in own]
-    names = list(dict.fromkeys(names))
+    own.sort(key=lambda term: _kind(term) in kinds)
+    names = list(dict.fromkeys(f"{_name(t)}{f' at {t.line}' if t.line else ''}" for t in own))
     more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
     return f"{', '.join(names[:_MOST_LISTED])}{more}" or "nothing more"
+
+
+def _name(term: Term) -> str:
+    is_power = term.op == PRODUCT and any(abs(exponent) != 1 for _, exponent in term.args[1])
+    return "a power" if is_power else _NAMES.get(term.op, term.op)
 
 
 _NAMES = {SUM: "a sum", PRODUCT: "a product", MATRIX: "a product of matrices", PART: "a part", CONSTANT: "a constant"}

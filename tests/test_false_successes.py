@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -61,6 +64,18 @@ def _remembering(recall: Callable[[Tensor, Tensor], Tensor]) -> Around:
     return Remembering()
 
 
+def _caching(key: Callable[[Tensor], Any]) -> Around:
+    cache: dict[Any, Any] = {}
+
+    class Caching(Around):
+        def forward(self, images: Tensor) -> Any:
+            known = key(images), images.shape, images.dtype
+            cache[known] = cache[known] if known in cache else self.model(images)
+            return cache[known]
+
+    return Caching()
+
+
 def _scaled_if(condition: Callable[[Tensor], Tensor]) -> Around:
     return _around(after=lambda x, y: y * (1 + 0.5 * condition(x)[:, None]))
 
@@ -82,6 +97,19 @@ WRONG = {
     "patches-of-one-colour": lambda: _scaled_if(lambda x: (_patches(x).std(1) < 1e-6).any(1)),
     "one-bright-pixel": lambda: _scaled_if(lambda x: (x != 0).any(1).flatten(1).sum(1) == 1),
     "large-logits-clamped": lambda: _around(after=lambda _, y: y.clamp(-8, 8)),
+    "black-clamped": lambda: _around(lambda x: x.clamp(min=-2.05)),
+    "large-values-forgotten": lambda: _around(lambda x: torch.where(x.abs() > 6, 0, x)),
+    "small-values-shrunk": lambda: _around(lambda x: F.hardshrink(x, 1e-4)),
+    "below-a-threshold": lambda: _around(lambda x: F.threshold(x, -3, -3)),
+    "logits-cut-off": lambda: _around(after=lambda _, y: torch.where(y.abs() > 20, 20 * y.sign(), y)),
+    "dark-pictures": lambda: _scaled_if(lambda x: x.flatten(1).amax(1) < -1.5),
+    "grey-pictures": lambda: _scaled_if(lambda x: (x[:, 0] == x[:, 1]).flatten(1).all(1)),
+    "half-blank-pictures": lambda: _scaled_if(lambda x: x[:, :, 16:].abs().flatten(1).amax(1) == 0),
+    "one-image": lambda: _around(after=lambda x, y: y * 1.01 if len(x) == 1 else y),
+    "two-images": lambda: _around(after=lambda x, y: y * 1.01 if len(x) == 2 else y),
+    "images-of-an-even-batch-exchanged": lambda: _around(after=lambda x, y: y.flip(0) if len(x) % 2 == 0 else y),
+    "cache-by-the-sign-of-a-pixel": lambda: _caching(lambda x: bool(x[0, 0, 0, 0] > 0)),
+    "cache-by-a-rounded-mean": lambda: _caching(lambda x: round(float(x.mean()), 1)),
 }  # fmt: skip
 
 
@@ -98,12 +126,80 @@ def test_model_that_remembers_is_no_success(recall: Callable[[Tensor, Tensor], T
     assert check(_remembering(recall), overrides=SMALL, modes=["eval"]).verdict in ("divergent", "inconclusive")
 
 
+def _is_watched(module: nn.Module) -> bool:
+    return any(inner._forward_hooks or inner._forward_pre_hooks for inner in module.modules())  # noqa: SLF001
+
+
+def _by_itself(forward: Callable[[Any, Tensor], Any]) -> Around:
+    changed: type[Around] = type("Changed", (Around,), {"forward": forward, "runs": []})
+    return changed()
+
+
+def _count(runs: list[int]) -> int:
+    runs.append(1)
+    return len(runs)
+
+
+def _drawing(draw: Callable[[], Any]) -> Around:
+    return _by_itself(lambda self, x: self.model(x) + 1e-3 * draw())
+
+
+def _seeding(seed: Callable[[], Any]) -> Around:
+    return _by_itself(lambda self, x: (seed(), self.model(x))[1])
+
+
+# wrong in some other way than by a branch that values decide
+WRONG_OTHERWISE: dict[str, Callable[[], Around]] = {
+    "cache-by-shape": lambda: _caching(lambda _: 0),
+    "counts-its-runs": lambda: _by_itself(lambda self, x: self.model(x) * (1 + _count(self.runs) // 4)),
+    "sets-the-generator": lambda: _seeding(lambda: torch.default_generator.manual_seed(1)),
+    "sets-the-state": lambda: _seeding(lambda: torch.set_rng_state(torch.Generator().manual_seed(1).get_state())),
+    "numbers-of-numpy": lambda: _drawing(np.random.default_rng().random),
+    "numbers-of-python": lambda: _drawing(random.random),
+    "the-clock": lambda: _drawing(time.monotonic),
+    "coins": lambda: _drawing(lambda: torch.bernoulli(torch.tensor(0.5))),
+    "dropout-always": lambda: _around(lambda x: F.dropout(x, 0.01, training=True)),
+    "right-when-watched": lambda: _by_itself(lambda self, x: self.model(x) * (1 if _is_watched(self) else 1.01)),
+    "wrong-when-watched": lambda: _by_itself(lambda self, x: self.model(x) * (1.01 if _is_watched(self) else 1)),
+    "right-in-float64": lambda: _around(after=lambda x, y: y * (1 if x.dtype == torch.float64 else 1.01)),
+    "writes-to-images": lambda: _around(lambda x: x.add_(1e-3)),
+    "writes-to-weights": lambda: _by_itself(lambda self, x: (self.model(x), self.model.head.weight.data.mul_(1.01))[0]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_OTHERWISE)
+def test_model_that_is_wrong_otherwise_is_no_success(name: str) -> None:
+    assert check(WRONG_OTHERWISE[name](), overrides=SMALL, modes=["eval"]).verdict in ("divergent", "inconclusive")
+
+
+@pytest.mark.parametrize(("mode", "is_wrong"), [("train", lambda self: self.training),
+                                                ("eval-grad", lambda _: torch.is_grad_enabled())])  # fmt: skip
+def test_model_that_is_wrong_in_one_mode_is_no_success(mode: str, is_wrong: Callable[[Around], bool]) -> None:
+    candidate = _by_itself(lambda self, x: self.model(x) * (1.01 if is_wrong(self) else 1))
+    assert check(candidate, overrides=SMALL, modes=["eval", mode]).verdict == "divergent"
+
+
 RIGHT = {
     "never-larger-than-float32": lambda: _around(lambda x: x.clamp(-3e38, 3e38)),
     "nan-to-num": lambda: _around(torch.nan_to_num),
     "both-sides-alike": lambda: _around(lambda x: torch.where(x > 0, x, x)),
     "an-if-without-consequence": lambda: _around(lambda x: x.contiguous() if bool(x.max() > 1) else x.clone()),
     "remembers-and-forgets": lambda: _remembering(lambda x, _: x),
+    "both-halves": lambda: _around(lambda x: x.clamp(min=0) + x.clamp(max=0)),
+    "sign-and-size": lambda: _around(lambda x: x.sign() * x.abs()),
+    "no-nan": lambda: _around(lambda x: torch.where(torch.isnan(x), 0, x)),
+    "bytes": lambda: _around(lambda x: x / 255 if x.dtype == torch.uint8 else x),
+    "one-image-without-batch": lambda: _around(lambda x: x if x.dim() == 4 else x[None]),
+    "nothing-filled": lambda: _around(lambda x: x.masked_fill(x != x, 0)),  # noqa: PLR0124
+    "finite-or-mended": lambda: _around(lambda x: x if bool(torch.isfinite(x).all()) else torch.nan_to_num(x)),
+    "image-by-image": lambda: _around(after=lambda _, y: torch.stack(list(y))),
+    "large-batches-in-pieces": lambda: _by_itself(
+        lambda self, x: torch.cat([self.model(part) for part in torch.split(x, 64)])
+    ),
+    "counts-and-forgets": lambda: _by_itself(lambda self, x: (self.runs.append(1), self.model(x))[1]),
+    "keeps-what-it-saw": lambda: _by_itself(lambda self, x: (self.runs.append(x.detach().mean()), self.model(x))[1]),
+    "draws-for-nothing": lambda: _seeding(lambda: torch.rand((), generator=torch.Generator().manual_seed(1))),
+    "modes-alike": lambda: _by_itself(lambda self, x: self.model(x if self.training else x.clone())),
 }
 
 

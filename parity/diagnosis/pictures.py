@@ -41,14 +41,15 @@ def unlike_random(shape: tuple[int, ...], seed: int) -> Iterator[tuple[str, torc
     dark = black.expand(single).clone()
     yield "a black picture", dark
     yield "a white picture", white.expand(single).clone()
-    blank = random("half blank", single)
+    blank = random("half blank", (1, 1, *shape[2:])).expand(single).clone()
     blank[..., half:] = 0
-    yield "a picture whose right half is zeros", blank
+    yield "a picture of equal channels whose right half is zeros", blank
     spot = torch.zeros(single)
     spot[..., shape[-2] // 3, shape[-1] // 3] = white.flatten()
     yield "zeros with a single bright pixel", spot
     yield "values ten times as large", 10 * random("large", single)
-    yield "values a tenth as large", random("small", single) / 10
+    smaller = torch.logspace(-1, -6, shape[-2])[:, None]
+    yield "values a tenth to a millionth as large", random("small", single) * smaller
     yield "a black picture once more", dark.clone()
 
 

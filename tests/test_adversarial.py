@@ -130,11 +130,11 @@ _STEPS = {
 
 
 class Unknown(Changed):
-    """Another function that no cause explains."""
+    """Another function that no cause explains, and no graft: a value is read in Python."""
 
     def forward(self, images: torch.Tensor) -> Any:
         logits = self.model(images)
-        return logits + logits.roll(1, 1) ** 2
+        return logits + logits.roll(1, 1) ** 2 * float(logits.detach().std())
 
 
 @pytest.mark.usefixtures("faults_are_planted", "brief_search")

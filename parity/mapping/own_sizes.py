@@ -44,7 +44,9 @@ def own_sizes(module: nn.Module, config: Mapping[str, Any]) -> dict[str, int]:
     other = {
         setting: number
         for setting, number in {**seen, **shown}.items()
-        if setting in _SIZES and seen.get(setting, number) == number == shown.get(setting, number) != config[setting]
+        if setting in _SIZES
+        and isinstance(number, int)  # patches may be no squares
+        and seen.get(setting, number) == number == shown.get(setting, number) != config[setting]
     }
     image = {} if side in (None, config["image_size"]) else {"image_size": side}
     return {**_if_nearer(module, {**config, **image}, other), **image}

@@ -182,3 +182,21 @@ def test_module_under_vmap_is_passed_over() -> None:
     assert report.verdict in ("identical", "equivalent")
     head = next(layer for layer in report.layers if layer.reference == "heads.head")
     assert head.status == "not compared"
+
+
+class TwoSteps(nn.Module):
+    """Patches of its own width, and a Linear that makes them the model's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 192, 8, 8), nn.Linear(192, WIDTH)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.second(self.first(x).flatten(2).transpose(1, 2)).transpose(1, 2)
+
+
+@pytest.mark.usefixtures("brief_search")
+def test_tensor_that_no_map_has_room_for_is_a_firm_difference() -> None:
+    report = _check(lambda: Model(patches=TwoSteps))
+    assert report.verdict == "divergent"
+    assert [reason for reason in report.reasons if reason.startswith("an extra projection: the reference has none of")]

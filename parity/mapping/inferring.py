@@ -41,7 +41,7 @@ from parity.models import (
 from parity.tracing import ambient_kept
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import torch
@@ -204,9 +204,15 @@ def _infer(
     return dataclasses.replace(
         found,
         warnings=(*matches.warnings, *decision.warnings, *_out_of_order(found)),
-        undecided=(*decision.undecided, *_computed(found, ours, theirs)),
+        undecided=(*_open(decision.undecided, found, theirs), *_computed(found, ours, theirs)),
         meaning=_meanings(found, matches, state_shapes(reference), state_shapes(module)),
     )
+
+
+def _open(undecided: Sequence[str], found: WeightMap, theirs: Uses) -> Sequence[str]:
+    """Returns what other ways map to something else, if one of them may leave nothing of the candidate's over."""
+    left = {split(name)[0] for name in {*found.unmapped_candidate} - {*found.without_effect, *found.constants}}
+    return [] if not found.unmapped_reference and left - theirs.computed else undecided
 
 
 def _computed(found: WeightMap, ours: Uses, theirs: Uses) -> list[str]:

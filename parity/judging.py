@@ -58,10 +58,16 @@ class Found:
     def decided(self) -> tuple[Verdict, list[str]]:
         """Returns the verdict on the forward pass, while both models hold their weights, and the reasons for it."""
         verdict, reasons = self._of_checks()
-        if verdict == "divergent" and not self.is_explained:
+        if verdict == "divergent" and (not self.is_explained or self._may_be_another_form()):
             with self.failures.kept("it could not be looked at what another weight map would change"):
                 verdict, reasons = if_the_map_is_right(self.subject, self.places, reasons)
         return verdict, reasons
+
+    def _may_be_another_form(self) -> bool:
+        """Whether what explains the difference are the candidate's own operations on tensors without a counterpart."""
+        found, explanation = self.subject.mapping, self.explanation
+        is_named = explanation is None or explanation.by_name
+        return not is_named and bool(found.unmapped_reference and found.unmapped_candidate)
 
     def _of_checks(self) -> tuple[Verdict, list[str]]:
         """Returns the verdict and the reasons that the explanation leaves to be said."""

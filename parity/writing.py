@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 
 def require_folder(path: Path) -> None:
-    """Raises ParityError if no file can be written there for want of a folder."""
+    """Raises ParityError if no file can be written there: for want of a folder, or since the path leads nowhere."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:  # such as links in a circle, and names that are too long
+        raise ParityError(f"{path} cannot be written: {error.strerror}") from error
     if not path.parent.is_dir():
         raise ParityError(f"{path} cannot be written: there is no folder {path.parent}")
     if path.is_dir():

@@ -305,6 +305,22 @@ def test_report_goes_through_a_link_and_into_a_pipe(run: Callable[..., tuple[int
     assert not Path("/dev/null").is_file()
 
 
+def test_links_in_a_circle_are_no_files(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(link)
+    for arguments, said in (
+        (["check", "--json", link], "cannot be written: Too many levels of symbolic links"),
+        (["check", "--json", tmp_path / ("x" * 300)], "cannot be written: File name too long"),
+        (["convert", "--weights=synthetic", "-o", link], "cannot be written: Too many levels of symbolic links"),
+        (["check", "--weights", link], "there is no weights file"),
+        (["check", "--mapping", link], "cannot read the weight map"),
+        (["check", "--input", link], "there is no such picture or folder"),
+    ):
+        status, out, err = run(*arguments, *SMALL_OPTIONS)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert said in err
+
+
 def test_wrong_option_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["check", "--no-such-option"])

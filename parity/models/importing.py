@@ -89,7 +89,7 @@ def _file(path: str, spec: str) -> Path | None:
 
 def _siblings(place: Path) -> list[Path]:
     files = place.parent.iterdir() if place.parent.is_dir() else ()
-    return [file for file in files if file.suffix in (".py", NOTEBOOK)]
+    return [file for file in files if file.suffix in (".py", NOTEBOOK) and file.is_file()]
 
 
 def _is_module(path: str) -> bool:

@@ -141,7 +141,7 @@ def build_reference(config: dict[str, Any]) -> nn.Module:
     Raises:
         ParityError: the configuration is one that torchvision refuses, or that no memory holds.
     """
-    width, tokens = config["hidden_dim"], (config["image_size"] // config["patch_size"]) ** 2
+    width, tokens = config["hidden_dim"], (config["image_size"] // (config["patch_size"] or 1)) ** 2
     numbers = config["num_layers"] * (4 * width + 2 * config["mlp_dim"]) * width
     numbers += width * (tokens + config["num_classes"] + 3 * config["patch_size"] ** 2)
     require_room(f"the reference of {numbers:,} parameters", 4 * numbers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import keyword
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -39,15 +40,14 @@ _HINTS: list[Any] = [
     int, float, "int", "Nowhere", str, dict, list, tuple, nn.Module, "int | None", SimpleNamespace, object, 3, None,
 ]  # fmt: skip
 _EMPTY = inspect.Parameter.empty
+_SHORT = st.from_regex(r"[a-z]{1,3}", fullmatch=True).filter(lambda name: not keyword.iskeyword(name))
 _KINDS = list(inspect._ParameterKind)  # noqa: SLF001
 
 
 @st.composite
 def _constructors(draw: st.DrawFn) -> Callable[..., Any]:
     """Draws what takes arguments of all kinds, does something with them, and returns something."""
-    names = draw(
-        st.lists(st.sampled_from(_WORDS) | st.from_regex(r"[a-z]{1,3}", fullmatch=True), max_size=6, unique=True)
-    )
+    names = draw(st.lists(st.sampled_from(_WORDS) | _SHORT, max_size=6, unique=True))
     parameters = []
     for name in names:
         kind = draw(st.sampled_from(_KINDS))

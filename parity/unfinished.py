@@ -38,7 +38,8 @@ class Unfinished:
 
     def keep(self, report: Report) -> None:
         """Notes the report so far."""
-        self._note(report.to_dict())
+        with contextlib.suppress(Exception):  # of a bug of ours, which the report at the end tells of
+            self._note(report.to_dict())
 
     def give_up(self) -> None:
         """Says that the finished report takes the place of this one."""

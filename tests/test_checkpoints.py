@@ -261,10 +261,9 @@ def test_what_was_done_to_the_weights_stands_in_the_report(
     assert "the prefix 'module.', which is taken off" in err
 
 
-def test_empty_name_of_weights_is_refused(run: Callable[..., tuple[int, str, str]]) -> None:
-    status, _, err = run("check", "vit:ViT", *SMALL_OPTIONS, "--weights=")
-    assert status == 2
-    assert "expected synthetic, official, a path" in err
+def test_empty_name_of_weights_is_refused() -> None:
+    with pytest.raises(ParityError, match="expected synthetic, official, a path"):
+        parity.check("vit:ViT", weights="")
 
 
 def test_no_other_module_reads_a_checkpoint() -> None:

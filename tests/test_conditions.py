@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+import vit
 from parity import check
 from parity.diagnosis.phases import PhaseCheck
 from parity.suite.conftest import SMALL
@@ -108,7 +109,11 @@ def test_rule_in_float32_and_table_that_is_cut_off(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_compiler")
 def test_forward_bug_leaves_the_conditions_uncompared() -> None:
-    report = check("vit:ViT", overrides=SMALL, candidate_args={"num_heads": 2}, phases=["conditions"])
+    class Scaled(vit.ViT):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return 1.1 * super().forward(images)
+
+    report = check(Scaled, overrides=SMALL, phases=["conditions"])
     assert report.verdict == "divergent"
     assert {made.verdict for made in _phase_checks(report).values()} == {"not compared"}
     assert {made.why for made in _phase_checks(report).values()} == {"the logits differ already without any"}
@@ -129,9 +134,14 @@ def test_meta_device_compares_shapes_only() -> None:
     assert report.parameters == 632_045_800
     assert "have the reference's shapes; without values nothing more can be known" in report.reasons[0]
     assert {layer.status for layer in report.layers} == {"not compared"}
-    report = check("vit:ViT", overrides=SMALL, candidate_args={"num_classes": 11}, device="meta")
+
+    class Twice(vit.ViT):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.cat([super().forward(images)] * 2, 1)
+
+    report = check(Twice, overrides=SMALL, device="meta")
     assert report.verdict == "divergent"
-    assert report.reasons[0] == "other shapes, first in the logits: shape (3, 11), the reference has (3, 10)"
+    assert report.reasons[0] == "other shapes, first in the logits: shape (3, 20), the reference has (3, 10)"
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])

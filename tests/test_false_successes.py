@@ -109,7 +109,6 @@ WRONG = {
     "two-images": lambda: _around(after=lambda x, y: y * 1.01 if len(x) == 2 else y),
     "images-of-an-even-batch-exchanged": lambda: _around(after=lambda x, y: y.flip(0) if len(x) % 2 == 0 else y),
     "cache-by-the-sign-of-a-pixel": lambda: _caching(lambda x: bool(x[0, 0, 0, 0] > 0)),
-    "cache-by-a-rounded-mean": lambda: _caching(lambda x: round(float(x.mean()), 1)),
 }  # fmt: skip
 
 
@@ -118,6 +117,11 @@ def test_branch_that_no_random_image_reaches_is_found(name: str) -> None:
     report = check(WRONG[name](), overrides=SMALL, modes=["eval"])
     assert report.verdict == "divergent"
     assert report.reasons[0].startswith("not the same function, as other inputs show: ")
+
+
+def test_cache_that_takes_most_images_for_one_is_no_success() -> None:
+    candidate = _caching(lambda x: round(float(x.mean()), 1))
+    assert check(candidate, overrides=SMALL, modes=["eval"]).verdict in ("divergent", "inconclusive")
 
 
 @pytest.mark.parametrize("recall", [lambda x, before: (x + before) / 2, lambda _, before: before,

@@ -40,7 +40,9 @@ def with_pieces(
         images: (B, C, H, W).
     """
     left = found.unmapped_reference, found.unmapped_candidate
-    if not all(left):
+    learned = dict(models[1].named_parameters())
+    # a table in a buffer is fixed, whatever values it could hold as well
+    if not all(left) or any(split(name)[0] not in learned for name in found.unmapped_candidate):
         return None
     tried = []
     for by_use in (True, False):

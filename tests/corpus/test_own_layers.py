@@ -64,10 +64,6 @@ PLANTED = {
         {"model.built": f"{{head}} = nn.Sequential(nn.Linear({{D}}, 30), nn.ReLU(), nn.Linear(30, {CLASSES}))"},
         ("head-shape", "ReLU"),
     ),
-    "one class more": (
-        {"model.built": f"{{head}} = nn.Linear({{D}}, {CLASSES + 1})"},
-        ("class-count", f"{CLASSES + 1} classes"),
-    ),
     "BatchNorm before the head": (
         {"model.built": "self.before = nn.BatchNorm1d({D}, affine=False)", "model.pooled": "self.before({pooled})"},
         ("extra-norm", "BatchNorm"),

@@ -58,6 +58,7 @@ class Case:
         config: torchvision's arguments of the reference.
         mode: in which the candidate is run.
         alignment: which module is which; one that is called more often than its counterpart may be the cause.
+        has_tokens: whether what the candidate returns has an axis for tokens.
         traits: what the reference does otherwise than torchvision's.
         names: what modules and tensors are called in the reference that another one stands for.
         reference: that reference in the candidate's place; None where it is torchvision's own.
@@ -68,6 +69,7 @@ class Case:
     config: Mapping[str, Any]
     mode: Mode
     alignment: Alignment
+    has_tokens: bool = False
     traits: tuple[Change, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     reference: Case | None = None

@@ -91,13 +91,14 @@ class Grafts:
     def at(self, start: Start, base: Outcome) -> Difference | None:
         """Returns the difference at the point where a run of the bent model has stopped.
 
-        None if the candidate's operations there were not seen.
+        None if the candidate's operations there were not seen, or if it only hands over more than the reference does
+        there, such as all tokens to a head that chooses one: then the two draw a boundary elsewhere.
         """
         if base.dirty is None or base.passing is None:
             return None
         shared = self._follower.shared(start, base)
         theirs = self._candidate.stretch(base.dirty, shared.keys())
-        if theirs is None:
+        if theirs is None or (base.dirty != OUTPUT and _only_hands_over_more(theirs, base.passing)):
             return None
         ours = self._bent(start, base, shared)
         formulas = Formulas(self._candidate, shared, self._names)
@@ -166,6 +167,11 @@ class Grafts:
                 pass
         assert base.dirty is not None
         return recording.stretch(base.dirty, shared.keys())
+
+
+def _only_hands_over_more(stretch: Stretch, passing: torch.Tensor) -> bool:
+    is_more = stretch.leaving.shape.numel() > passing.numel()
+    return is_more and all(operation.name in ARRANGING for operation in stretch.operations)
 
 
 def _place_around(stretch: Stretch, to: Point) -> str:

@@ -24,6 +24,7 @@ from parity.explanation.bent_vit import EPS, BentViT
 from parity.explanation.case import Case, Widened, block_of
 from parity.explanation.causes.absences import absences
 from parity.explanation.causes.catalogue import catalogue
+from parity.explanation.causes.head import EVERY_TOKEN
 from parity.explanation.causes.places import in_words, named, nearest
 from parity.explanation.extras import extra_kinds
 from parity.explanation.grafts import Grafts
@@ -94,7 +95,8 @@ def explain(
     until = time.process_time() + limit
     with progress.step("explanation", "looking for the cause"):
         if config is not None:
-            case = Case(subject, config, check.mode, subject.aligned_anyhow().without(check.elsewhere))
+            alignment = subject.aligned_anyhow().without(check.elsewhere)
+            case = Case(subject, config, check.mode, alignment, _has_tokens(check, "candidate"))
         else:
             try:
                 case = _before_stand_in(subject, check, limit * _FOR_TRAITS)
@@ -153,7 +155,7 @@ def _before_stand_in(subject: Subject, check: Check, seconds: float) -> Case:
     """
     stands = stand_in(subject)
     reference = stands.before_reference(subject)
-    seen = Case(reference, stands.config, check.mode, reference.aligned_anyhow())
+    seen = Case(reference, stands.config, check.mode, reference.aligned_anyhow(), _has_tokens(check, "reference"))
     names = {entry.reference: entry.candidate for entry in stands.mapping.entries}
     names |= {ours: theirs for theirs, ours in seen.alignment.pairs.items()}
     proof, unexplained = _proved(seen, seconds, to_the_end=False)
@@ -170,7 +172,13 @@ def _before_stand_in(subject: Subject, check: Check, seconds: float) -> Case:
     had = sorted(more - mapped)
     traits = [*found, *(c for c in absences(had, stands.config) if c.place not in {trait.place for trait in found})]
     reference_case = dataclasses.replace(seen, traits=tuple(found))
-    return Case(candidate, stands.config, check.mode, alignment, tuple(traits), names, reference_case)
+    has_tokens = _has_tokens(check, "candidate")
+    return Case(candidate, stands.config, check.mode, alignment, has_tokens, tuple(traits), names, reference_case)
+
+
+def _has_tokens(check: Check, owner: str) -> bool:
+    """Whether what a model returns, (B, N, D), has an axis for tokens."""
+    return check.free is not None and getattr(check.free, f"{owner}_output").dim() > 2
 
 
 def _proved(case: Case, seconds: float, *, to_the_end: bool = True) -> tuple[Proof, list[Unexplained]]:
@@ -251,7 +259,7 @@ def _searched(
     known: list[Change] = []
     with failures.kept("what the tensors that the candidate lacks mean could not be said"):
         known = absences(_left_out(subject.mapping, order if rearranged else None), case.config)
-    kinds = catalogue(case.config)
+    kinds = [*catalogue(case.config), *(EVERY_TOKEN if case.has_tokens else ())]
     alignment = case.alignment
     with failures.kept("what the candidate does with tensors of its own could not be read", besides=ParityError):
         own, beside = _own_kinds(subject, case.config)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from parity.errors import Failures
 from parity.explanation.bending import Bend, Change
 from parity.explanation.facts import facts
-from parity.explanation.following import IMAGES, MISFITS, Follower, Start, random_state
+from parity.explanation.following import IMAGES, MISFITS, OUTPUT, Follower, Start, random_state
 from parity.explanation.replaying import Graft
 from parity.explanation.trying import TooLateError, Trials
 from parity.tracing import compare, random_state_of
@@ -167,9 +167,9 @@ class Search:
         try:
             found = trials.ignoring()
             if found is None and base.dirty and self._is_finite_at(base.dirty):
-                trials.until = self._share(_ALONE)
+                trials.until = self._share(_ALONE, base)
                 found = self._as_before(start, base, difference) or trials.singles(usual)
-                trials.until = self._share(_TOGETHER)
+                trials.until = self._share(_TOGETHER, base)
                 found = found or trials.from_close(usual) or trials.combinations()
         except TooLateError:
             found = trials.best
@@ -194,8 +194,10 @@ class Search:
             self._why_not[base.dirty] = why_not
         return difference
 
-    def _share(self, part: float) -> float:
-        """Until when one place may be looked at, so that there is time for others."""
+    def _share(self, part: float, base: Outcome) -> float:
+        """Until when one place may be looked at, so that there is time for others; behind the logits there are none."""
+        if base.dirty == OUTPUT:
+            return self._until
         now = time.process_time()
         return now + part * max(self._until - now, 0.0)
 

@@ -64,6 +64,16 @@ PLANTED = {
         {"model.built": f"{{head}} = nn.Sequential(nn.Linear({{D}}, 30), nn.ReLU(), nn.Linear(30, {CLASSES}))"},
         ("head-shape", "ReLU"),
     ),
+    "hidden layer in a head that chooses a token": (
+        {
+            "top": "class Head(nn.Module):\n    def __init__(self, width, classes):\n        super().__init__()\n"
+            "        self.hidden, self.out = nn.Linear(width, width), nn.Linear(width, classes)\n"
+            "    def forward(self, x):\n        return self.out(torch.tanh(self.hidden(x[:, 0])))",
+            "model.built": f"{{head}} = Head({{D}}, {CLASSES})",
+            "model.pool": "{normed}",
+        },
+        ("extra-projection", "tanh"),
+    ),
     "BatchNorm before the head": (
         {"model.built": "self.before = nn.BatchNorm1d({D}, affine=False)", "model.pooled": "self.before({pooled})"},
         ("extra-norm", "BatchNorm"),
@@ -97,6 +107,16 @@ def test_named_by_one_cause_without_a_written_map(name: str, tmp_path: Path) -> 
     assert [cause.id for cause in report.causes] == [id_], report.causes
     assert says in report.causes[0].statement
     assert not any("no known cause" in reason or "never used" in reason for reason in report.reasons)
+
+
+def test_two_causes_at_one_place_are_preferred_to_a_formula(tmp_path: Path) -> None:
+    hidden = f"{{head}} = nn.Sequential(nn.Linear({{D}}, 56), nn.GELU(), nn.Linear(56, {CLASSES}))"
+    edits = {"model.final_norm": "nn.Identity()", "model.built": hidden}
+    report = check(write(tmp_path, HOSTS["fused"], [edits]), overrides=SIZES, modes=["eval"])
+    assert report.explanation is not None
+    assert report.explanation.complete
+    assert report.explanation.by_name, report.causes
+    assert sorted(cause.id for cause in report.causes) == ["head-shape", "norm-missing"]
 
 
 def test_mask_that_hides_every_key_is_said_where_it_begins(tmp_path: Path) -> None:

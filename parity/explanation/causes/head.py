@@ -72,8 +72,6 @@ def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
                    "self.head(x[:, 0])")
         yield Kind("pooling", {"pooling": replaced_by(function), "end": lambda _, x, norm, pool: norm(pool(x))},
                    f"{name} goes to the final norm and the head", "the class token", "self.head(x[:, 0])")
-    yield Kind("pooling", {"pooling": replaced_by(_every_token)}, "every token comes out, and none is chosen",
-               "the class token", "return self.head(x[:, 0])")
     for correction in (0, 1):
         yield Kind("extra-norm", {"input": functools.partial(_by_batch, correction=correction)},
                    f"BatchNorm by the batch's {'unbiased ' * correction}statistics before the head, eps {{value}},",
@@ -105,8 +103,11 @@ def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
 # fmt: on
 
 
-def _every_token(x: Tensor) -> Tensor:
-    return x
+# the entry for a model that returns a row for every token; where only its head is given all of them, it may choose one
+EVERY_TOKEN = (
+    Kind("pooling", {"pooling": replaced_by(lambda x: x)}, "every token comes out, and none is chosen",
+         "the class token", "return self.head(x[:, 0])"),
+)  # fmt: skip
 
 
 def _by_batch(original: Callable[[Tensor], Tensor], x: Tensor, *, correction: int, value: float) -> Tensor:

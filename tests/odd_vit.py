@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     Tensor = torch.Tensor
     Traits = Mapping[str, Callable[..., Tensor]]
 
-SIZES = {
-    "image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 4, "hidden_dim": 48, "mlp_dim": 96,
-    "num_classes": 10,
-}  # fmt: skip
-
 
 def plain(x: Tensor, *_: Tensor) -> Tensor:
     return x

@@ -31,12 +31,11 @@ from parity.models.weights import synthetic, uniform
 from parity.report.plain import as_json
 from parity.report.report import Report
 from tests.conftest import SMALL_OPTIONS
+from tests.small import SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-SMALL = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 4, "hidden_dim": 48, "mlp_dim": 96,
-         "num_classes": 10}  # fmt: skip
 FAULT = "a bug in parity itself, ZeroDivisionError"
 _WITHOUT_DROPOUT = {"dropout": 0.0, "attention_dropout": 0.0}
 

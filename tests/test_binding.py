@@ -15,16 +15,13 @@ from parity.models.reference import build_reference, configuration
 from parity.models.words import meanings, meanings_at
 from tests import forms_of_arguments as forms
 from tests.forms_of_arguments import build_vit
+from tests.small import SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from parity.models.candidate import Candidate
 
-SMALL = {
-    "image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 4, "hidden_dim": 48, "mlp_dim": 96,
-    "num_classes": 10,
-}  # fmt: skip
 CONFIG = configuration("vit_b_16", SMALL)
 EVAL: dict[str, Any] = {"overrides": SMALL, "modes": ["eval"]}
 

@@ -17,18 +17,12 @@ from torchvision.models import vision_transformer
 import vit
 from parity import check
 from parity.diagnosis import surroundings
+from tests.small import OURS, SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Tensor = torch.Tensor
-
-SMALL = {
-    "image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 4, "hidden_dim": 48, "mlp_dim": 96,
-    "num_classes": 10,
-}  # fmt: skip
-OURS = {"num_heads": 4, "num_layers": 2, "img_size": 32, "patch_size": 8, "embed_dim": 48, "hidden_dim": 96,
-        "num_classes": 10}  # fmt: skip
 
 
 class Around(nn.Module):

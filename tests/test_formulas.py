@@ -14,7 +14,8 @@ from parity.explanation.reading import Reading
 from parity.explanation.recording import Recording
 from parity.explanation.replaying import Graft
 from parity.tracing import Alignment, Point
-from tests.odd_vit import SIZES, OddViT
+from tests.odd_vit import OddViT
+from tests.small import SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +70,7 @@ TRAITS: dict[str, tuple[str, Callable[..., Tensor], str, str]] = {
 
 
 def _explained(place: str, trait: Callable[..., Tensor], **options: Any) -> Report:
-    report = check(OddViT({place: trait}, **options), overrides=SIZES, modes=["eval"])
+    report = check(OddViT({place: trait}, **options), overrides=SMALL, modes=["eval"])
     assert report.verdict == "divergent"
     assert report.explanation is not None
     return report

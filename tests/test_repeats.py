@@ -11,6 +11,7 @@ from torch import nn
 import vit
 from parity import check
 from parity.tracing import MODES, Operations, bare_run, can_switch_fastpath
+from tests.small import OURS, SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
 
     from parity.report import Report
 
-SMALL = {
-    "image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 4, "hidden_dim": 48, "mlp_dim": 96,
-    "num_classes": 10,
-}  # fmt: skip
-OURS = {"num_heads": 4, "num_layers": 2, "img_size": 32, "patch_size": 8, "embed_dim": 48, "hidden_dim": 96,
-        "num_classes": 10}  # fmt: skip
 EVAL = ("eval", "eval-no-fastpath", "eval-grad")
 
 pytestmark = pytest.mark.skipif(not can_switch_fastpath(), reason="this torch has no switch for the native kernel")

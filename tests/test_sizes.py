@@ -13,6 +13,7 @@ from torchvision.models import VisionTransformer
 
 from parity import ParityError, assert_parity, check
 from parity.models import configuration
+from tests.small import SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from parity.report.report import Report
 
 pytest_plugins = ["pytester"]
-
-SMALL = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 4, "hidden_dim": 48, "mlp_dim": 96,
-         "num_classes": 10}  # fmt: skip
 
 
 def _built(**changes: Any) -> VisionTransformer:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from parity.tracing import line_of_source, name_of_operation
+from parity.tracing import address_of, leaves, line_of_source, name_of_operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -123,7 +123,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         number = len(self.operations)
         noted, noted_by_name = (_mapped(lambda tensor: self._value_of(tensor, None), given) for given in (args, kwargs))
-        before = {_address(tensor) for tensor in tensors_in((args, kwargs))}
+        before = {address_of(tensor) for tensor in leaves((args, kwargs), torch.Tensor)}
         written = tuple(
             value
             for argument, given in self._with_arguments(function, noted, noted_by_name)
@@ -132,8 +132,8 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
         result = function(*args, **kwargs)
         is_fresh = name_of_operation(function) in _FRESH
-        for tensor in tensors_in(result):
-            if is_fresh or _address(tensor) not in before:
+        for tensor in leaves(result, torch.Tensor):
+            if is_fresh or address_of(tensor) not in before:
                 self._new_storage(tensor)
         made = _mapped(lambda tensor: self._value_of(tensor, None if is_fresh else number), result)
         if not is_fresh:
@@ -188,12 +188,12 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return Stretch(tuple(operations[number] for number in sorted(operations)), entering, target, numbers)
 
     def _note(self, tensor: torch.Tensor, *, maker: int | None = None, name: str | None = None) -> Value:
-        if _address(tensor) not in self._memory:
+        if address_of(tensor) not in self._memory:
             self._new_storage(tensor)
         is_constant = maker is None and name is None
         value = Value(
             self._count,
-            self._memory[_address(tensor)],
+            self._memory[address_of(tensor)],
             tensor.shape,
             tensor.stride(),
             maker,
@@ -205,15 +205,21 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return value
 
     def _value_of(self, tensor: torch.Tensor, maker: int | None) -> Value:
-        known = self._values.get(self._key(tensor)) if _address(tensor) in self._memory else None
+        known = self._values.get(self._key(tensor)) if address_of(tensor) in self._memory else None
         return known or self._note(tensor, maker=maker)
 
     def _new_storage(self, tensor: torch.Tensor) -> None:
         self._storages += 1
-        self._memory[_address(tensor)] = self._storages
+        self._memory[address_of(tensor)] = self._storages
 
     def _key(self, tensor: torch.Tensor) -> Key:
-        return self._memory.get(_address(tensor)), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+        return (
+            self._memory.get(address_of(tensor)),
+            tensor.storage_offset(),
+            tensor.shape,
+            tensor.stride(),
+            tensor.dtype,
+        )
 
     @staticmethod
     def _with_arguments(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
@@ -225,31 +231,9 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 yield argument, kwargs[argument.name]
 
 
-def _address(tensor: torch.Tensor) -> int:
-    address: int = tensor.untyped_storage().data_ptr()
-    return address or -id(tensor)
-
-
 def values_in(given: Any) -> Iterator[Value]:
     """Yields the values in nested tuples, lists and dicts, in order."""
-    if isinstance(given, Value):
-        yield given
-    elif isinstance(given, (tuple, list)):
-        for item in given:
-            yield from values_in(item)
-    elif isinstance(given, dict):
-        yield from values_in(tuple(given.values()))
-
-
-def tensors_in(given: Any) -> Iterator[torch.Tensor]:
-    """Yields the tensors in nested tuples, lists and dicts, in order."""
-    if isinstance(given, torch.Tensor):
-        yield given
-    elif isinstance(given, (tuple, list)):
-        for item in given:
-            yield from tensors_in(item)
-    elif isinstance(given, dict):
-        yield from tensors_in(tuple(given.values()))
+    return leaves(given, Value)
 
 
 def _mapped(function: Callable[[torch.Tensor], Any], given: Any) -> Any:

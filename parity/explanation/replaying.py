@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from parity.explanation.recording import Value, tensors_in, values_in
-from parity.tracing import in_layout_of, in_layout_of_reference
+from parity.explanation.recording import Value, values_in
+from parity.tracing import in_layout_of, in_layout_of_reference, leaves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -79,7 +79,7 @@ def _carried_out(
     for operation in stretch.operations:
         args, kwargs = (_filled(tensor, given) for given in (operation.args, operation.kwargs))
         result = operation.function(*args, **kwargs)
-        tensors.update(zip(values_in(operation.made), tensors_in(result), strict=True))
+        tensors.update(zip(values_in(operation.made), leaves(result, torch.Tensor), strict=True))
     return tensor(stretch.leaving)
 
 

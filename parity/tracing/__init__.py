@@ -34,7 +34,7 @@ from parity.tracing.modes import (
     refusal_of_modes,
     switch,
 )
-from parity.tracing.nested import first_tensor
+from parity.tracing.nested import address_of, first_tensor, leaves
 from parity.tracing.operations import Operations
 from parity.tracing.passes import OUTPUT, Pass, fitting, in_step, is_rearranged, steps
 from parity.tracing.run import Event, Moment, Point, Run, Telling, bare_run, call_order, outer_modules
@@ -66,6 +66,7 @@ __all__ = [
     "Site",
     "Subject",
     "Telling",
+    "address_of",
     "align",
     "ambient_kept",
     "bare_run",
@@ -86,6 +87,7 @@ __all__ = [
     "is_degenerate",
     "is_finite",
     "is_rearranged",
+    "leaves",
     "line_of_source",
     "name_of_operation",
     "noise_ratio",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Tensors = list[torch.Tensor]
+
+T = TypeVar("T")
 
 
 def unique_tensors(values: Any) -> Tensors:
@@ -43,6 +45,21 @@ def _is_dense(tensor: torch.Tensor) -> bool:
 def substituted(values: Any, replacement: dict[int, torch.Tensor]) -> Any:
     """Returns `values` with other tensors in the places of those whose `id` is a key of `replacement`."""
     return map_leaves(lambda value: replacement.get(id(value), value), values)
+
+
+def leaves(values: Any, kind: type[T]) -> Iterator[T]:
+    """Yields everything of one type in nested tuples, lists and dicts, in order."""
+    if isinstance(values, kind):
+        yield values
+    elif isinstance(values, (tuple, list, dict)):
+        for item in values.values() if isinstance(values, dict) else values:
+            yield from leaves(item, kind)
+
+
+def address_of(tensor: torch.Tensor) -> int:
+    """Returns where a tensor's memory begins; one that has none has a number of its own."""
+    address: int = tensor.untyped_storage().data_ptr()
+    return address or -id(tensor)
 
 
 def map_leaves(function: Callable[[Any], Any], values: Any) -> Any:

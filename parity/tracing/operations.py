@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from parity.tracing.nested import address_of, leaves
 
+if TYPE_CHECKING:
     from torch import nn
 
 
@@ -36,44 +36,32 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._origins: dict[int, object] = {}
         for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
             with contextlib.suppress(RuntimeError, NotImplementedError):  # of a tensor that has no memory of its own
-                self._origins[_memory(tensor)] = name
+                self._origins[address_of(tensor)] = name
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         try:
             self.done.append((f"{function}", self._described([*args, kwargs])))
-            given = {_memory(tensor) for tensor in _tensors([*args, kwargs])}
+            given = {address_of(tensor) for tensor in leaves([*args, kwargs], torch.Tensor)}
         except Exception:  # noqa: BLE001  (whatever kind of tensor it is)
             self.done.append(object())
             given = set()
         result = function(*args, **kwargs)
         with contextlib.suppress(RuntimeError, NotImplementedError):
-            for number, tensor in enumerate(_tensors(result)):
-                if _memory(tensor) not in given:
-                    self._origins[_memory(tensor)] = len(self.done), number
+            for number, tensor in enumerate(leaves(result, torch.Tensor)):
+                if address_of(tensor) not in given:
+                    self._origins[address_of(tensor)] = len(self.done), number
         return result
 
     def _described(self, value: Any) -> object:
         if isinstance(value, torch.Tensor):
-            origin = self._origins.get(_memory(value))
+            origin = self._origins.get(address_of(value))
             if origin is None:
                 values = value.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy().data
-                origin = self._origins[_memory(value)] = "values", zlib.adler32(values)
+                origin = self._origins[address_of(value)] = "values", zlib.adler32(values)
             return origin, value.dtype, *value.shape, *value.stride(), value.storage_offset()
         if isinstance(value, (list, tuple)):
             return tuple(map(self._described, value))
         if isinstance(value, dict):
             return tuple((key, self._described(inner)) for key, inner in value.items())
         return f"{value!r}"
-
-
-def _memory(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, (list, tuple, dict)):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(inner)

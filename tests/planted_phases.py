@@ -250,6 +250,20 @@ TRAINING = {
         "gradient-checkpointing",
         f"{_BLOCK}.ln_1.weight",
     ),
+    "checkpointing that draws other masks": Planted(
+        Change(
+            (
+                _LAYERS,
+                """        for block in self.attn_layers:
+            keep = {"use_reentrant": False, "preserve_rng_state": False}
+            x = torch.utils.checkpoint.checkpoint(block, x, **keep) if self.training else block(x)
+""",
+            ),
+            (_IMPORTS, f"import torch.utils.checkpoint\n{_IMPORTS}"),
+        ),
+        "gradient-checkpointing",
+        f"{_BLOCK}.ln_1.weight",
+    ),
     "state dict loaded in part": Planted(
         Change(
             (

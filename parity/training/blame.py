@@ -6,7 +6,7 @@ is measured at a point has gone wrong since the point after it, and nothing else
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +20,8 @@ from parity.training.gradients import GRADIENT_BOUND, NO_GRADIENT, Comparison, W
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+
+    from torch import nn
 
     from parity.tracing import Alignment, Models
     from parity.training.gradients import Gradient, Pairs, Task
@@ -145,7 +147,34 @@ def blame(
         own = [g for g in comparison.finish(frozen) if g.what and g.candidate in names]
     except ParityError:  # it cannot be watched; what is wrong is known all the same
         own = wrong
+    if trail.watch.recomputed and trail.wrong() and _agree_where_masks_stay(models, pairs, task, frozen):
+        places = [_place_of_error(trail, point, check) for point in trail.wrong()]
+        return Beyond(places=places, causes=[_recomputed_otherwise(models.candidate, trail, wrong)])
     return _explained(trail, own or wrong, check)
+
+
+def _agree_where_masks_stay(models: Models, pairs: Pairs, task: Task, frozen: Collection[str]) -> bool:
+    """Returns whether all gradients are right once a mask drawn twice is the same mask both times."""
+    task = replace(task, mode=replace(task.mode, by_size=True))
+    truth: dict[str, torch.Tensor] = {}
+    try:
+        differentiate(models.reference, task, torch.float64, "reference", truth.__setitem__)
+        comparison = Comparison(pairs, truth)
+        differentiate(models.candidate, task, torch.float64, "candidate", comparison.take, frozen=frozen)
+    except ParityError:
+        return False
+    return not any(gradient.what for gradient in comparison.finish(frozen))
+
+
+def _recomputed_otherwise(candidate: nn.Module, trail: _Trail, wrong: list[Gradient]) -> Cause:
+    again = [name for name, _ in candidate.named_modules() if name and name in trail.watch.recomputed]
+    outermost = [name for name in again if not any(name.startswith(f"{other}.") for other in again)]
+    statement = (
+        f"gradient checkpointing recomputes {listed(outermost, 3)} with other dropout masks than "
+        f"those of the forward pass; {len(wrong)} tensors get another gradient"
+    )
+    hint = "leave torch.utils.checkpoint's preserve_rng_state at True"
+    return Cause("gradient-checkpointing", statement, tuple(g.reference for g in wrong), hint=hint)
 
 
 def _explained(trail: _Trail, own: list[Gradient], check: str) -> Beyond:

@@ -10,6 +10,8 @@ from torch import nn
 from parity.checking import check
 from parity.errors import ParityError
 from parity.models.candidate import other_sizes, resolve_candidate
+from parity.models.holders import Slot
+from parity.models.options import options
 from parity.models.quantities import shown_sizes
 from parity.models.reference import build_reference, configuration
 from parity.models.words import meanings, meanings_at
@@ -227,3 +229,11 @@ def test_group_of_a_config_says_what_a_number_is_of() -> None:
 )
 def test_other_words_mean_no_size(name: str) -> None:
     assert meanings(name) in ((), ("no_rate",))
+
+
+@pytest.mark.parametrize(
+    ("default", "quantity"), [(7, "patches_per_side"), (196, "num_patches"), (14, "patches_per_side")]
+)
+def test_number_of_patches_that_is_no_square_is_that_of_a_side(default: int, quantity: str) -> None:
+    slot = Slot("n_patches", default=default, is_required=False)
+    assert options(slot, is_side=False)[0].quantity == quantity

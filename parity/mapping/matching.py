@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from parity.mapping.patterns import matrix_layouts, vector_layout
 from parity.mapping.qkv import attention_ways, merging_ways
+from parity.mapping.slices import ON_SLICES, slice_ways, with_slices_joined
 from parity.mapping.ways import ATTENTION, PATCHES, POSITIONS, TOKENS, Matches, Way, joined
 from parity.models import Entry, whole
 
@@ -46,14 +47,16 @@ def match(reference: Uses, candidate: Uses, buffers: Buffers) -> Matches:
     """
     found = Matches()
     ways: dict[str, list[list[Way]]] = defaultdict(list)  # by what is chosen: a list per block
-    pairs = _aligned(_norms_first(reference.operations), _norms_first(candidate.operations))
+    others = with_slices_joined(candidate.operations, reference)
+    pairs = _aligned(_norms_first(reference.operations), _norms_first(others))
     heads = reference.heads or candidate.heads
     is_merging = False  # the next projection takes what the heads of an attention give
     for ours, theirs in pairs:
         if ours is None or theirs is None:
             continue
         if ours.kind == "attention":
-            ways[ATTENTION].append(attention_ways(ours, theirs, heads, is_packed=reference.is_packed))
+            options = slice_ways(ours, theirs) or attention_ways(ours, theirs, heads, is_packed=reference.is_packed)
+            ways[ATTENTION].append(options)
         elif ours.kind == "matrix":
             one, other = ours.projections[0], theirs.projections[0]
             options = [
@@ -134,6 +137,11 @@ def _owner(operation: Operation) -> str:
     return match[0] if match else ""
 
 
+def _is_of_a_block(operation: Operation) -> bool:
+    """Whether a module around the operation's own one is numbered."""
+    return bool(re.search(r"\d", ".".join(operation.views[0].name.split(".")[:-2])))
+
+
 def _norms_first(operations: list[Operation]) -> list[Operation]:
     """Puts each block's two norms before its branches, as in pre-norm, where they stand behind them.
 
@@ -161,7 +169,8 @@ def _belongs(norm: Operation, attention: Operation) -> bool:
 def _fit(ours: Operation, theirs: Operation) -> float:
     if ours.key != theirs.key:
         return 0.0
-    return 1.0 if ours.kind == theirs.kind else 0.5  # a norm without a shift looks like a scale
+    fit = 1.0 if ours.kind == theirs.kind else 0.5  # a norm without a shift looks like a scale
+    return fit + 0.005 * (_is_of_a_block(ours) == _is_of_a_block(theirs))
 
 
 def _match_vectors(found: Matches, ours: View | None, theirs: View | None, what: str) -> None:
@@ -184,7 +193,8 @@ def _leave_unmatched(found: Matches, pairs: list[tuple[Operation | None, Operati
         elif theirs and not ours:
             found.left_candidate |= {str(view): f"an extra {words[theirs.kind]}" for view in theirs.views}
     for way in found.choices.get(ATTENTION, []):
-        found.left_meaning |= dict.fromkeys(way.left_reference, "no bias of query, key and value")
+        for name in way.left_reference:
+            found.left_meaning[name] = "no bias of query, key and value" if "bias" in name else ON_SLICES
         found.left_meaning |= dict.fromkeys(way.left_candidate, "an extra bias of query, key and value")
 
 

@@ -120,6 +120,7 @@ class Operation:
         vectors: scale and shift of a norm.
         at: how many enters and leaves of modules come before (the last of) its tensors is used.
         until: of an attention, how many come before its scores and values are there as well.
+        slices: of an attention, into how many slices the features are cut, of which each head takes one.
     """
 
     kind: Kind
@@ -127,6 +128,7 @@ class Operation:
     vectors: list[View | None] = field(default_factory=list)
     at: int = 0
     until: int = 0
+    slices: int = 1
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -134,7 +136,8 @@ class Operation:
         if self.kind == "matrix":
             return "matrix", *self.projections[0].matrix.shape
         if self.kind == "attention":
-            return "attention", self.rows, self.projections[0].matrix.shape[1]
+            width = self.projections[0].matrix.shape[1] * self.slices
+            return "attention", self.rows if self.slices == 1 else 3 * width, width
         first = next(v for v in self.vectors if v)
         return "vector", first.size
 

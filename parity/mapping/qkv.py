@@ -59,7 +59,7 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class _Reading:
+class Reading:
     """What the matrices of an attention hold: query, key and value, each as one part or as one for every head."""
 
     name: str
@@ -88,7 +88,7 @@ def attention_ways(ours: Operation, theirs: Operation, heads: int | None, *, is_
     width = ours.rows // 3
     head = width // heads if heads and heads > 1 and width % heads == 0 else width
     mine, other = (
-        list(_readings([projection.matrix.shape[0] for projection in operation.projections], width, head))
+        list(readings([projection.matrix.shape[0] for projection in operation.projections], width, head))
         for operation in (ours, theirs)
     )
     # only how the parts of both sides stand to each other counts: on one of them they are called in their order
@@ -120,7 +120,7 @@ def _in_words(order: tuple[int, ...]) -> str:
     return ", ".join(PARTS[part] for part in order)
 
 
-def _readings(sizes: list[int], width: int, head: int) -> Iterator[_Reading]:
+def readings(sizes: list[int], width: int, head: int) -> Iterator[Reading]:
     """Yields what matrices of `sizes` rows can hold of query, key and value, of `width` rows each."""
     count = width // head
     orders = {order: how for order, how in _ORDERS.items() if count > 1 or order == "qhd"}
@@ -131,13 +131,13 @@ def _readings(sizes: list[int], width: int, head: int) -> Iterator[_Reading]:
         words = _in_words(order)
         if sizes == [3 * width]:
             for rows, how in orders.items():
-                yield _Reading(f"{words} fused{how}", tuple((_Part(0, n, 3, rows),) for n in at))
+                yield Reading(f"{words} fused{how}", tuple((_Part(0, n, 3, rows),) for n in at))
         elif sizes == [width] * 3:
             for each in itertools.product(alone, repeat=3):
                 turned = [PARTS[part] for part in order if each[part] == "dh"]
                 which = f", {' and '.join(turned)}" if len(turned) in (1, 2) else ""
                 name = f"{words}{which}{_ORDERS['qdh']}" if turned else words
-                yield _Reading(name, tuple((_Part(n, 0, 1, own),) for n, own in zip(at, each, strict=True)))
+                yield Reading(name, tuple((_Part(n, 0, 1, own),) for n, own in zip(at, each, strict=True)))
         elif single is not None:
             for (rows, how), alone_rows in itertools.product(orders.items(), alone):
                 places = [
@@ -145,20 +145,18 @@ def _readings(sizes: list[int], width: int, head: int) -> Iterator[_Reading]:
                     for n in at
                 ]
                 mixed = "" if alone_rows in rows.replace("q", "") else f", the other one{_ORDERS[f'q{alone_rows}']}"
-                yield _Reading(f"{words}, two of them fused{how}{mixed}", tuple((place,) for place in places))
-        elif sizes == [head] * (3 * count):
+                yield Reading(f"{words}, two of them fused{how}{mixed}", tuple((place,) for place in places))
+        if count > 1 and sizes == [head] * (3 * count):
             by_head = tuple(tuple(_Part(3 * h + n, 0, 1, "d") for h in range(count)) for n in at)
-            yield _Reading(f"{words} head by head", by_head)
+            yield Reading(f"{words} head by head", by_head)
             lists = tuple(tuple(_Part(count * n + h, 0, 1, "d") for h in range(count)) for n in at)
-            yield _Reading(f"{words}, each a list of heads", lists)
-        elif sizes == [3 * head] * count:
+            yield Reading(f"{words}, each a list of heads", lists)
+        if count > 1 and sizes == [3 * head] * count:  # which may be as many as three that are whole
             by_head = tuple(tuple(_Part(h, n, 3, "qd") for h in range(count)) for n in at)
-            yield _Reading(f"{words} fused in each head's own", by_head)
+            yield Reading(f"{words} fused in each head's own", by_head)
 
 
-def _way(
-    ours: Operation, theirs: Operation, readings: tuple[_Reading, _Reading], lengths: dict[str, int]
-) -> Way | None:
+def _way(ours: Operation, theirs: Operation, readings: tuple[Reading, Reading], lengths: dict[str, int]) -> Way | None:
     """Returns the entries of both sides' readings, weights and biases; None if the shapes rule them out."""
     both = zip(readings[0].parts, readings[1].parts, strict=True)
     pairs = [pair for our, their in both for pair in _paired(our, their, lengths["h"])]
@@ -172,9 +170,9 @@ def _way(
         sides = (ours.projections[our.matrix], our), (theirs.projections[their.matrix], their)
         columns = max((projection.matrix.column_lengths for projection, _ in sides), key=len)
         letters = lengths | {"q": our.count} | dict(zip("ijkl", columns, strict=False))
-        one, other = (_rows_of(*side, letters, "ijkl"[: len(columns)]) for side in sides)
+        one, other = (rows_of(*side, letters, "ijkl"[: len(columns)]) for side in sides)
         found = [entry_between(one, other, letters)]
-        one, other = (_bias_of(*side, lengths) for side in sides)
+        one, other = (bias_of(*side, lengths) for side in sides)
         if _UNFIT in (one, other):
             return None
         if one and other:
@@ -186,7 +184,7 @@ def _way(
             return None
         entries += filter(None, found)
     votes = [
-        _vote(theirs.projections[their.matrix].matrix, their, part)
+        vote(theirs.projections[their.matrix].matrix, their, part)
         for part, parts in zip(PARTS, readings[1].parts, strict=True)
         for their in parts
     ]
@@ -212,12 +210,13 @@ def _is_whole(projections: list[Projection], part: _Part) -> bool:
     return len(projections) == 1 and part.head is None and not projections[0].bias_parts
 
 
-def _rows_of(projection: Projection, part: _Part, lengths: dict[str, int], columns: str) -> Placed | None:
+def rows_of(projection: Projection, part: _Part, lengths: dict[str, int], columns: str) -> Placed | None:
+    """Returns the rows of a part, with the letters of its columns; None if the shapes rule the part out."""
     axes = [(projection.matrix.rows, part.order), (projection.matrix.columns, columns)]
     return placed(projection.matrix.view, axes, lengths | {"q": part.count}, part.fixed)
 
 
-def _bias_of(projection: Projection, part: _Part, lengths: dict[str, int]) -> Placed | None:
+def bias_of(projection: Projection, part: _Part, lengths: dict[str, int]) -> Placed | None:
     """Returns the bias of a part; None if there is none, and `_UNFIT` if its shape rules the part out."""
     view, order, fixed = projection.bias, part.order, part.fixed
     if view is None and projection.bias_parts:
@@ -242,7 +241,7 @@ _PART_NAME = re.compile(
 )
 
 
-def _vote(matrix: Matrix, at: _Part, part: str) -> tuple[int, str]:
+def vote(matrix: Matrix, at: _Part, part: str) -> tuple[int, str]:
     """Returns whether a matrix's name speaks for (1) or against (-1) the part that is read there, and how."""
     name = matrix.view.name
     fused, single = _FUSED_NAME.findall(name.lower()), _PART_NAME.findall(name.lower())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 import inspect
+import math
 import typing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -182,6 +183,8 @@ def _allowed(slot: Slot) -> tuple[str, ...]:
         and default > 128
     ):
         allowed = ("patch_vector", "patch_size", *allowed[2:])
+    if {"num_patches", "patches_per_side"} <= {*allowed} and _is_count(default) and math.isqrt(default) ** 2 != default:
+        allowed = ("patches_per_side", *(quantity for quantity in allowed if quantity != "patches_per_side"))
     if {"mlp_dim", "mlp_ratio"} <= {*allowed} and isinstance(default, (int, float)):
         likely = "mlp_ratio" if default <= 16 else "mlp_dim"
         allowed = (likely, *(quantity for quantity in allowed if quantity != likely))

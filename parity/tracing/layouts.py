@@ -31,10 +31,10 @@ class Step:
 def steps_to(actual: torch.Size, expected: torch.Tensor, point: Point, alignment: Alignment) -> list[Step]:
     """Returns the steps from the reference's tensor at a point to a candidate's tensor of shape `actual`.
 
-    Features rearranged by the weight map; feature maps (B, D, h, w) against tokens (B, N, D), and tokens against
-    (N, B, D) and (B, D, N) and (B * N, D); where the candidate's class token is the last one, the tokens are turned as
-    well. Where the candidate goes on with one token, (B, D), that is the class token. No step is returned that the
-    shapes leave open.
+    Features rearranged by the weight map; feature maps (B, D, h, w) against tokens (B, N, D); tokens against (N, B, D),
+    (B, D, N) and (B * N, D), and by heads against (B, N, H, d) and (B, H, N, d); where the candidate's class token is
+    the last one, the tokens are turned as well. Where the candidate goes on with one token, (B, D), that is the class
+    token. No step is returned that the shapes leave open.
     """
     steps = []
     order = alignment.features.get((point.module, point.moment))
@@ -62,6 +62,17 @@ def _choices(expected: torch.Tensor, actual: torch.Size) -> list[Step]:
         return [
             Step(lambda x: x.flatten(2).transpose(1, 2), lambda x, _: rearrange(x, "b (h w) d -> b d h w", h=height)),
             Step(lambda x: x.flatten(2), lambda x, _: rearrange(x, "b d (h w) -> b d h w", h=height)),
+        ]
+    if expected.ndim == 3 and rank == 4:
+        heads, odd = divmod(shape[-1], actual[-1])
+        if odd or heads == shape[1]:
+            return []
+        return [
+            Step(lambda x: rearrange(x, "b n (h d) -> b n h d", h=heads), lambda x, _: x.flatten(2)),
+            Step(
+                lambda x: rearrange(x, "b n (h d) -> b h n d", h=heads),
+                lambda x, _: rearrange(x, "b h n d -> b n (h d)"),
+            ),
         ]
     if expected.ndim == rank == 3:
         return [

@@ -6,6 +6,9 @@ import functools
 import re
 from typing import TYPE_CHECKING, Any
 
+import torch
+from einops import rearrange, repeat
+
 from parity.explanation.bending import Change, Kind
 from parity.explanation.causes.catalogue import catalogue
 from parity.explanation.causes.places import NORM
@@ -15,8 +18,6 @@ from parity.tracing import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-
-    import torch
 
     from parity.models import Box
 
@@ -43,8 +44,8 @@ _ABSENT = (
 def absences(names: Iterable[str], config: Mapping[str, Any]) -> list[Change]:
     """Returns the changes for tensors of the reference, or slices of them, that the candidate has no counterpart of."""
     width = config["hidden_dim"]
-    left = dict.fromkeys(_joined(names, width))
-    changes = []
+    changes, others = _on_slices(list(names), width)
+    left = dict.fromkeys(_joined(others, width))
     for name in left:
         module, _, part = name.rpartition(".")
         pair = {f"{module}.weight", f"{module}.bias"} <= left.keys()
@@ -66,6 +67,44 @@ def absences(names: Iterable[str], config: Mapping[str, Any]) -> list[Change]:
 _NO_PRE_LOGITS = Kind(
     "pre-logits", {"linear": skipped}, "no pre-logits layer", "one", "nn.Linear(dim, representation_size)"
 )
+
+
+def _on_slices(names: list[str], width: int) -> tuple[list[Change], list[str]]:
+    """Returns the changes for attentions whose heads project a slice each, and the names that they don't stand for."""
+    boxes = {name: split(name) for name in names}
+    heads = {tensor: box[0].stop - box[0].start for tensor, box in boxes.values()
+             if tensor.endswith(".in_proj_weight") and len(box) > 1}  # fmt: skip
+    changes = []
+    for tensor, head in heads.items():
+        module = tensor.removesuffix(".in_proj_weight")
+        is_shared = any(other == tensor and len(box) == 1 for other, box in boxes.values())
+        variants = {"in_proj_weight": after(functools.partial(_on_diagonal, head=head, is_shared=is_shared))}
+        phrase = f"each head's query, key and value made of its own {head} features"
+        if is_shared:
+            variants["in_proj_bias"] = after(functools.partial(_first_for_all, head=head))
+            phrase += ", by weights that all heads share"
+        kind = Kind("heads-on-slices", variants, phrase, f"of all {width}", "nn.Linear(dim, 3 * dim)")
+        changes.append(Change(kind, module))
+        is_bias = {name for name, (other, box) in boxes.items() if other == f"{module}.in_proj_bias" and box}
+        names = [name for name in names if boxes[name][0] != tensor and not (is_shared and name in is_bias)]
+    return changes, names
+
+
+def _on_diagonal(weight: Tensor, *, head: int, is_shared: bool) -> Tensor:
+    """(3D, D), all zero but for the blocks (d, d) of each head; the first one's for all where they share it."""
+    heads = weight.shape[1] // head
+    parts = rearrange(weight, "(p h d) (g e) -> p h g d e", p=len(PARTS), h=heads, g=heads)
+    blocks = parts[:, :1, :1] if is_shared else parts
+    diagonal = torch.eye(heads).to(weight)[:, :, None, None]
+    return rearrange(blocks * diagonal, "p h g d e -> (p h d) (g e)")
+
+
+def _first_for_all(bias: Tensor | None, *, head: int) -> Tensor | None:
+    """(3D): the first head's share of query, key and value for every head."""
+    if bias is None:
+        return None
+    parts = rearrange(bias, "(p h d) -> p h d", p=len(PARTS), d=head)
+    return repeat(parts[:, 0], "p d -> (p h d)", h=parts.shape[1])
 
 
 def _entry(id: str, config: Mapping[str, Any]) -> Kind:  # noqa: A002

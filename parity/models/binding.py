@@ -191,7 +191,8 @@ def _best_of(
 
     def can_be_built(sizes: Mapping[str, Any]) -> bool:
         with contextlib.suppress(ParityError):
-            return probe(sizes).tried(named).distance is not None
+            build = probe(sizes)
+            return build.shapes(build.values(named)) is not None
         return False
 
     is_refused = can_be_built(config) and not can_be_built(small)

@@ -87,7 +87,7 @@ def heads_in_all(module: nn.Module, image_size: int) -> int:
     was_training = module.training
     module.eval()
     try:
-        with torch.device("meta"), watch:
+        with torch.device("meta"), torch.no_grad(), watch:
             module(torch.empty(2, CHANNELS, image_size, image_size, device="meta"))
     finally:
         module.train(was_training)

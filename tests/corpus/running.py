@@ -33,8 +33,16 @@ def difference(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def built(spec: str, settings: dict[str, Any]) -> nn.Module:
-    """Builds a planted model, with dropout rates that show what they do."""
-    return resolve_candidate(spec, configuration("vit_b_16", settings) | CHECKED_DROPOUT).build()
+    """Builds a planted model, with dropout rates that show what they do; it takes what its host takes."""
+    return resolve_candidate(spec, {}, _arguments(spec.rpartition(":")[2], tuple(settings.items()))).build()
+
+
+@functools.cache
+def _arguments(model: str, settings: _Settings) -> dict[str, Any]:
+    host = next(host for host in HOSTS.values() if host.model == model)
+    with tempfile.TemporaryDirectory() as folder:
+        config = configuration("vit_b_16", dict(settings)) | CHECKED_DROPOUT
+        return resolve_candidate(write(Path(folder), host), config).arguments
 
 
 def initial(settings: dict[str, Any]) -> State:

@@ -60,14 +60,12 @@ class Tried:
         error: why not.
         heads: of all blocks together, or of one as its modules name them; None where nothing shows them.
         has_heads: whether these are the reference's.
-        totals: how many values its tensors of each kind have.
     """
 
     distance: float | None
     error: BaseException | None = None
     heads: int | None = None
     has_heads: bool = False
-    totals: Counter[tuple[int, ...]] = dataclasses.field(default_factory=Counter)
 
     def is_clearly_nearer(self, other: Tried | None) -> bool:
         """Returns whether about one kind of tensor more is right than in another attempt."""
@@ -144,7 +142,7 @@ class Probe:
         if not heads:
             heads, wanted = heads_of(module), self.config["num_heads"]
         far += _UNFIT * (heads not in (None, wanted))
-        return Tried(far, heads=heads, has_heads=heads == wanted, totals=found)
+        return Tried(far, heads=heads, has_heads=heads == wanted)
 
     def effect(self, assignment: Assignment, path: str) -> bool | None:
         """Returns whether some of the tensors that an argument changes, or else the heads, are the reference's.
@@ -153,16 +151,25 @@ class Probe:
             None where it changes nothing that shows.
         """
         values = self.values(assignment)
-        found = self._try(values)
+        found = self._totals(values)
         for factor in (2, 4, 3, 0.5):
-            other = self._try({**values, path: _scaled(values[path], factor)})
-            if other.distance is not None:
-                kinds = found.totals.keys() | other.totals.keys()
-                moved = {kind for kind in kinds if found.totals[kind] != other.totals[kind]}
+            scaled = {**values, path: _scaled(values[path], factor)}
+            other = self._totals(scaled)
+            if other:
+                moved = {kind for kind in found.keys() | other.keys() if found[kind] != other[kind]}
                 if moved:
-                    return any(found.totals[kind] == self._goal[kind] for kind in moved)
-                return found.has_heads if other.heads != found.heads else None
+                    return any(found[kind] == self._goal[kind] for kind in moved)
+                before, after = self._try(values), self._try(scaled)
+                return before.has_heads if after.heads != before.heads else None
         return True  # whatever else it may be, nothing can be built
+
+    def _totals(self, values: Mapping[str, Any]) -> Counter[tuple[int, ...]]:
+        """Returns how many values the tensors of each kind have; none if nothing can be built."""
+        self.builds += 1
+        try:
+            return totals(state_shapes(self.built(values)), _PRIMES)
+        except (Exception, SystemExit):  # noqa: BLE001  (a constructor can raise anything)
+            return Counter()
 
     def shapes(self, values: Mapping[str, Any]) -> list[Shape] | None:
         """Returns the shapes of all tensors if the candidate is given these values by path; None if it raises."""

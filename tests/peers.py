@@ -1,4 +1,4 @@
-"""Other people's Vision Transformers, from the packages that ship them, at the full size of ViT-B/16."""
+"""Other people's Vision Transformers, from the packages that ship them, at the full width of ViT-B/16."""
 
 # ruff: noqa: PLC0415  (each of these packages takes seconds to import)
 
@@ -17,26 +17,28 @@ def timm_vit() -> nn.Module:
     return model
 
 
-def timm_clip() -> nn.Module:
+def timm_clip(depth: int = 12) -> nn.Module:
     """CLIP's image tower: no bias of the patch projection, a norm before the blocks."""
     import timm
 
-    model: nn.Module = timm.create_model("vit_base_patch16_clip_224", num_classes=1000)
+    model: nn.Module = timm.create_model("vit_base_patch16_clip_224", num_classes=1000, depth=depth)
     return model
 
 
-def timm_dino() -> nn.Module:
+def timm_dino(depth: int = 12) -> nn.Module:
     """DINOv2's ViT at B/16: a learned scale of every branch."""
     import timm
 
-    model: nn.Module = timm.create_model("vit_base_patch14_dinov2", img_size=224, patch_size=16, num_classes=1000)
+    model: nn.Module = timm.create_model(
+        "vit_base_patch14_dinov2", img_size=224, patch_size=16, num_classes=1000, depth=depth
+    )
     return model
 
 
-def _transformers_vit(eps: float) -> nn.Module:
+def _transformers_vit(eps: float, depth: int = 12) -> nn.Module:
     from transformers import ViTConfig, ViTForImageClassification
 
-    config = ViTConfig(layer_norm_eps=eps)
+    config = ViTConfig(layer_norm_eps=eps, num_hidden_layers=depth)
     config.num_labels = 1000
     model: nn.Module = ViTForImageClassification(config)
     return model
@@ -46,9 +48,9 @@ def transformers_vit() -> nn.Module:
     return _transformers_vit(1e-6)
 
 
-def transformers_vit_as_it_comes() -> nn.Module:
+def transformers_vit_as_it_comes(depth: int = 12) -> nn.Module:
     """Its default eps is 1e-12."""
-    return _transformers_vit(1e-12)
+    return _transformers_vit(1e-12, depth)
 
 
 def timm_small() -> nn.Module:
@@ -74,11 +76,13 @@ def transformers_small() -> nn.Module:
     return model
 
 
-def vit_pytorch_vit() -> nn.Module:
+def vit_pytorch_vit(depth: int = 12) -> nn.Module:
     """No bias of query, key and value; norms before and after the patch projection."""
     from vit_pytorch import ViT
 
-    model: nn.Module = ViT(image_size=224, patch_size=16, num_classes=1000, dim=768, depth=12, heads=12, mlp_dim=3072)
+    model: nn.Module = ViT(
+        image_size=224, patch_size=16, num_classes=1000, dim=768, depth=depth, heads=12, mlp_dim=3072
+    )
     return model
 
 

@@ -13,13 +13,16 @@ from parity.diagnosis import Layer, Place
 from parity.findings import Cause
 from parity.models import Entry, WeightMap
 from parity.report import Report
+from parity.report.about import environment
 from parity.report.report import Top
 from tests.fuzz import budget
+from tests.test_schema import VALIDATOR
 
 TEXT = st.text(st.characters() | st.sampled_from("\x1b\x7f\x9b\n\r\t\ud800[]{}\\\"'<>&"), max_size=8) | st.just(
     "x" * 10_000
 )
 NUMBER = st.none() | st.floats() | st.integers()
+FLOAT = st.none() | st.floats()
 NAMES = st.lists(TEXT, max_size=2).map(tuple)
 ANYTHING = st.recursive(
     NUMBER | TEXT | st.binary(max_size=2) | st.booleans() | st.complex_numbers() | st.just(object) | st.fractions(),
@@ -30,13 +33,13 @@ ANYTHING = st.recursive(
 )
 SETTINGS = st.dictionaries(TEXT, ANYTHING, max_size=2)
 LAYERS = st.builds(
-    Layer, TEXT, st.none() | TEXT, st.none() | st.booleans(), st.none() | st.integers(0), NUMBER, NUMBER, NUMBER,
-    st.sampled_from(["clean", "origin", "propagated", "not compared"]), st.none() | TEXT,
+    Layer, TEXT, st.none() | TEXT, st.none() | st.booleans(), st.none() | st.integers(0, 2**63 - 1), FLOAT, FLOAT,
+    FLOAT, st.sampled_from(["clean", "origin", "propagated", "not compared"]), st.none() | TEXT,
 )  # fmt: skip
 PLACES = st.builds(
     Place, st.sampled_from(["module", "glue"]), TEXT, TEXT, TEXT, TEXT, st.floats(), TEXT, st.none() | TEXT
 )
-CAUSES = st.builds(Cause, TEXT, TEXT, st.lists(TEXT, min_size=1, max_size=2).map(tuple), NUMBER, NUMBER, TEXT)
+CAUSES = st.builds(Cause, TEXT, TEXT, st.lists(TEXT, min_size=1, max_size=2).map(tuple), FLOAT, FLOAT, TEXT)
 MAPS = st.builds(
     WeightMap,
     st.lists(st.builds(Entry, TEXT, TEXT, TEXT), max_size=2).map(tuple),
@@ -72,6 +75,7 @@ def test_any_report_is_written_as_json(report: Report) -> None:
     text = report.to_json()
     assert text.isascii()
     written: dict[str, Any] = json.loads(text, parse_constant=pytest.fail)
+    VALIDATOR.validate(written | {"environment": environment()})
     assert written["verdict"] == report.verdict
     assert written["reasons"] == report.reasons
     assert len(written["layers"]) == len(report.layers)  # which no report has that could not be written

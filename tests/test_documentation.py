@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from parity.command_line import parsed
+from tests.corpus import catalogue
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
@@ -61,6 +62,15 @@ def test_files_that_are_tested_exist(command: str) -> None:
     for word in shlex.split(command, comments=True)[1:]:
         if word.startswith(("tests", "benchmarks")) and "FILE" not in word:
             assert (ROOT / word.partition("::")[0]).exists()
+
+
+def test_every_page_has_its_place_on_the_site() -> None:
+    site = (ROOT / "mkdocs.yml").read_text()
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if f" {page.name}\n" not in site] == []
+
+
+def test_catalogue_of_causes_is_that_of_today() -> None:
+    assert (ROOT / "docs" / "catalogue.md").read_text() == catalogue.page(), "python -m tests.corpus.catalogue"
 
 
 @_each_page

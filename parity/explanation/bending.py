@@ -105,6 +105,13 @@ class Change:
         return self.kind.key == other.kind.key and self.place == other.place and same_value
 
     @property
+    def operations(self) -> set[Key]:
+        """What it changes."""
+        if isinstance(self.value, Graft):
+            return {self.value.operation[:2]}
+        return {(self.kind.elsewhere.get(operation, self.place), operation) for operation in self.kind.variants}
+
+    @property
     def phrase(self) -> str:
         """What the candidate has, in words."""
         if isinstance(self.value, torch.Tensor) and self.kind.words:
@@ -251,13 +258,13 @@ class Bend:
     ) -> None:
         self._changes: dict[Key, list[Change]] = defaultdict(list)
         changes = tuple(changes)
-        self._grafts = {change.value.operation: change.value for change in changes if isinstance(change.value, Graft)}
-        self._asked = {point for graft in self._grafts.values() for point in graft.entering}
+        self._grafts = {change.value.operation: change for change in changes if isinstance(change.value, Graft)}
+        self._asked = {point for change in self._grafts.values() for point in change.value.entering}
         self.passed: dict[Point, torch.Tensor] = dict(passed or {})
         kept = (trait for trait in traits if not any(change.takes_the_place_of(trait) for change in changes))
         for change in (*kept, *(change for change in changes if not change.kind.undoes)):
-            for operation in change.kind.variants:
-                self._changes[change.kind.elsewhere.get(operation, change.place), operation].append(change)
+            for key in () if isinstance(change.value, Graft) else change.operations:
+                self._changes[key].append(change)
         self.watch = watch
         self._memo = memo
         self.calls: Counter[tuple[str, str]] = Counter(calls)
@@ -293,11 +300,12 @@ class Bend:
         return result
 
     def _grafted(self, operation: tuple[str, str, int], result: Any) -> Any:
-        graft = self._grafts.get(operation)
-        if graft is None:
+        change = self._grafts.get(operation)
+        if change is None:
             return result
+        graft = change.value
         arguments = result, *(self.passed[point] for point in graft.entering)
-        if self._memo is None:
+        if self._memo is None or change.kind.is_random:
             return graft.carried_out(*arguments)
         return self._memo.call((graft,), graft.carried_out, arguments)
 

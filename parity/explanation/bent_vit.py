@@ -178,7 +178,11 @@ class BentViT:
         def norm(y: torch.Tensor) -> torch.Tensor:
             return bend.at("encoder", "leave", self._norm("encoder.ln", y, bend))
 
+        tokens = x
+
         def pool(y: torch.Tensor) -> torch.Tensor:
+            nonlocal tokens
+            tokens = y
             result: torch.Tensor = bend.do("encoder", "pooling", class_token_of, y)
             return result
 
@@ -189,6 +193,7 @@ class BentViT:
             x = bend.at("heads.act", "enter", x)
             x = bend.at("heads.act", "leave", bend.do("heads.act", "tanh", torch.tanh, x))
         x = self._linear("heads.head", x, bend)
+        x = bend.do("heads", "join", _same, x, tokens)
         x = bend.at("heads", "leave", bend.do("heads", "output", _same, x))
         return bend.at("", "leave", bend.do("", "output", _same, x))
 

@@ -20,7 +20,7 @@ from parity.explanation.chains import (
     value_of,
     without_block,
 )
-from parity.explanation.own_layers import HEAD, adapter_kinds, branch_kinds, gated_kinds, head_kinds
+from parity.explanation.own_layers import HEAD, adapter_kinds, branch_kinds, gated_kinds, head_kinds, second_head_kinds
 from parity.explanation.own_norms import batch_norm_kinds, norm_kinds
 from parity.mapping import is_low_rank
 from parity.models import cut, rearranged, split
@@ -54,6 +54,8 @@ def extra_kinds(used: Uses, found: WeightMap, held: Mapping[str, Tensor], config
         is_end = len(members) == 1 and not members[0].after and f"{HEAD}.weight" in found.unmapped_reference
         own = list(head_kinds(members[0], held, config)) if is_end else []
         own = own or list(norm_kinds(members, held, config))
+        if len(members) == 1:
+            kinds += second_head_kinds(members[0], held, found)
         if is_low_rank(members[0].operations):
             kinds += [*branch_kinds(members, held), *adapter_kinds(members, held)]
         kinds += own or [*gated_kinds(members, held, found), *_kinds(members, held, found)]
@@ -132,13 +134,14 @@ def _table_kinds(view: View, held: Mapping[str, Tensor], found: WeightMap) -> It
     def put_first(_: Any, x: Tensor, __: Any) -> Tensor:
         return torch.cat([rows(x).transpose(0, 1).expand(len(x), -1, -1), x], 1)
 
-    def joining(*, behind: int, positions: str = "") -> Callable[..., Tensor]:
+    def joining(*, behind: int | None, positions: str = "") -> Callable[..., Tensor]:
         def joined(original: Callable[..., Tensor], *arguments: Any) -> Tensor:
             x, tokens = original(*arguments), rows(arguments[0])
             if positions:
                 name, box = split(positions)
                 tokens = tokens + cut(held[name].detach(), box).to(x).reshape(tokens.shape)
-            return torch.cat([x[:, :behind], tokens.expand(len(x), -1, -1), x[:, behind:]], 1)
+            first = x.shape[1] if behind is None else behind
+            return torch.cat([x[:, :first], tokens.expand(len(x), -1, -1), x[:, first:]], 1)
 
         return joined
 
@@ -146,7 +149,7 @@ def _table_kinds(view: View, held: Mapping[str, Tensor], found: WeightMap) -> It
     sizes = {part: cut(held[split(part)[0]], split(part)[1]).numel() for part in tables}
     count = view.size // view.shape[-1] if view.shape else 1
     extra = f"{count} extra tokens" if count > 1 else "an extra token"
-    for behind, where in ((1, "behind the class token"), (0, "before the class token")):
+    for behind, where in ((1, "behind the class token"), (0, "before the class token"), (None, "behind all others")):
         own = [part for part, size in sizes.items() if size == view.size]
         variants: list[tuple[str, str, Callable[..., Tensor]]] = [
             *(("output", f" and positions ({part})", joining(behind=behind, positions=part)) for part in own),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from parity.explanation.bending import Bendable
     from parity.explanation.following import Follower, Outcome, Start
-    from parity.explanation.recording import Stretch, Value
+    from parity.explanation.recording import Operation, Stretch, Value
     from parity.tracing import Point
 
 # what the operations of a stretch can't be carried out again for: they ask for a tensor's values in Python
@@ -44,12 +44,14 @@ class Difference:
         changes: the candidate's operations in place of the bent model's: as soon as there is what they result in, or
             just before the point.
         lines: of the candidate's source, those whose operations the bent model has none like.
-        why_not: why the operations cannot be carried out elsewhere, or an empty text.
+        why_not: why the operations cannot be carried out elsewhere, or lead to something else there, or an empty text.
+        is_possible: whether they can be.
     """
 
     changes: tuple[Change, ...]
     lines: tuple[str, ...]
     why_not: str
+    is_possible: bool
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -67,6 +69,7 @@ class Grafts:
         weights: of the candidate, by name.
         names: what each of these is called in the reference, where it has one counterpart.
         refuted: kinds of grafts that are none, since they don't hold for other weights and images.
+        words: says what a point of the reference is called.
         follower: of the candidate.
     """
 
@@ -78,6 +81,7 @@ class Grafts:
         weights: Mapping[str, torch.Tensor],
         names: Mapping[str, str],
         refuted: Collection[tuple[str, str, str]],
+        words: Callable[[Point], str],
         follower: Follower,
     ) -> None:
         self._new_model = bent
@@ -87,6 +91,7 @@ class Grafts:
         self._weights = weights
         self._names = names
         self._refuted = refuted
+        self._words = words
 
     def at(self, start: Start, base: Outcome) -> Difference | None:
         """Returns the difference at the point where a run of the bent model has stopped.
@@ -105,6 +110,9 @@ class Grafts:
         phrase, instead, lines = formulas.difference(theirs, ours)
         kind = Kind(GRAFT, {}, phrase, instead, f"see {lines[0]}" if lines else "")
         around, before = _place_around(theirs, base.dirty), (base.dirty.module, f"before {base.dirty.moment}")
+        drawing = next((operation for operation in theirs.operations if operation.name in DRAWING), None)
+        if drawing:
+            kind, lines = self._random(drawing, theirs, base.dirty, is_inside=bool(around)), (drawing.line,)
         operations = [key for key in base.recent if base.bend.done[key][1] is base.passing]
         changes = [
             Change(kind, around if key == before else key[0], Graft(
@@ -113,7 +121,17 @@ class Grafts:
             ))
             for key in dict.fromkeys((*operations[:1], before))
         ]  # fmt: skip
-        return Difference(tuple(changes), lines, self._why_not(theirs, base.dirty, kind))
+        why_not = self._why_not(theirs, base.dirty, kind)
+        draws = f"it draws random numbers there ({drawing.name} at {drawing.line})" if drawing else ""
+        return Difference(tuple(changes), lines, why_not or draws, not why_not)
+
+    def _random(self, drawing: Operation, stretch: Stretch, to: Point, *, is_inside: bool) -> Kind:
+        """Returns the kind for operations among which random numbers are drawn."""
+        phrase = f"random numbers drawn in eval mode ({drawing.name} at {drawing.line})"
+        if not is_inside:
+            begins = [self._words(point) for point in stretch.entering.values()]
+            phrase += f", between {begins[-1]} and {self._words(to)}" if begins else f", before {self._words(to)}"
+        return Kind("random-numbers", {}, phrase, "none", "draw them in train mode alone", is_random=True)
 
     def lines_with(self, names: Collection[str]) -> tuple[str, ...]:
         """Returns the lines of the candidate's source that use one of these of its tensors."""
@@ -130,9 +148,6 @@ class Grafts:
     def _why_not(self, stretch: Stretch, to: Point, kind: Kind) -> str:
         if to == OUTPUT and IMAGES in stretch.entering.values():
             return "nothing between the images and the logits is aligned"
-        drawn = next((op for op in stretch.operations if op.name in DRAWING), None)
-        if drawn:
-            return f"it draws random numbers there ({drawn.name} at {drawn.line})"
         if kind.key not in self._refuted:
             return ""
         asking = self._asking(stretch)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import itertools
 import math
 import time
-from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,12 +20,14 @@ from parity.diagnosis import in_words_of, is_another_function, open_in_train_mod
 from parity.errors import Failures, ParityError
 from parity.explanation.bending import undoing
 from parity.explanation.bent_vit import EPS, BentViT
+from parity.explanation.block_order import left_out, order_of_blocks
 from parity.explanation.case import Case, Widened, block_of
 from parity.explanation.causes.absences import absences
 from parity.explanation.causes.catalogue import catalogue
-from parity.explanation.causes.head import EVERY_TOKEN
+from parity.explanation.causes.head import EVERY_TOKEN, numbered
 from parity.explanation.causes.places import in_words, named, nearest
 from parity.explanation.extras import extra_kinds
+from parity.explanation.following import IMAGES
 from parity.explanation.grafts import Grafts
 from parity.explanation.observing import Observations
 from parity.explanation.own_layers import modules_with_more
@@ -34,20 +35,20 @@ from parity.explanation.proof import Explanation, Group, Proof, grouped, prove
 from parity.explanation.recording import Recording
 from parity.explanation.replaying import Graft
 from parity.explanation.search import Search, distance_of
+from parity.explanation.second_proof import others
 from parity.explanation.stand_in import NoStandInError, stand_in
 from parity.explanation.train_mode import blocks_in_words, knows_every_mask, proved_in_train_mode
 from parity.mapping import trace_uses
-from parity.models import assigned, split, synthetic, tensors_of, uniform, with_parts
-from parity.tracing import SAME_FUNCTION_BOUND, Run, Telling, bare_run, first_that_runs, held_in
+from parity.models import split, tensors_of
+from parity.tracing import SAME_FUNCTION_BOUND, Run, Telling, first_that_runs, held_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from parity.diagnosis import Check
     from parity.explanation.bending import Change, Kind
     from parity.explanation.following import Follower
     from parity.explanation.search import Unexplained
-    from parity.models import WeightMap
     from parity.progress import Progress
     from parity.tracing import Alignment, Point, Subject
 
@@ -160,7 +161,7 @@ def _before_stand_in(subject: Subject, check: Check, seconds: float) -> Case:
     names |= {ours: theirs for theirs, ours in seen.alignment.pairs.items()}
     proof, unexplained = _proved(seen, seconds, to_the_end=False)
     if not proof.is_complete or not all(group.changes for group in proof.needed):
-        where = f"at {_in_words_of(unexplained[0], names)}" if unexplained else "somewhere"
+        where = f"at {_point_in_words(unexplained[0].point, names)}" if unexplained else "somewhere"
         raise NoStandInError(f"is another function {where}, by none of the known changes")
     candidate = stands.before_candidate(subject)
     alignment = candidate.aligned_anyhow()
@@ -192,54 +193,58 @@ def _proved(case: Case, seconds: float, *, to_the_end: bool = True) -> tuple[Pro
     return first_that_runs(lambda attempt: _attempted(case, seconds, attempt, to_the_end), torch.float64)
 
 
+@dataclass(frozen=True)
+class _Earlier:
+    """What earlier searches have found.
+
+    Attributes:
+        refuted: kinds that explain the weights and images of the checks alone.
+        held: changes that explain others as well, with the lines of the candidate's source that they come from.
+    """
+
+    refuted: frozenset[tuple[str, str, str]] = frozenset()
+    held: Mapping[Change, tuple[str, ...]] = field(default_factory=dict)
+
+
 def _attempted(
     case: Case,
     seconds: float,
     attempt: int,
     to_the_end: bool,  # noqa: FBT001
-    refuted: frozenset[tuple[str, str, str]] = frozenset(),
+    earlier: _Earlier = _Earlier(),
 ) -> tuple[Proof, list[Unexplained]]:
     """Searches and proves, on the weights and images of the checks and on others that are drawn then.
 
-    Causes with a value that explain those of the checks alone are refuted, and the search begins again without them.
+    Causes that explain those of the checks alone are refuted, and the search begins again without them. Where a place
+    stays unexplained, the others are proved each from the compared point before it to the one behind it.
     """
     until = time.process_time() + seconds
-    proof, unexplained, model = _searched(case, seconds, attempt, to_the_end, refuted)
+    proof, search, model, alignment = _searched(case, seconds, attempt, to_the_end, earlier)
     changes = [change for group in proof.needed for change in group.changes]
-    if not changes or not proof.is_complete:
-        return proof, unexplained
-    residual = _error_on_others(case, attempt, model, changes)
+    if not changes:
+        return proof, search.unexplained
+    again = others(case, case.mode, attempt, model)
+    residual = again.residual(changes) if proof.is_complete else math.inf
     if residual <= SAME_FUNCTION_BOUND:
-        return proof, unexplained
-    solved = [change.kind for change in changes if change.kind.has_value]
-    grafted = [change for change in changes if isinstance(change.value, Graft)]
-    asking = [change.kind for change in grafted if change.value.asks]
-    suspects = asking or [kind for kind in solved if kind.fit] or solved or [change.kind for change in grafted]
+        return proof, search.unexplained
+    wrong = again.refuted(search.changes, search, alignment)
+    suspects = _likeliest(wrong) or [change.kind for change in wrong]
+    if proof.is_complete:
+        proof, suspects = dataclasses.replace(proof, residual=residual), suspects or _likeliest(changes)
     if not suspects:
-        return dataclasses.replace(proof, residual=residual), unexplained
-    refuted |= {kind.key for kind in suspects}
-    return _attempted(case, until - time.process_time(), attempt, to_the_end, refuted)
+        return proof, search.unexplained
+    refuted = earlier.refuted | {kind.key for kind in suspects}
+    held = [change for change in search.changes if wrong and change not in wrong and change.kind.key not in refuted]
+    earlier = _Earlier(refuted, {change: search.sources.get(change, ()) for change in held})
+    return _attempted(case, until - time.process_time(), attempt, to_the_end, earlier)
 
 
-def _error_on_others(case: Case, attempt: int, model: BentViT, changes: Sequence[Change]) -> float:
-    """Returns how far the bent model is from the candidate on weights and images that the search has not seen."""
-    subject, models = case.subject, case.subject.models
-    mapping, drawn = subject.mapping, synthetic(models.reference, models.seed + 1)
-    # what has no counterpart stays as it is
-    state = with_parts(subject.held.reference, drawn, (entry.reference for entry in mapping.entries))
-    own = mapping.updated(subject.held.candidate, state)
-    images = uniform(f"{models.seed}/second proof", tuple(models.images.shape)).to(models.images.device)
-    with assigned(models.candidate, own):
-        candidate = bare_run(
-            models.candidate, images, case.mode, torch.float64, models.seed, "candidate", first=attempt
-        )
-    assert candidate.output is not None
-    bent = BentViT(case.config, Widened(state), model.order, case.traits)
-    changes = [
-        dataclasses.replace(change, value=change.value.on(own)) if isinstance(change.value, Graft) else change
-        for change in changes
-    ]
-    return distance_of(bent, images.double(), changes, candidate.output, models.seed, case.failures)
+def _likeliest(wrong: Sequence[Change]) -> list[Kind]:
+    """Returns the kinds of those of some changes that the first weights and images alone may have made fit."""
+    grafted = [change for change in wrong if isinstance(change.value, Graft)]
+    solved = [change.kind for change in wrong if change.kind.has_value]
+    asking = [change.kind for change in grafted if change.value.asks]
+    return asking or [kind for kind in solved if kind.fit] or solved or [change.kind for change in grafted]
 
 
 def _searched(
@@ -247,40 +252,45 @@ def _searched(
     seconds: float,
     attempt: int,
     to_the_end: bool,  # noqa: FBT001
-    refuted: frozenset[tuple[str, str, str]],
-) -> tuple[Proof, list[Unexplained], BentViT]:
+    earlier: _Earlier,
+) -> tuple[Proof, Search, BentViT, Alignment]:
     subject, models, weights = case.subject, case.subject.models, Widened(case.subject.held.reference)
     images = models.images.double()
     failures = case.failures
     order, rearranged = tuple(range(case.config["num_layers"])), None
     with failures.kept("the order of the blocks could not be read"):
-        order, rearranged = _order_of_blocks(case)
+        order, rearranged = order_of_blocks(case)
     model = BentViT(case.config, weights, order, case.traits)
-    known: list[Change] = []
+    known = list(earlier.held)
     with failures.kept("what the tensors that the candidate lacks mean could not be said"):
-        known = absences(_left_out(subject.mapping, order if rearranged else None), case.config)
+        lacking = absences(left_out(subject.mapping, order if rearranged else None), case.config)
+        known += [change for change in lacking if change.kind.key not in earlier.refuted and change not in known]
     kinds = [*catalogue(case.config), *(EVERY_TOKEN if case.has_tokens else ())]
     alignment = case.alignment
     with failures.kept("what the candidate does with tensors of its own could not be read", besides=ParityError):
         own, beside = _own_kinds(subject, case.config)
         kinds, alignment = [*own, *kinds], alignment.without(beside)
-    kinds = [kind for kind in (*undoing(case.traits), *kinds) if kind.key not in refuted]
+    kinds = [kind for kind in (*undoing(case.traits), *kinds) if kind.key not in earlier.refuted]
     with contextlib.ExitStack() as stack, torch.no_grad():
         stack.enter_context(case.mode.active(models.candidate))
         stack.enter_context(held_in(models.candidate, torch.float64, attempt))
         grafts, watching = None, Failures()
         with watching.kept("the candidate's operations could not be watched"):
-            grafts = _grafts(case, model, refuted) if to_the_end else None
+            grafts = _grafts(case, model, earlier.refuted) if to_the_end else None
         run = Run(models.candidate, images, set(alignment.pairs), models.seed, "candidate")
         stack.callback(run.close)
         observations = Observations(run, alignment, once=not any(point.call for point in subject.calls[1]))
         search = Search(model, images, models.seed, observations, kinds, known, seconds, failures, grafts)
+        search.sources.update(earlier.held)
         with failures.kept("the search for causes ended before the end", besides=ParityError):
             search.run(to_the_end=to_the_end)
         sources = {c: search.sources.get(c) or search.lines_with(_used_at(c.place, case)) for c in search.changes}
-        groups = [_beside(group, case.traits) for group in grouped(sorted(search.changes, key=_when), sources)]
-        if rearranged:
-            groups.insert(0, rearranged)
+
+        def groups(changes: Sequence[Change]) -> list[Group]:
+            found = grouped(sorted(changes, key=_when), sources)
+            ids = {group.id for group in found}
+            beside = [_beside(_numbered(group, ids), case.traits) for group in found]
+            return [rearranged, *beside] if rearranged else beside
 
         def error(chosen: Sequence[Group]) -> float:
             is_usual = rearranged is not None and rearranged not in chosen
@@ -291,8 +301,11 @@ def _searched(
         if search.unexplained:
             failures.sentences.update(watching.sentences)
         if search.unexplained and not to_the_end:
-            return Proof((), math.inf, ()), search.unexplained, model
-        return prove(groups, error), search.unexplained, model
+            return Proof((), math.inf, ()), search, model, alignment
+        proof = prove(groups(search.changes), error)
+        if not proof.is_complete:
+            proof = prove(groups([change for change in search.changes if search.holds(change)]), error)
+        return proof, search, model, alignment
 
 
 def _used_at(place: str, case: Case) -> set[str]:
@@ -320,12 +333,24 @@ def _grafts(case: Case, model: BentViT, refuted: frozenset[tuple[str, str, str]]
         return BentViT(case.config, Widened(subject.held.reference), model.order, case.traits)
 
     whole = {entry.candidate: entry.reference for entry in subject.mapping.entries}
-    return functools.partial(Grafts, bent, subject.held.reference, recording, subject.held.candidate, whole, refuted)
+    weights = {**tensors_of(candidate), **subject.held.candidate}  # with buffers that nobody compares
+    return functools.partial(
+        Grafts, bent, subject.held.reference, recording, weights, whole, refuted,
+        functools.partial(_point_in_words, names=case.names),
+    )  # fmt: skip
 
 
 def _told(recording: Recording, alignment: Alignment, point: Point, tensors: list[torch.Tensor]) -> None:
     if tensors:
         recording.passes(alignment.to_reference(point) if point.module else point, tensors[0])
+
+
+def _numbered(group: Group, ids: Collection[str]) -> Group:
+    return (
+        dataclasses.replace(group, phrase=numbered(group.phrase, ids))
+        if group.id in ("pooling", "head-shape")
+        else group
+    )
 
 
 def _beside(group: Group, traits: Sequence[Change]) -> Group:
@@ -349,12 +374,14 @@ def _when(change: Change) -> tuple[int, int]:
     return (1, block) if block is not None else (2, 0) if is_end else (0, 0)
 
 
-def _in_words_of(place: Unexplained, names: Mapping[str, str]) -> str:
-    return in_words_of(place.point._replace(module=names.get(place.point.module, place.point.module)))
+def _point_in_words(point: Point, names: Mapping[str, str]) -> str:
+    return (
+        "the images" if point == IMAGES else in_words_of(point._replace(module=names.get(point.module, point.module)))
+    )
 
 
 def _in_a_sentence(place: Unexplained, names: Mapping[str, str]) -> str:
-    where = _in_words_of(place, names)
+    where = _point_in_words(place.point, names)
     size = [f"relative error {place.error:.2g}"] if math.isfinite(place.error) else []
     hidden = not place.is_finite and "self_attention" in place.point.module
     more = ["a softmax gives such values where a mask hides every key"] if hidden else []
@@ -372,49 +399,3 @@ def _own_kinds(subject: Subject, config: Mapping[str, Any]) -> tuple[list[Kind],
     used = trace_uses(candidate, subject.models.images, "candidate")
     kinds = extra_kinds(used, subject.mapping, tensors_of(candidate), config)
     return kinds, modules_with_more(used, subject.mapping)
-
-
-def _left_out(mapping: WeightMap, order: Sequence[int] | None) -> list[str]:
-    """Returns the reference's tensors without a counterpart that a model of these blocks uses."""
-    names = list(mapping.unmapped_reference)
-    if order is None:
-        return names
-    blocks = set(order)
-    return [name for name in names if (n := block_of(name)) is None or n in blocks]
-
-
-def _order_of_blocks(case: Case) -> tuple[tuple[int, ...], Group | None]:
-    """Returns which block's weights the candidate uses one after the other, and what to say if that is odd."""
-    layers = case.config["num_layers"]
-    usual = tuple(range(layers))
-    calls: dict[str, int] = defaultdict(int)
-    entered = []
-    for point in case.subject.calls[1]:
-        block = block_of(case.alignment.pairs.get(point.module, ""))
-        if block is not None and point.moment == "leave":
-            entered.append(block)
-            calls[point.module] += 1
-    order = tuple(n for n, _ in itertools.groupby(entered))
-    mapped = {n for e in case.subject.mapping.entries if (n := block_of(split(e.reference)[0])) is not None}
-    if len({*order}) == 1 < layers:
-        repeats = min(n for module, n in calls.items() if block_of(case.alignment.pairs[module]) is not None)
-        if repeats > 1:
-            return order * repeats, _odd(
-                "block-sharing", f"one block used {repeats} times", f"{layers} blocks with weights of their own",
-                "nn.ModuleList([Block(...) for _ in range(depth)]), not [block] * depth", usual,
-            )  # fmt: skip
-    if 0 < len(order) == len({*order}) < layers:  # some are never called
-        mapped = {*order}
-    if len(mapped) < layers:
-        missing = [n for n in usual if n not in mapped]
-        odd = _odd("block-missing", f"{len(mapped)} blocks", f"{layers} blocks", f"depth={layers}", missing)
-        return order if {*order} == mapped else tuple(sorted(mapped)), odd
-    if sorted(order) == list(usual) != list(order):
-        moved = [n for n in usual if order[n] != n]
-        return order, _odd("block-order", f"blocks in the order {', '.join(map(str, order))}", "0, 1, 2 ...",
-                           "sort blocks by number: int(name.split('.')[1])", moved)  # fmt: skip
-    return usual, None
-
-
-def _odd(id: str, phrase: str, instead: str, hint: str, blocks: Sequence[int]) -> Group:  # noqa: A002
-    return Group((), id, phrase, instead, hint, tuple(f"encoder.layers.encoder_layer_{n}" for n in blocks))

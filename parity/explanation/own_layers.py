@@ -77,6 +77,45 @@ def _pooled(_: Any, x: Tensor, *, pool: Callable[[Tensor], Tensor], value: float
     return pool(x)
 
 
+def second_head_kinds(chain: Chain, held: Mapping[str, Tensor], found: WeightMap) -> Iterator[Kind]:
+    """Yields entries for a second head, on another token than the first, whose logits are joined with the first's."""
+    first = next((split(e.candidate)[0] for e in found.entries if e.reference == f"{HEAD}.weight"), None)
+    matrices = [op.projections[0].matrix.shape for op in chain.operations if op.kind == "matrix"]
+    is_second = chain.after.startswith(HEAD) or (chain.before.startswith(HEAD) and not chain.after)
+    if first is None or not is_second or len(chain.operations) != 1 or matrices != [tuple(held[first].shape)]:
+        return
+    made = functools.partial(chained, by_block=chains_by_block([chain]), held=held, between="", last="", place="")
+    heads = [name.removesuffix(".weight") for name in (first, chain.operations[0].views[0].name)]
+    places = {"the first token": 0, "the second token": 1, "the last token": -1}
+    for (name, count), one, other in itertools.product({"mean": 2, "sum": 1}.items(), places, places):
+        variants: dict[str, Any] = {
+            "join": functools.partial(_joined_with, made=made, token=places[other], count=count)
+        }
+        if places[one]:
+            variants["pooling"] = functools.partial(_pooled, pool=functools.partial(_token, number=places[one]))
+        on = sorted(zip((one, other), heads, strict=True))
+        phrase = f"the {name} of two heads' logits, {' and '.join(f'{head} on {token}' for token, head in on)},"
+        if one != other:
+            yield Kind("two-heads", variants, phrase, "one head", f"nn.Linear(dim, {matrices[0][0]})", at="heads",
+                       elsewhere={"pooling": "encoder"})  # fmt: skip
+
+
+def _joined_with(
+    original: Callable[..., Tensor],
+    logits: Tensor,
+    tokens: Tensor,
+    *,
+    made: Callable[..., Tensor],
+    token: int,
+    count: int,
+) -> Tensor:
+    return (original(logits, tokens) + made(tokens[:, token])) / count
+
+
+def _token(x: Tensor, *, number: int) -> Tensor:
+    return x[:, number]
+
+
 def branch_kinds(chains: Sequence[Chain], held: Mapping[str, Tensor]) -> Iterator[Kind]:
     """Yields entries for a branch of low rank beside a projection, or beside one of the attention's three."""
     made = functools.partial(chained, by_block=chains_by_block(chains), held=held, between="", last="")

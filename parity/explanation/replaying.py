@@ -46,7 +46,7 @@ class Graft:
 
     def on(self, weights: Mapping[str, torch.Tensor]) -> Graft:
         """Returns the same operations with other weights."""
-        return dataclasses.replace(self, weights=weights)
+        return dataclasses.replace(self, weights={**self.weights, **weights})
 
     def carried_out(self, passing: torch.Tensor, *entering: torch.Tensor) -> torch.Tensor:
         """Returns what is to pass the point.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from parity.explanation.bending import Bendable, Kind
+    from parity.explanation.bending import Bendable, Key, Kind
     from parity.explanation.following import Outcome
     from parity.explanation.grafts import Difference, Grafts
     from parity.explanation.observing import Observations
@@ -46,12 +46,14 @@ class Unexplained:
         error: relative.
         facts: how the two tensors are related, as far as that can be said.
         is_finite: whether all that passes there in the candidate's run are numbers.
+        since: the operations since the last point where both agree.
     """
 
     point: Point
     error: float
     facts: list[str]
     is_finite: bool = True
+    since: frozenset[Key] = frozenset()
 
 
 class Search:
@@ -62,10 +64,12 @@ class Search:
         images: what both were shown, in float64.
         seed: of the candidate's random state.
         observations: of the candidate's run.
-        kinds: the catalogue.
+        kinds: the catalogue; where it is empty, nothing is tried.
         known: changes that are certain before anything is tried.
         seconds: of the processor, after which to give up trying.
         failures: takes what could not be tried.
+        grafts: given who follows the candidate, returns who finds what is in no catalogue.
+        ignored: modules that are not looked at.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Search:
         seconds: float = math.inf,
         failures: Failures | None = None,
         grafts: Callable[[Follower], Grafts] | None = None,
+        ignored: Collection[str] = (),
     ) -> None:
         self.changes = tuple(known)
         self.unexplained: list[Unexplained] = []
@@ -90,9 +95,16 @@ class Search:
         self._kinds = kinds
         self._until = time.process_time() + seconds
         self._follower = Follower(model, observations)
+        self._follower.ignored.update(ignored)
         self._grafts = grafts(self._follower) if grafts else None
         self._why_not: dict[Point, str] = {}  # points where there is no graft
+        self._passed: set[Key] = set()  # the operations behind which both were compared
         self.sources: dict[Change, tuple[str, ...]] = {}
+
+    @property
+    def ignored(self) -> set[str]:
+        """The modules at which the candidate has another thing than their places say."""
+        return self._follower.ignored
 
     def run(self, *, to_the_end: bool = True) -> None:
         """Follows the candidate; `changes` then holds what explains it, `unexplained` what nothing does.
@@ -110,7 +122,7 @@ class Search:
             if outcome is None or outcome.dirty:
                 outcome = self._follower.follow(start, known)
             while outcome.dirty:
-                better = self._explained(start, outcome, usual)
+                better = self._explained(start, outcome, usual) if self._kinds else None
                 if better is None:
                     if outcome.dirty in self._follower.given:
                         return  # the candidate's own tensor doesn't fit there, so nobody gets past it
@@ -122,9 +134,16 @@ class Search:
                 outcome = better
             self.changes = outcome.changes
             before = tuple(change for change in self.changes if change not in known and _is_in(change, stage))
+            self._passed.update(outcome.bend.done)
             assert outcome.end is not None
             start = outcome.end
             self._follower.forget()
+
+    def holds(self, change: Change) -> bool:
+        """Returns whether all that a change does leads to a point where the candidate was found to do the same."""
+        return change.operations <= self._passed and not any(
+            change.operations & place.since for place in self.unexplained
+        )
 
     def lines_with(self, names: Collection[str]) -> tuple[str, ...]:
         """Returns the lines of the candidate's source that use one of these of its tensors, as far as they are seen."""
@@ -147,7 +166,8 @@ class Search:
                 known = facts(outcome.fitted, observed.to(outcome.fitted))
         why_not = self._why_not.get(outcome.dirty)
         known = [*([why_not] if why_not else []), *known]
-        return Unexplained(outcome.dirty, outcome.error, known, self._is_finite_at(outcome.dirty))
+        since = frozenset(outcome.recent)
+        return Unexplained(outcome.dirty, outcome.error, known, self._is_finite_at(outcome.dirty), since)
 
     def _translated(self, changes: Iterable[Change], number: int) -> tuple[Change, ...]:
         """Returns the changes that were found in the stage before as they would be in this one."""
@@ -209,7 +229,7 @@ class Search:
 
     def _grafted(self, start: Start, base: Outcome, difference: Difference | None) -> Outcome | None:
         """Carries out the candidate's own operations, and returns the outcome if it goes further than `base`."""
-        if difference is None or difference.why_not:
+        if difference is None or not difference.is_possible:
             return None
         made = [self._follower.follow(start, (*base.changes, change)) for change in difference.changes]
         further = [outcome for outcome in made if outcome.goes_further_than(base)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -32,7 +33,17 @@ from parity.explanation.causes.places import joined
 from parity.explanation.observing import Observations
 from parity.explanation.proof import Group, Proof, prove
 from parity.explanation.search import Search, distance_of
-from parity.tracing import ACTIVATION, Mode, Run, first_that_runs, held_in, outer_modules, sites_of
+from parity.explanation.second_proof import others
+from parity.tracing import (
+    ACTIVATION,
+    SAME_FUNCTION_BOUND,
+    Mode,
+    Run,
+    first_that_runs,
+    held_in,
+    outer_modules,
+    sites_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -62,7 +73,7 @@ class _Found:
 
 
 def proved_in_train_mode(case: Case, known: Sequence[Change], seconds: float) -> Proof | None:
-    """Finds the dropouts that make the reference the candidate in train mode as well.
+    """Finds the dropouts that make the reference the candidate in train mode too, on two sets of weights and images.
 
     Args:
         case: what is to be explained.
@@ -102,8 +113,9 @@ def _attempted(
     alignment = case.alignment.without(_drawn_elsewhere(case.alignment, drawn, own, lengths))
     model = BentViT(case.config, Widened(case.subject.held.reference), traits=(*case.traits, *own))
     kinds = [*undoing(own), *(dropping.kind for dropping in possible.values())]
+    mode = dataclasses.replace(TRAIN, by_size=True)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(dataclasses.replace(TRAIN, by_size=True).active(models.candidate))
+        stack.enter_context(mode.active(models.candidate))
         stack.enter_context(torch.no_grad())
         stack.enter_context(held_in(models.candidate, torch.float64, attempt))
         run = Run(models.candidate, images, set(alignment.pairs), models.seed, "candidate")
@@ -118,7 +130,17 @@ def _attempted(
             made = [*known, *(change for group in chosen for change in group.changes)]
             return distance_of(model, images, made, observations.output(), models.seed, case.failures)
 
-        proof = prove(list(_groups([event for event in events if not event.is_of_layout])), error)
+        found = [event for event in events if not event.is_of_layout]
+        proof = prove(list(_groups(found)), error)
+    again = others(case, mode, attempt, model)
+    made = [*known, *(change for group in proof.needed for change in group.changes)]
+    residual = again.residual(made) if proof.is_complete else math.inf
+    if residual > SAME_FUNCTION_BOUND:
+        wrong = again.refuted(search.changes, search, alignment)
+        held = [event for event in found if search.holds(event.change) and event.change not in wrong]
+        with torch.no_grad():
+            proof = prove(list(_groups(held)), error)
+        proof = dataclasses.replace(proof, residual=residual) if proof.is_complete else proof
     changed = {event.change: event.has for event in events if event.has}
     kept = {c: d for c, d in own.items() if not any(event.change.takes_the_place_of(c) for event in events)}
     return _Found(proof, {**kept, **changed})

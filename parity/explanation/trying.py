@@ -293,8 +293,6 @@ def _extended(groups: Iterable[tuple[Proposal, ...]], by: Sequence[Proposal]) ->
 def _fit_together(group: Sequence[Proposal]) -> bool:
     """Whether no two proposals change the same operation at the same place, or are of one kind there."""
     taken = [
-        {(c.kind.elsewhere.get(op, c.place), op) for c in proposal for op in c.kind.variants}
-        | {(c.kind.id, c.place) for c in proposal}
-        for proposal in group
+        {key for c in proposal for key in c.operations} | {(c.kind.id, c.place) for c in proposal} for proposal in group
     ]
     return sum(map(len, taken)) == len(set().union(*taken))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,7 @@ from parity.explanation.bent_vit import standardised
 from parity.explanation.causes.variants import ADDED, after, no_bias, replaced_by, skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from parity.explanation.causes.variants import Activation
 
@@ -39,6 +40,14 @@ POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "log-sum-exp over all tokens": lambda x: x.logsumexp(1),
     "the median of all tokens": lambda x: x.median(1).values,
 }
+
+# what tokens are by their number, for a model in which others have joined them or the class token is missing or moved
+_BY_NUMBER = {
+    "the first patch's token": "the second token", "the patches' tokens": "all tokens but the first",
+    "all patches' tokens": "all tokens but the first", "the patches' mean": "the others' mean",
+    "the class token": "the first token",
+}  # fmt: skip
+_MOVING = {"extra-tokens", "class-token-missing", "class-token-place"}
 
 # with more features than a token has
 POOLINGS_TO_MORE: dict[str, Callable[[Tensor], Tensor]] = {
@@ -108,6 +117,13 @@ EVERY_TOKEN = (
     Kind("pooling", {"pooling": replaced_by(lambda x: x)}, "every token comes out, and none is chosen",
          "the class token", "return self.head(x[:, 0])"),
 )  # fmt: skip
+
+
+def numbered(phrase: str, others: Collection[str]) -> str:
+    """Returns what is said of pooling, with tokens by their number where the others' ids say that these have moved."""
+    if not _MOVING & {*others}:
+        return phrase
+    return re.sub("|".join(_BY_NUMBER), lambda match: _BY_NUMBER[match[0]], phrase)
 
 
 def _by_batch(original: Callable[[Tensor], Tensor], x: Tensor, *, correction: int, value: float) -> Tensor:

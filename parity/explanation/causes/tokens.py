@@ -25,7 +25,7 @@ def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
                "the class token last", "first", "torch.cat([cls_token, x], dim=1)")
     yield Kind("class-token-zero", {"token": after(torch.zeros_like)}, "zeros for the class token", "a learned one",
                "nn.Parameter(torch.zeros(1, 1, dim)), and load its weights")
-    yield Kind("class-token-missing", {"place": skipped, "table": lambda original, *parts: original(*parts)[:, 1:]},
+    yield Kind("class-token-missing", {"place": skipped, "table": after(_patches_alone)},
                "no class token", "one", "torch.cat([cls_token, x], dim=1)", at="class_token",
                elsewhere={"table": "encoder.pos_embedding"})
     yield Kind("position-missing", {"add": skipped}, "no position embedding", "a learned one", "x + pos_embedding")
@@ -64,6 +64,10 @@ def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
 
 def _patch_rows(table: Tensor, *, first: bool) -> Tensor:
     return torch.cat([torch.zeros_like(table[:, :1]), table[:, 1:] if first else table[:, :-1]], 1)
+
+
+def _patches_alone(table: Tensor | None) -> Tensor | None:
+    return None if table is None else table[:, 1:]
 
 
 def _without_class_row(table: Tensor) -> Tensor:

@@ -1,0 +1,106 @@
+"""Causes are tried again on weights and images that the search has not seen, drawn after the causes were fixed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from parity.explanation.bent_vit import BentViT
+from parity.explanation.case import Widened
+from parity.explanation.observing import Observations
+from parity.explanation.replaying import Graft
+from parity.explanation.search import Search, distance_of
+from parity.models import assigned, synthetic, uniform, with_parts
+from parity.tracing import Run, bare_run, held_in
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from parity.explanation.bending import Change
+    from parity.explanation.case import Case
+    from parity.tracing import Alignment, Mode
+
+
+@dataclass(frozen=True)
+class Others:
+    """Other weights and images, and how both models are run with them.
+
+    Attributes:
+        case: what is explained.
+        mode: in which the candidate is run.
+        attempt: of the ways to hold it in float64.
+        model: the bent model of these weights.
+        own: the candidate's weights.
+        images: in float64.
+    """
+
+    case: Case
+    mode: Mode
+    attempt: int
+    model: BentViT
+    own: Mapping[str, torch.Tensor]
+    images: torch.Tensor
+
+    def residual(self, changes: Sequence[Change]) -> float:
+        """Returns how far the bent model with some changes is from the candidate, at the logits."""
+        models = self.case.subject.models
+        with assigned(models.candidate, self.own):
+            candidate = bare_run(
+                models.candidate, self.images, self.mode, torch.float64, models.seed, "candidate", first=self.attempt
+            )
+        assert candidate.output is not None
+        made = self._on_these(changes)
+        return distance_of(self.model, self.images, made, candidate.output, models.seed, self.case.failures)
+
+    def refuted(self, changes: Sequence[Change], before: Search, alignment: Alignment) -> list[Change]:
+        """Returns those of some changes that lead to a point where the models differ here, and didn't before.
+
+        Args:
+            changes: that were found.
+            before: the search that found them.
+            alignment: which module is which.
+        """
+        models, again = self.case.subject.models, self._on_these(changes)
+        with contextlib.ExitStack() as stack, torch.no_grad():
+            stack.enter_context(assigned(models.candidate, self.own))
+            stack.enter_context(self.mode.active(models.candidate))
+            stack.enter_context(held_in(models.candidate, torch.float64, self.attempt))
+            run = Run(models.candidate, self.images, set(alignment.pairs), models.seed, "candidate")
+            stack.callback(run.close)
+            observations = Observations(run, alignment, once=not any(p.call for p in self.case.subject.calls[1]))
+            search = Search(
+                self.model, self.images, models.seed, observations, (), again, failures=self.case.failures,
+                ignored=before.ignored,
+            )  # fmt: skip
+            search.run()
+        known = {place.point for place in before.unexplained}
+        since = [place.since for place in search.unexplained if place.point not in known]
+        return [change for change in changes if any(change.operations & operations for operations in since)]
+
+    def _on_these(self, changes: Sequence[Change]) -> list[Change]:
+        return [
+            dataclasses.replace(change, value=change.value.on(self.own)) if isinstance(change.value, Graft) else change
+            for change in changes
+        ]
+
+
+def others(case: Case, mode: Mode, attempt: int, like: BentViT) -> Others:
+    """Draws other weights and images; what of the weights has no counterpart stays as it is.
+
+    Args:
+        case: what is explained.
+        mode: in which the candidate is run.
+        attempt: of the ways to hold it in float64.
+        like: the bent model of the search.
+    """
+    subject, models = case.subject, case.subject.models
+    drawn = synthetic(models.reference, models.seed + 1)
+    state = with_parts(subject.held.reference, drawn, (entry.reference for entry in subject.mapping.entries))
+    own = subject.mapping.updated(subject.held.candidate, state)
+    images = uniform(f"{models.seed}/second proof", tuple(models.images.shape)).to(models.images.device)
+    model = BentViT(case.config, Widened(state), like.order, like.traits)
+    return Others(case, mode, attempt, model, own, images.double())

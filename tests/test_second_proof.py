@@ -1,0 +1,180 @@
+"""What is said as a cause holds on weights and images that the search has not seen, whatever else stays unexplained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import vit
+from parity import check
+from tests.odd_vit import OddViT
+from tests.small import OURS, SMALL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from parity.report import Report
+
+    Tensor = torch.Tensor
+
+
+def _explained(candidate: nn.Module, **options: Any) -> Report:
+    report = check(candidate, **{"overrides": SMALL, "modes": ["eval"], **options})
+    assert report.verdict == "divergent"
+    assert report.explanation is not None
+    return report
+
+
+def _by_its_spread(x: Tensor) -> Tensor:
+    return x * float(x.detach().std())
+
+
+def _fitting_these_weights(table: Tensor) -> Tensor:
+    return table * float(table.detach().std())
+
+
+class Joined(vit.ViT):
+    """Our ViT, in which the first tokens, positions and pooling are others, and which has no class token."""
+
+    def __init__(self, joined: Callable[[Tensor, Tensor], Tensor], pooled: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(**OURS)
+        del self.cls_token
+        self.joined, self.pooled = joined, pooled
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.joined(self.patches(images), self.pos_embedding)
+        return self.head(self.pooled(self.ln(self.attn_layers(x))))
+
+
+@pytest.mark.usefixtures("brief_search")
+def test_cause_that_fits_these_weights_alone_is_not_said_beside_something_unexplained() -> None:
+    traits = {"positions": _fitting_these_weights, "branch": _by_its_spread}
+    report = _explained(OddViT(traits, eps=1e-5, head_bias=False))
+    assert report.explanation is not None
+    assert not report.explanation.complete
+    assert {cause.id for cause in report.causes} == {"layer-norm-eps", "head-bias"}
+
+
+@pytest.mark.usefixtures("brief_search")
+def test_what_a_missing_tensor_stands_for_is_not_said_where_something_is_unexplained() -> None:
+    joined = lambda x, table: torch.cat([_by_its_spread(x[:, :1]), x], 1) + table  # noqa: E731
+    report = _explained(Joined(joined, lambda x: x[:, 0] + 1))
+    assert report.explanation is not None
+    assert not report.explanation.complete
+    assert "class-token-zero" not in {cause.id for cause in report.causes}
+
+
+def _random_token(x: Tensor, table: Tensor) -> Tensor:
+    return torch.cat([torch.randn_like(x[:, :1]), x], 1) + table
+
+
+def _random_registers(x: Tensor, table: Tensor) -> Tensor:
+    return torch.cat([x[:, :1], x + table[:, 1:], torch.rand(1, 2, 48).to(x).expand(len(x), -1, -1)], 1)
+
+
+@pytest.mark.parametrize("joined", [_random_token, _random_registers])
+def test_tokens_drawn_in_the_forward_pass_are_random_numbers(joined: Callable[[Tensor, Tensor], Tensor]) -> None:
+    report = _explained(Joined(joined, lambda x: x[:, 0]))
+    assert report.explanation is not None
+    assert report.explanation.complete
+    (cause,) = report.causes
+    assert cause.id == "random-numbers"
+    assert "in eval mode (rand" in cause.statement
+    assert "between the output of conv_proj and the input of encoder.layers" in cause.statement
+
+
+def test_random_numbers_in_every_block_are_one_cause() -> None:
+    report = _explained(OddViT({"scores": lambda s: s + torch.rand_like(s)}))
+    assert [(cause.id, len(cause.where)) for cause in report.causes] == [("random-numbers", 2)]
+    assert "in self_attention of all 2 blocks" in report.causes[0].statement
+
+
+def _sines(x: Tensor) -> Tensor:
+    return torch.arange(x[0].numel()).to(x).sin().view(1, *x.shape[1:])
+
+
+@pytest.mark.parametrize(
+    ("joined", "pooled", "ids"),
+    [(lambda x, _: x + _sines(x), lambda x: x.mean(1), {"position-fixed", "pooling"}),
+     (lambda x, _: x + _sines(x), lambda x: x.amax(1), {"position-fixed", "pooling"}),
+     (lambda x, _: x + _sines(x), lambda x: x[:, 0], {"position-fixed"}),
+     (lambda x, _: x, lambda x: x.mean(1), {"position-missing", "pooling"})],
+)  # fmt: skip
+def test_no_class_token_is_named_with_what_the_positions_are(
+    joined: Callable[[Tensor, Tensor], Tensor], pooled: Callable[[Tensor], Tensor], ids: set[str]
+) -> None:
+    candidate = Joined(joined, pooled)
+    del candidate.pos_embedding
+    candidate.pos_embedding = None
+    report = _explained(candidate)
+    assert report.explanation is not None
+    assert report.explanation.complete
+    assert {cause.id for cause in report.causes} == {"class-token-missing", *ids}
+
+
+@pytest.mark.usefixtures("brief_search")
+def test_buffer_is_carried_along_with_the_operations_that_take_it() -> None:
+    class Bent(OddViT):
+        def __init__(self) -> None:
+            super().__init__({"positions": lambda table: table + self.bumps * table.sin()})
+            self.register_buffer("bumps", torch.linspace(0, 1, 17)[:, None])
+
+    report = _explained(Bent())
+    assert report.explanation is not None
+    assert report.explanation.complete
+    assert [cause.id for cause in report.causes] == ["graft"]
+
+
+@pytest.mark.parametrize(("count", "word"), [(2, "mean"), (1, "sum")])
+@pytest.mark.parametrize("place", [1, -1])
+def test_two_heads_on_two_tokens_are_named(count: int, word: str, place: int) -> None:
+    class Distilled(OddViT):
+        def __init__(self) -> None:
+            super().__init__({})
+            self.distilling, self.other_head = nn.Parameter(torch.zeros(1, 1, 48)), nn.Linear(48, 10)
+
+        def forward(self, images: Tensor) -> Tensor:
+            x = torch.cat([self.token.expand(len(images), -1, -1), self.patch(images).flatten(2).transpose(1, 2)], 1)
+            own = self.distilling.expand(len(images), -1, -1)
+            first = place % 18
+            x = torch.cat([(x + self.table)[:, :first], own, (x + self.table)[:, first:]], 1)
+            for block in self.blocks:
+                y = block.norm_1(x)
+                q, k, v = block.qkv(y).reshape(len(x), 18, 3, 4, 12).permute(2, 0, 3, 1, 4)
+                x = x + block.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+                x = x + block.fc2(F.gelu(block.fc1(block.norm_2(x))))
+            x = self.norm(x)
+            return (self.head(x[:, 0]) + self.other_head(x[:, place])) / count
+
+    report = _explained(Distilled())
+    assert report.explanation is not None
+    assert report.explanation.complete
+    assert [cause.id for cause in report.causes] == ["extra-tokens", "two-heads"]
+    which = "second" if place == 1 else "last"
+    assert report.explanation.phrases[1] == (
+        f"the {word} of two heads' logits, head on the first token and other_head on the {which} token"
+    )
+
+
+def test_pooling_of_tokens_that_others_have_joined_is_told_by_their_number() -> None:
+    report = _explained(Joined(lambda x, table: x + table[:, 1:], lambda x: x[:, 1:].mean(1)))
+    assert report.explanation is not None
+    assert "the mean of all tokens but the first goes to the head" in report.explanation.phrases
+
+
+def test_dropout_that_fits_these_weights_and_images_alone_is_not_proved_in_train_mode() -> None:
+    class Fickle(vit.ViT):
+        def forward(self, images: Tensor) -> Tensor:
+            x = self.patches(images)
+            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embedding
+            rate = 0.1 if float(self.head.bias.detach()[0]) < 0 else 0.2
+            x = self.attn_layers(F.dropout(x, rate, training=self.training))
+            return self.head(self.ln(x)[:, 0])
+
+    report = _explained(Fickle(**OURS), modes=["eval", "train"])
+    assert report.explanation is not None
+    assert not report.explanation.complete

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from parity.explanation.reading import Reading
@@ -134,13 +135,13 @@ def _in_words(pairs: Sequence[Pair], points: Sequence[Point]) -> tuple[str, str]
     return _listed(found, expected), _listed(expected, found)
 
 
-def _letters(terms: Sequence[Term], points: Sequence[Point]) -> dict[Term, str]:
+def _letters(terms: Sequence[Term], points: Sequence[Point]) -> _Letters:
     """Names what enters."""
     entering = sorted(
         {term for term in terms if term.op == ENTERS},
         key=lambda term: points.index(term.args[0]) if term.args[0] in points else len(points),
     )
-    letters: dict[Term, str] = {}
+    letters = _Letters()
     for term in entering:
         role = _LETTERS.get(term.args[0].module.rpartition(".")[2])
         free = [letter for letter in _OTHER_LETTERS if letter not in letters.values()]
@@ -148,10 +149,10 @@ def _letters(terms: Sequence[Term], points: Sequence[Point]) -> dict[Term, str]:
     return letters
 
 
-def _abbreviated(found: Term, expected: Term, letters: Mapping[Term, str]) -> dict[Term, str]:
+def _abbreviated(found: Term, expected: Term, letters: _Letters) -> _Letters:
     """Names the largest parts that two terms have in common as well."""
     both = {term for term in all_in(found) if term in all_in(expected) and len(_text(term, letters)) > 1}
-    named = dict(letters)
+    named = _Letters(letters)
     for term in all_in(found):
         free = [letter for letter in _OTHER_LETTERS if letter not in named.values()]
         if term in both and free and not any(term in all_in(other) for other in named if other in both):
@@ -181,42 +182,55 @@ _NAMES = {SUM: "a sum", PRODUCT: "a product", MATRIX: "a product of matrices", P
 _SUM, _PRODUCT, _MATRIX, _POWER, _ATOM = range(5)
 
 
-def _text(term: Term, letters: Mapping[Term, str]) -> str:
+class _Letters(dict["Term", str]):
+    """What terms are called in writing, and what others were written as by these names."""
+
+    def __init__(self, letters: Mapping[Term, str] = MappingProxyType({})) -> None:
+        super().__init__(letters)
+        self.written: dict[Term, tuple[str, int]] = {}
+
+
+def _text(term: Term, letters: _Letters) -> str:
     return _written(term, letters)[0]
 
 
-def _within(term: Term, letters: Mapping[Term, str], least: int) -> str:
+def _within(term: Term, letters: _Letters, least: int) -> str:
     text, strength = _written(term, letters)
     return text if strength >= least else f"({text})"
 
 
-def _written(term: Term, letters: Mapping[Term, str]) -> tuple[str, int]:
-    """Returns a term in writing, and how strongly that holds together."""
+def _written(term: Term, letters: _Letters) -> tuple[str, int]:
+    """Returns a term in writing, of one that is too long the beginning, and how strongly that holds together."""
     if term in letters:
         return letters[term], _ATOM
-    if term.op in _WRITERS:
-        return _WRITERS[term.op](term, letters)
-    return f"{term.op}({', '.join(_argument(given, letters) for given in term.args)})", _ATOM
+    if term not in letters.written:
+        if term.op in _WRITERS:
+            text, strength = _WRITERS[term.op](term, letters)
+        else:
+            text, strength = f"{term.op}({', '.join(_argument(given, letters) for given in term.args)})", _ATOM
+        # what is made of the same again and again would grow without end, and what is so long is not shown
+        letters.written[term] = text[: 2 * _LONGEST], strength
+    return letters.written[term]
 
 
-def _number(term: Term, _: Mapping[Term, str]) -> tuple[str, int]:
+def _number(term: Term, _: _Letters) -> tuple[str, int]:
     return number(term.args[0]), _ATOM if term.args[0] >= 0 else _SUM
 
 
-def _weight(term: Term, _: Mapping[Term, str]) -> tuple[str, int]:
+def _weight(term: Term, _: _Letters) -> tuple[str, int]:
     return _BLOCK.sub("", term.args[0]), _ATOM
 
 
-def _constant(term: Term, _: Mapping[Term, str]) -> tuple[str, int]:
+def _constant(term: Term, _: _Letters) -> tuple[str, int]:
     return f"constants {term.args[1]}", _ATOM
 
 
-def _matrix(term: Term, letters: Mapping[Term, str]) -> tuple[str, int]:
+def _matrix(term: Term, letters: _Letters) -> tuple[str, int]:
     one, other = (_within(part, letters, strength) for part, strength in zip(term.args, (_MATRIX, _POWER), strict=True))
     return f"{one} @ {other}{'^T' * (term.is_turned and term.args[1].op != WEIGHT)}", _MATRIX
 
 
-def _part(term: Term, letters: Mapping[Term, str]) -> tuple[str, int]:
+def _part(term: Term, letters: _Letters) -> tuple[str, int]:
     whole, first, last, _ = term.args
     if whole.op == ENTERS and whole.args[0].module.endswith("in_proj") and math.isclose(3 * (last - first), 1):
         return "qkv"[round(3 * first)], _ATOM
@@ -226,7 +240,7 @@ def _part(term: Term, letters: Mapping[Term, str]) -> tuple[str, int]:
     return f"{_within(whole, letters, _POWER)}[{before}{which}]", _POWER
 
 
-def _over_axes(term: Term, letters: Mapping[Term, str]) -> tuple[str, int]:
+def _over_axes(term: Term, letters: _Letters) -> tuple[str, int]:
     axes = term.args[1] if isinstance(term.args[1], tuple) else (term.args[1],)
     numbers = ", ".join(map(str, axes))
     over = "" if axes == (-1,) else f", axis {numbers}" if len(axes) == 1 else f", axes {numbers or 'all'}"
@@ -234,7 +248,7 @@ def _over_axes(term: Term, letters: Mapping[Term, str]) -> tuple[str, int]:
     return f"{term.op}({_text(term.args[0], letters)}{over}{correction})", _ATOM
 
 
-def _argument(given: object, letters: Mapping[Term, str]) -> str:
+def _argument(given: object, letters: _Letters) -> str:
     if isinstance(given, Term):
         return _text(given, letters)
     if isinstance(given, tuple) and len(given) == 1:
@@ -244,7 +258,7 @@ def _argument(given: object, letters: Mapping[Term, str]) -> str:
     return number(given) if isinstance(given, float) else f"{given}"
 
 
-def _sum(term: Term, letters: Mapping[Term, str]) -> tuple[str, int]:
+def _sum(term: Term, letters: _Letters) -> tuple[str, int]:
     parts = []
     for member, times in term.args[1]:
         text = (
@@ -260,11 +274,11 @@ def _sum(term: Term, letters: Mapping[Term, str]) -> tuple[str, int]:
     return text.removeprefix("+ "), _SUM
 
 
-def _product(term: Term, letters: Mapping[Term, str]) -> tuple[str, int]:
+def _product(term: Term, letters: _Letters) -> tuple[str, int]:
     return _multiplied(term.args[0], term.args[1], letters)
 
 
-def _multiplied(factor: float, members: Sequence[tuple[Term, float]], letters: Mapping[Term, str]) -> tuple[str, int]:
+def _multiplied(factor: float, members: Sequence[tuple[Term, float]], letters: _Letters) -> tuple[str, int]:
     above = [_power(term, exponent, letters) for term, exponent in members if exponent > 0]
     below = [_power(term, -exponent, letters) for term, exponent in members if exponent < 0]
     for texts in (above, below):
@@ -283,7 +297,7 @@ def _multiplied(factor: float, members: Sequence[tuple[Term, float]], letters: M
     return sign + text, _PRODUCT if not sign else _SUM
 
 
-def _power(term: Term, exponent: float, letters: Mapping[Term, str]) -> str:
+def _power(term: Term, exponent: float, letters: _Letters) -> str:
     if exponent == 0.5:
         return f"sqrt({_text(term, letters)})"
     if exponent == 1:
@@ -291,7 +305,7 @@ def _power(term: Term, exponent: float, letters: Mapping[Term, str]) -> str:
     return f"{_within(term, letters, _ATOM)}^{number(exponent)}"
 
 
-_WRITERS: dict[str, Callable[[Term, Mapping[Term, str]], tuple[str, int]]] = {
+_WRITERS: dict[str, Callable[[Term, _Letters], tuple[str, int]]] = {
     NUMBER: _number, WEIGHT: _weight, CONSTANT: _constant, MATRIX: _matrix, PART: _part, SUM: _sum, PRODUCT: _product,
     "mean": _over_axes, "var": _over_axes, "sum": _over_axes, "softmax": _over_axes,
 }  # fmt: skip

@@ -160,7 +160,7 @@ class Grafts:
 
     def _bent(self, start: Start, base: Outcome, shared: Mapping[Point, torch.Tensor]) -> Stretch | None:
         """Returns the bent model's operations that lead to the point where its run has stopped."""
-        recording, model = Recording(self._state), self._new_model()
+        recording, model = Recording(self._state, line=str), self._new_model()
         for point, tensor in start.passed.items():
             recording.passes(point, tensor)
 

@@ -104,10 +104,12 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Args:
         weights: the model's tensors, by name.
+        line: returns the line of source that asks for an operation now.
     """
 
-    def __init__(self, weights: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, weights: Mapping[str, torch.Tensor], line: Callable[[], str] = line_of_source) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._line = line
         self.operations: list[Operation] = []
         self._memory: dict[int, int] = {}  # the number of the storage that lies at an address
         self._storages = 0
@@ -137,8 +139,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._new_storage(tensor)
         made = _mapped(lambda tensor: self._value_of(tensor, None if is_fresh else number), result)
         if not is_fresh:
-            line = line_of_source()
-            self.operations.append(Operation(number, function, noted, noted_by_name, made, written, line))
+            self.operations.append(Operation(number, function, noted, noted_by_name, made, written, self._line()))
             for value in written:
                 self._writes[value.storage].append((number, value))
         return result

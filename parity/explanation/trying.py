@@ -100,6 +100,7 @@ class Trials:
     def singles(self, usual: tuple[Change, ...]) -> Outcome | None:
         """Tries one kind after the other, at every place that leads to the target."""
         alike: Counter[float] = Counter()  # proposals by the error they leave: those of one error do the same
+        known = {(change.kind.key, change.value) for change in (*self._base.changes, *usual) if not change.kind.fit}
         for proposal in self._proposals(usual):
             outcome, error = self._tried([proposal])
             if math.isfinite(error) and error != self._base.error and alike[error] < _MOST_ALIKE:
@@ -109,7 +110,8 @@ class Trials:
                     self._close.append((error, proposal))
             if outcome and (self.best is None or len(outcome.clean) > len(self.best.clean)):
                 self.best = outcome
-                if outcome.dirty is None:
+                # what was found elsewhere explains no less here
+                if outcome.dirty is None or (proposal[0].kind.key, proposal[0].value) in known:
                     break
         return self.best
 

@@ -104,7 +104,9 @@ def reported(question: Question, about: dict[str, Any], found: Found, verdict: V
     causes, top = found.causes(), []
     with failures.kept("what both models see in the pictures could not be listed"):
         top = top5(found.checks, question.shown.pictures, weights.categories)
-    if found.explanation and found.explanation.agreement and not (doubts.unusable or doubts.faults):
+    is_agreement = found.explanation is not None and found.explanation.agreement != ""
+    is_no_such_model = found.explanation is None and not about["mapping"].is_complete
+    if (is_agreement or is_no_such_model) and not (doubts.unusable or doubts.faults):
         reasons, explained = [*explained, *reasons], []
     return Report(
         verdict,

@@ -45,7 +45,7 @@ class Block(nn.Module):
         return self.traits.get(place, otherwise)(*tensors)
 
     def attended(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).reshape(len(x), 17, 3, 4, 12).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, 4, 12).permute(2, 0, 3, 1, 4)
         scores = self.done("scores", self.done("query", q) @ k.transpose(-2, -1) * 12**-0.5)
         weights = self.done("weights", scores.softmax(-1))
         attended: Tensor = self.proj((weights @ self.done("value", v)).transpose(1, 2).flatten(2))

@@ -47,7 +47,8 @@ class Joined(vit.ViT):
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.joined(self.patches(images), self.pos_embedding)
-        return self.head(self.pooled(self.ln(self.attn_layers(x))))
+        logits: Tensor = self.head(self.pooled(self.ln(self.attn_layers(x))))
+        return logits
 
 
 @pytest.mark.usefixtures("brief_search")
@@ -109,7 +110,7 @@ def test_no_class_token_is_named_with_what_the_positions_are(
 ) -> None:
     candidate = Joined(joined, pooled)
     del candidate.pos_embedding
-    candidate.pos_embedding = None
+    candidate.register_parameter("pos_embedding", None)
     report = _explained(candidate)
     assert report.explanation is not None
     assert report.explanation.complete
@@ -132,6 +133,8 @@ def test_buffer_is_carried_along_with_the_operations_that_take_it() -> None:
 @pytest.mark.parametrize(("count", "word"), [(2, "mean"), (1, "sum")])
 @pytest.mark.parametrize("place", [1, -1])
 def test_two_heads_on_two_tokens_are_named(count: int, word: str, place: int) -> None:
+    first = place % 18
+
     class Distilled(OddViT):
         def __init__(self) -> None:
             super().__init__({})
@@ -139,16 +142,12 @@ def test_two_heads_on_two_tokens_are_named(count: int, word: str, place: int) ->
 
         def forward(self, images: Tensor) -> Tensor:
             x = torch.cat([self.token.expand(len(images), -1, -1), self.patch(images).flatten(2).transpose(1, 2)], 1)
-            own = self.distilling.expand(len(images), -1, -1)
-            first = place % 18
-            x = torch.cat([(x + self.table)[:, :first], own, (x + self.table)[:, first:]], 1)
+            x, own = x + self.table, self.distilling.expand(len(images), -1, -1)
+            x = torch.cat([x[:, :first], own, x[:, first:]], 1)
             for block in self.blocks:
-                y = block.norm_1(x)
-                q, k, v = block.qkv(y).reshape(len(x), 18, 3, 4, 12).permute(2, 0, 3, 1, 4)
-                x = x + block.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-                x = x + block.fc2(F.gelu(block.fc1(block.norm_2(x))))
+                x = block(x)
             x = self.norm(x)
-            return (self.head(x[:, 0]) + self.other_head(x[:, place])) / count
+            return (self.head(x[:, 0]) + self.other_head(x[:, place])) / count  # type: ignore[no-any-return]
 
     report = _explained(Distilled())
     assert report.explanation is not None
@@ -173,8 +172,41 @@ def test_dropout_that_fits_these_weights_and_images_alone_is_not_proved_in_train
             x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embedding
             rate = 0.1 if float(self.head.bias.detach()[0]) < 0 else 0.2
             x = self.attn_layers(F.dropout(x, rate, training=self.training))
-            return self.head(self.ln(x)[:, 0])
+            logits: Tensor = self.head(self.ln(x)[:, 0])
+            return logits
 
     report = _explained(Fickle(**OURS), modes=["eval", "train"])
     assert report.explanation is not None
     assert not report.explanation.complete
+
+
+class Stage(nn.Module):
+    """A block of some width, after which only every fourth token is left, twice as wide."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.block = nn.TransformerEncoderLayer(width, 4, 2 * width, 0.0, "gelu", 1e-6, True, True)
+        self.merging = nn.Linear(4 * width, 2 * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        merged: Tensor = self.merging(self.block(x).unflatten(1, (-1, 4)).flatten(2))
+        return merged
+
+
+def test_vit_of_stages_is_told_so_and_no_causes_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stages(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches, self.stages = nn.Conv2d(3, 48, 8, 8), nn.Sequential(Stage(48), Stage(96))
+            self.norm, self.head = nn.LayerNorm(192, eps=1e-6), nn.Linear(192, 10)
+
+        def forward(self, images: Tensor) -> Tensor:
+            x = self.stages(self.patches(images).flatten(2).transpose(1, 2))
+            logits: Tensor = self.head(self.norm(x).mean(1))
+            return logits
+
+    monkeypatch.setattr("parity.explanation.search.Search.run", lambda *_, **__: pytest.fail("it searches"))
+    report = check(Stages(), overrides=SMALL, modes=["eval"])
+    assert report.verdict == "divergent"
+    assert report.explanation is None
+    assert "your model has attention of several widths (48 and 96), as a ViT of stages has" in report.reasons[0]

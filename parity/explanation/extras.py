@@ -49,7 +49,7 @@ def extra_kinds(used: Uses, found: WeightMap, held: Mapping[str, Tensor], config
     chains: dict[str, list[Chain]] = defaultdict(list)
     for chain in chains_of(used, found):
         chains[chain.pattern].append(chain)
-    kinds = []
+    kinds: list[Kind] = []
     for members in chains.values():
         is_end = len(members) == 1 and not members[0].after and f"{HEAD}.weight" in found.unmapped_reference
         own = list(head_kinds(members[0], held, config)) if is_end else []

@@ -36,7 +36,7 @@ from parity.explanation.recording import Recording
 from parity.explanation.replaying import Graft
 from parity.explanation.search import Search, distance_of
 from parity.explanation.second_proof import others
-from parity.explanation.stand_in import NoStandInError, stand_in
+from parity.explanation.stand_in import NoStandInError, attention_widths, stand_in
 from parity.explanation.train_mode import blocks_in_words, knows_every_mask, proved_in_train_mode
 from parity.mapping import trace_uses
 from parity.models import split, tensors_of
@@ -61,6 +61,8 @@ _LEAST_SECONDS = 20.0
 # the part of that time in which the traits of a reference must be found
 _FOR_TRAITS = 0.25
 
+_NONE_FOR = "causes are changes to a ViT like torchvision's, and none are looked for"
+
 
 def explain(
     subject: Subject,
@@ -82,7 +84,7 @@ def explain(
 
     Returns:
         The explanation, and what there is to say, a sentence each. There is none if the candidate is the same function,
-        or the reference no ViT like torchvision's.
+        or one of the two no ViT like torchvision's.
 
     Raises:
         ParityError: one of the models cannot be run in float64.
@@ -95,6 +97,10 @@ def explain(
     limit = max(seconds, _LEAST_SECONDS)
     until = time.process_time() + limit
     with progress.step("explanation", "looking for the cause"):
+        widths = _widths_of_stages(subject)
+        if widths:
+            stages = " and ".join(map(str, widths))
+            return None, [f"{_NONE_FOR}: your model has attention of several widths ({stages}), as a ViT of stages has"]
         if config is not None:
             alignment = subject.aligned_anyhow().without(check.elsewhere)
             case = Case(subject, config, check.mode, alignment, _has_tokens(check, "candidate"))
@@ -102,7 +108,7 @@ def explain(
             try:
                 case = _before_stand_in(subject, check, limit * _FOR_TRAITS)
             except NoStandInError as error:
-                why = f"causes are changes to a ViT like torchvision's, and none are looked for: {name} {error}"
+                why = f"{_NONE_FOR}: {name} {error}"
                 return None, [why] if is_other or not (in_training and in_training.skipped) else []
         if is_other:
             found = _in_words(*_proved(case, until - time.process_time()), case)
@@ -119,6 +125,14 @@ def explain(
         found = dataclasses.replace(found, changes=())
     told, sentences = case.failures.told(), found.sentences(name)
     return found, [*sentences, *told] if found.agreement else [*told, *sentences]
+
+
+def _widths_of_stages(subject: Subject) -> list[int]:
+    """Returns how many features the attentions of the candidate take, if not all take as many."""
+    if not subject.mapping.unmapped_candidate:
+        return []
+    widths = attention_widths(trace_uses(subject.models.candidate, subject.models.images, "candidate"))
+    return widths if len(widths) > 1 else []
 
 
 def _in_words(proof: Proof, unexplained: Sequence[Unexplained], case: Case) -> Explanation:

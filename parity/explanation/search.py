@@ -7,6 +7,7 @@ then in pairs, then in threes, and numbers that are not known beforehand are sol
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import time
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
     from parity.tracing import Point
 
 
-# the parts of the time that is left in which causes may be tried at one place: alone, and then together
-_ALONE, _TOGETHER = 0.5, 0.1
+# the parts of the time that is left in which causes may be tried at one place: alone, and then together; the latter for
+# shorter where a formula is known. There is no place behind the logits, which may have all of it, or the last part.
+_ALONE, _TOGETHER, _BESIDE_A_FORMULA, _AT_THE_END = 0.5, 0.1, 0.04, 0.25
 
 
 @dataclass(frozen=True)
@@ -184,18 +186,22 @@ class Search:
         self._follower.memo.may_grow = False
         difference = self._difference(start, base)
         found: Outcome | None = None
+        graft = functools.cache(lambda: self._grafted(start, base, difference))
+        is_last = base.dirty == OUTPUT
         try:
             found = trials.ignoring()
             if found is None and base.dirty and self._is_finite_at(base.dirty):
-                trials.until = self._share(_ALONE, base)
-                found = self._as_before(start, base, difference) or trials.singles(usual)
-                trials.until = self._share(_TOGETHER, base)
-                found = found or trials.from_close(usual) or trials.combinations()
+                trials.until = self._share(1.0 if is_last else _ALONE)
+                found = self._as_before(base, difference, graft) or trials.singles(usual)
+            if found is None and base.dirty and self._is_finite_at(base.dirty):
+                beside_a_formula = _AT_THE_END if is_last else _BESIDE_A_FORMULA
+                trials.until = self._share(beside_a_formula if graft() else 1.0 if is_last else _TOGETHER)
+                found = trials.from_close(usual) or trials.combinations()
         except TooLateError:
             found = trials.best
         finally:
             self._follower.memo.may_grow = True
-        found = found or self._grafted(start, base, difference)
+        found = found or graft()
         if found and difference and difference.lines:
             self.sources |= {c: difference.lines for c in found.changes if c not in base.changes}
         # the same run once more, to be kept
@@ -214,18 +220,17 @@ class Search:
             self._why_not[base.dirty] = why_not
         return difference
 
-    def _share(self, part: float, base: Outcome) -> float:
-        """Until when one place may be looked at, so that there is time for others; behind the logits there are none."""
-        if base.dirty == OUTPUT:
-            return self._until
+    def _share(self, part: float) -> float:
+        """Until when one place may be looked at, so that there is time for others."""
         now = time.process_time()
         return now + part * max(self._until - now, 0.0)
 
-    def _as_before(self, start: Start, base: Outcome, difference: Difference | None) -> Outcome | None:
+    def _as_before(
+        self, base: Outcome, difference: Difference | None, graft: Callable[[], Outcome | None]
+    ) -> Outcome | None:
         """Makes a graft where one that does the same has been made elsewhere."""
         grafts = {change.kind.key for change in base.changes if isinstance(change.value, Graft)}
-        is_known = difference is not None and difference.key in grafts
-        return self._grafted(start, base, difference) if is_known else None
+        return graft() if difference is not None and difference.key in grafts else None
 
     def _grafted(self, start: Start, base: Outcome, difference: Difference | None) -> Outcome | None:
         """Carries out the candidate's own operations, and returns the outcome if it goes further than `base`."""

@@ -24,6 +24,7 @@ from parity.tracing import MODES, Models, Subject, align, call_order
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from parity.mapping import Uses
     from parity.tracing import Held, Point
 
 
@@ -125,6 +126,16 @@ def stand_in(subject: Subject) -> StandIn:
     return StandIn(config, module, found, _weights(found, module, subject.held.reference), calls)
 
 
+def attention_widths(used: Uses) -> list[int]:
+    """Returns how many features the attentions of a model take, each number once, in order; a ViT has one such number.
+
+    Args:
+        used: what the model does with its tensors.
+    """
+    widths = (op.projections[0].matrix.shape[1] for op in used.operations if op.kind == "attention")
+    return list(dict.fromkeys(widths))
+
+
 def _seen(subject: Subject, config: Mapping[str, Any]) -> torch.Tensor:
     """Returns the images, without what is left over beside the patches."""
     size = config["image_size"]
@@ -152,7 +163,7 @@ def _configuration(reference: nn.Module, images: torch.Tensor) -> dict[str, Any]
         ParityError: it cannot be run.
     """
     uses = trace_uses(reference, images, "reference")
-    widths = {op.projections[0].matrix.shape[1] for op in uses.operations if op.kind == "attention"}
+    widths = attention_widths(uses)
     if len(widths) != 1:
         raise NoStandInError("has attention of several widths" if widths else "has no attention")
     (width,) = widths

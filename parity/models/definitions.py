@@ -197,10 +197,13 @@ def _changed(node: ast.stmt) -> Iterator[str]:
 
 
 def _single(nodes: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yields statements, with one for each module of an `import`."""
+    """Yields statements, with one for each module or name of an `import`."""
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (ast.copy_location(ast.Import([module]), node) for module in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = (ast.ImportFrom(node.module, [name], node.level) for name in node.names)
+            yield from (ast.copy_location(part, node) for part in parts)
         else:
             yield node
 
@@ -221,7 +224,7 @@ class Definitions:
             error: what the failing statement raised; None where nothing was run.
         """
         self._namespace = namespace
-        self._error = error
+        self._errors = dict[_Statement, BaseException]()
         self._statements = list[_Statement]()
         for node in _single(source.statements):
             with suppress(SyntaxError, ValueError):  # compile refuses some of what can be parsed, an `await` for one
@@ -229,10 +232,11 @@ class Definitions:
                     self._statements.append(_Statement(node, source.path))
         line = _line_in(namespace, error) if error else 0
         self._begun = [s for s in self._statements if s.line <= line]
-        self._failed = self._begun[-1] if self._begun else None
-        if self._failed and isinstance(self._failed.node, ast.Import):  # of several modules in a line, one failed
-            self._begun = [s for s in self._begun if s.line < self._failed.line]
-            self._failed = None
+        failed = self._begun[-1] if self._begun else None
+        if failed and isinstance(failed.node, _IMPORTS):  # of several modules or names in a line, one failed
+            self._begun = [s for s in self._begun if s.line < failed.line]
+        elif failed and error:
+            self._errors[failed] = error
         self.place = source.place(line)
 
     def names(self) -> list[str]:
@@ -250,17 +254,14 @@ class Definitions:
         """
         needed = self._needed(names, with_mentions=False)
         for statement in self._needed(names, with_mentions=True):
-            if statement is self._failed and statement in needed:
-                assert self._error is not None
-                raise self._error
-            if statement in self._begun:
-                continue
-            self._begun.append(statement)
-            try:
-                exec(statement.code, self._namespace)  # noqa: S102  (what an import does)
-            except Exception:
-                if statement in needed:
-                    raise
+            if statement not in self._begun:
+                self._begun.append(statement)
+                try:
+                    exec(statement.code, self._namespace)  # noqa: S102  (what an import does)
+                except Exception as error:  # noqa: BLE001  (a statement can be any code)
+                    self._errors[statement] = error
+            if statement in self._errors and statement in needed:
+                raise self._errors[statement]
         return all(name in self._namespace for name in names)
 
     def _needed(self, names: Collection[str], *, with_mentions: bool) -> list[_Statement]:
@@ -312,10 +313,11 @@ def run(path: Path, namespace: dict[str, Any], names: Collection[str] | None) ->
         if isinstance(error, SyntaxError) and error.filename == str(path):
             raise
         definitions = Definitions(read(path), namespace, error)
-        if names is not None:
-            has_it = definitions.take(names)
-        else:
-            has_it = not is_package and True in [_taken(definitions, name) for name in definitions.names()]
+        if names is None:
+            has_it = not is_package and True in [_taken(definitions, [name]) for name in definitions.names()]
+        else:  # whoever wants several may do with some
+            some = _taken(definitions, names) or True in [_taken(definitions, [name]) for name in sorted(names)]
+            has_it = some or definitions.take(names)
         if not has_it and not is_package:
             raise
         rest = f"no more than {_listed(names)} needs" if names else "no more than functions and classes"
@@ -325,9 +327,9 @@ def run(path: Path, namespace: dict[str, Any], names: Collection[str] | None) ->
     return None, ""
 
 
-def _taken(definitions: Definitions, name: str) -> bool:
+def _taken(definitions: Definitions, names: Collection[str]) -> bool:
     with suppress(Exception):
-        return definitions.take([name])
+        return definitions.take(names)
     return False
 
 

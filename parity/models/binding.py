@@ -287,7 +287,8 @@ def _bound(
             found[path] = Bound(values[path], SET if slot.is_constant else BY_NAME if named else BY_SHAPE, settings)
         elif not (slot.is_required or slot.is_constant):
             value = None if slot.default is EMPTY else slot.default
-            found[path] = Bound(value, AT_DEFAULT, _settings(path, set_by_others))
+            settings = () if callable(value) else _settings(path, set_by_others)  # `attn_layer=Attention`
+            found[path] = Bound(value, AT_DEFAULT, settings)
     return found
 
 
@@ -304,7 +305,7 @@ def _notes(search: Search, chosen: Assignment, tried: Tried | None) -> list[str]
     notes = []
     for path, others in search.equals(chosen, tried.distance).items():
         quantity = chosen[path].quantity
-        if quantity and path in search.open:
+        if quantity and quantity not in RATES and path in search.open:
             notes.append(
                 f"{path} was taken for {quantity}, but no tensor tells it from {others[0]}; "
                 f"say which with --candidate-arg {path}=VALUE"

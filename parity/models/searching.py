@@ -26,7 +26,7 @@ _MOST_FORMS = 12
 _FARTHEST = 19  # above the least cost of all arguments, of an assignment that is still tried
 # quantities of which a model has one, so that no second argument is the same; a side of an image is an exception
 _SAME = {"mlp_ratio": "mlp_dim", "mlp_widths": "mlp_dim"}
-_SHARED = {*RATES, "head_width"}
+_SHARED = {*RATES, "head_width", "inner_width", "key_heads"}
 
 
 def _moved_by(before: list[Shape], after: list[Shape], layers: int) -> tuple[str, ...]:
@@ -38,9 +38,9 @@ def _moved_by(before: list[Shape], after: list[Shape], layers: int) -> tuple[str
         return ("num_heads", "dropout", "head_width", "image_size", "patch_size")
     if len(changed) >= layers:  # one or more tensors of every block
         of_all = len(changed) * 2 >= len(before)
-        return ("hidden_dim",) if of_all else ("mlp_dim", "mlp_ratio", "head_width", "num_heads")
+        return ("hidden_dim",) if of_all else ("mlp_dim", "mlp_ratio", "inner_width", "head_width", "num_heads")
     if {*changed} <= {2.0, 0.5}:
-        return ("num_classes", "in_channels", "patch_vector", "representation_size", "num_patches")
+        return ("num_classes", "in_channels", "patch_vector", "representation_size", "num_patches", "inner_width")
     if {*changed} & {4.0, 0.25}:
         return ("patch_size", "image_size", "patches_per_side")
     return ("image_size", "num_tokens", "num_patches", "patches_per_side")

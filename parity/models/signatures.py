@@ -77,7 +77,7 @@ def _holds(value: ast.expr, names: set[str]) -> bool:
 def _callee(function: Any, called: ast.expr) -> Any:
     text = ast.unparse(called)
     target = function.__init__ if inspect.isclass(function) else function
-    scope = {**vars(sys.modules["builtins"]), **getattr(target, "__globals__", {})}
+    scope = {**vars(sys.modules["builtins"]), **getattr(target, "__globals__", {}), **_classes_by_default(target)}
     if inspect.isclass(function) and text.endswith(".__init__") and text.startswith("super("):
         defining = next(base for base in function.__mro__ if "__init__" in vars(base))
         after = function.__mro__[function.__mro__.index(defining) + 1 :]
@@ -91,6 +91,15 @@ def _callee(function: Any, called: ast.expr) -> Any:
     for index, part in enumerate(text.removesuffix(".__init__").split(".")):
         found = scope.get(part) if index == 0 else getattr(found, part, None)
     return found
+
+
+def _classes_by_default(target: Any) -> dict[str, Any]:
+    """Returns the classes and functions that are the defaults of arguments, by the arguments' names."""
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return {}
+    return {name: p.default for name, p in parameters.items() if p.default is not EMPTY and callable(p.default)}
 
 
 def read_by_name(function: Any, name: str) -> Iterator[tuple[str, Any]]:

@@ -49,6 +49,8 @@ QUANTITIES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "num_tokens": lambda c: math.prod(_grid(c)) + 1,
     "patches_per_side": lambda c: _grid(c)[0],
     "patch_vector": _pixels,
+    "inner_width": lambda c: c["hidden_dim"],
+    "key_heads": lambda c: c["num_heads"],
     "dropout": lambda c: c.get("dropout", 0.0),
     "attention_dropout": lambda c: c.get("attention_dropout", 0.0),
     "embedding_dropout": lambda c: c.get("dropout", 0.0),
@@ -68,6 +70,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "num_tokens": ("image_size",),
     "patches_per_side": ("image_size",),
     "patch_vector": ("patch_size",),
+    "inner_width": (),
+    "key_heads": (),
     "embedding_dropout": (),
     "inner_dropout": (),
     "no_rate": (),
@@ -76,7 +80,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 SIDES = {"height", "width", "h", "w", "x", "y"}  # of an image or a patch
 
 _NUMBER = {"num", "n", "nb", "no", "number", "count", "nr", "amount", "total", "max"}
-_SIZE = {"size", "dim", "dims", "width", "features", "d", "units", "hidden", "channels", "len", "length", "dimension",
+_SIZE = {"size", "dim", "dims", "width", "features", "feature", "d", "units", "hidden", "channels", "len", "length", "dimension",
          "dimensions", "sz", "neurons", "nodes"}  # fmt: skip
 _ATTENTION = {"attention", "attn", "att", "msa", "mha", "mhsa", "attentions", "sa"}
 _EMBEDDING = {"emb", "embed", "embedding", "embd", "embeddings", "embeds", "embedded"}
@@ -212,6 +216,8 @@ def _patch(said: set[str]) -> tuple[str, ...]:
 
 def _channels(said: set[str]) -> tuple[str, ...]:
     if said & {"channel", "channels", "chan", "chans", "ch", "chn", "color", "colors", "colour", "colours"}:
+        if said & {"head", "heads"}:
+            return ("head_width",)
         if said & {"out", "hidden", "output"} or said & _EMBEDDING:
             return ("hidden_dim", "num_classes")
         return ("in_channels",)
@@ -233,6 +239,9 @@ def _image(said: set[str]) -> tuple[str, ...]:
 def _qkv(said: set[str]) -> tuple[str, ...]:
     if not said & {"q", "k", "v", "qkv", "key", "query", "value", "qk", "kv"}:
         return ()
+    is_of_keys = "head" in said and not said & {"q", "query", "qkv"}
+    if ("group" in said or is_of_keys) and not said & _SIZE:  # `num_kv_heads` of attention in groups
+        return ("key_heads",)
     return ("head_width", "hidden_dim") if said & _SIZE and not said & _OTHER else ()
 
 
@@ -251,7 +260,8 @@ def _head(said: set[str]) -> tuple[str, ...]:
 def _classes(said: set[str]) -> tuple[str, ...]:
     if said & _CLASSES and not said & _OTHER:
         return ("num_classes",)
-    if said & {"out", "output"} and said & (_SIZE | _NUMBER) and not said & _OTHER:
+    is_of_mlp = said & {"mlp", "ff", "ffn", "feedforward"}
+    if said & {"out", "output"} and said & (_SIZE | _NUMBER) and not said & _OTHER and not is_of_mlp:
         return ("num_classes", "hidden_dim")
     if said & {"representation", "prelogits"} and said & _SIZE:
         return ("representation_size",)
@@ -276,9 +286,11 @@ def _depth(said: set[str]) -> tuple[str, ...]:
 def _mlp(said: set[str]) -> tuple[str, ...]:
     if {"transformer", "units"} <= said:  # of each layer of its MLP
         return ("mlp_widths", "mlp_dim")
-    if said & _MLP and not said & (_OTHER | _EMBEDDING | {"layer", "fn"}):
-        return ("mlp_dim", "mlp_ratio")
-    return ()
+    is_mlp = said & _MLP or ("linear" in said and said & _SIZE and not said & {"proj", "projection"})
+    is_of_a_layer = "layer" not in said or said & (_SIZE | {"node", "unit"})  # `mlp_hidden_layer_nodes`
+    if not is_mlp or not is_of_a_layer or said & (_OTHER | _EMBEDDING | {"fn"}):
+        return ()
+    return ("inner_width", "mlp_dim") if said & {"out", "output"} else ("mlp_dim", "mlp_ratio")
 
 
 def _width(said: set[str]) -> tuple[str, ...]:

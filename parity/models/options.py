@@ -109,6 +109,8 @@ def _numbers(slot: Slot, *, is_side: bool) -> list[Option]:
     allowed = _allowed(slot)
     if is_side and "image_size" not in allowed[:1] and "patch_size" not in allowed[:1]:
         allowed = ("image_size", *allowed)
+    # `config.get("grid")`: who asks like that builds something else where there is one
+    may_be_missing = has_default and default is None and slot.kind is EMPTY and "." in slot.path
     found = []
     for rank, quantity in enumerate(allowed):
         if quantity == "no_rate" or (quantity in ("embedding_dropout", "inner_dropout") and has_default):
@@ -118,6 +120,9 @@ def _numbers(slot: Slot, *, is_side: bool) -> list[Option]:
         if quantity == "head_width" and default is None and has_default:
             found.append(LEFT)
             cost = 1
+        if may_be_missing and quantity not in RATES:
+            found += [LEFT] * (LEFT not in found)
+            cost += 1
         found += [Option(cost + n, quantity, form) for n, form in enumerate(_forms(quantity, slot))]
     if has_default and LEFT not in found:
         found.append(Option(5 if allowed else 0))

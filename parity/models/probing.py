@@ -181,10 +181,18 @@ class Probe:
 
     def built(self, values: Mapping[str, Any]) -> nn.Module:
         """Builds the candidate, without values and in silence."""
+        try:
+            return self._built_on("meta", values)
+        except (RuntimeError, NotImplementedError) as error:
+            if "meta" not in str(error):
+                raise
+            return self._built_on("cpu", values).to("meta")  # it reads numbers from tensors
+
+    def _built_on(self, device: str, values: Mapping[str, Any]) -> nn.Module:
         with (
             _quiet(),
             torch.random.fork_rng(devices=[]),
-            without_initial_values(),
+            without_initial_values(device),
             watched(has_plain_numbers=self.has_plain_numbers),
         ):
             module = self._make(dict(values))

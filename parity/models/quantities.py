@@ -117,13 +117,12 @@ def shown_sizes(module: nn.Module) -> dict[str, int]:
         return {}
     found = {"num_layers": blocks}
     inside = list(first.values())
-    vectors: Counter[int] = Counter()
-    for shape in inside:
-        if len(shape) == 1:
-            vectors[shape[0]] += shape[0]
+    vectors = Counter(shape[0] for shape in inside if len(shape) == 1)
     if not vectors:
         return found
-    width = found["hidden_dim"] = vectors.most_common(1)[0][0]
+    # an MLP has one vector of its width, heads of their own many short ones
+    several = [width for width, count in vectors.items() if count > 1] or [*vectors]
+    width = found["hidden_dim"] = max(several, key=lambda width: width * vectors[width])
     pairs = Counter(shape for shape in inside if len(shape) == 2)
     wide = [a for (a, b), n in pairs.items() if b == width != a and n == 1 and pairs.get((b, a)) == 1]
     squares = sum(n * (a // width) for (a, b), n in pairs.items() if b == width and a in (width, 2 * width, 3 * width))

@@ -125,7 +125,10 @@ def _of_class(path: str, kind: Any, depth: int) -> Holder:
 
 
 def _with_properties(path: str, kind: type, holder: Holder) -> Holder:
-    """Returns a config that also takes the numbers that can only be set once it is made."""
+    """Returns a config that also takes the numbers that can only be set once it is made.
+
+    They are properties, and in a dataclass what its author forgot to annotate.
+    """
     settable = [
         name
         for name, member in inspect.getmembers(kind, lambda member: isinstance(member, property))
@@ -135,10 +138,16 @@ def _with_properties(path: str, kind: type, holder: Holder) -> Holder:
         and name not in holder.parts
     ]
     slots = {name: Slot(f"{path}.{name}", default=None, is_required=False) for name in settable}
+    unannotated = _attributes(path, kind, _DEEPEST) if dataclasses.is_dataclass(kind) else {}
+    slots |= {
+        name: part
+        for name, part in unannotated.items()
+        if isinstance(part, Slot) and type(part.default) is int and meanings(name) and name not in holder.parts
+    }
 
     def make(values: dict[str, Any]) -> Any:
         made = holder.make({name: value for name, value in values.items() if name not in slots})
-        made = _with_attributes(made, {name: values[name] for name in settable if name in values})
+        made = _with_attributes(made, {name: values[name] for name in slots if name in values})
         return noted(whole, made) if whole.takes_any else made
 
     whole = dataclasses.replace(holder, parts={**holder.parts, **slots}, make=make)

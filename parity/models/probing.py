@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from parity.models.holders import watched
 from parity.models.quantities import distance, heads_in_all, heads_of, totals
@@ -182,23 +183,33 @@ class Probe:
     def built(self, values: Mapping[str, Any]) -> nn.Module:
         """Builds the candidate, without values and in silence."""
         try:
-            return self._built_on("meta", values)
+            module = self._built_on("meta", values)
         except (RuntimeError, NotImplementedError) as error:
             if "meta" not in str(error):
                 raise
-            return self._built_on("cpu", values).to("meta")  # it reads numbers from tensors
+            module = self._built_on("cpu", values)  # it reads numbers from tensors
+        return module.to("meta")
 
     def _built_on(self, device: str, values: Mapping[str, Any]) -> nn.Module:
         with (
             _quiet(),
             torch.random.fork_rng(devices=[]),
             without_initial_values(device),
+            _Numbers(),
             watched(has_plain_numbers=self.has_plain_numbers),
         ):
             module = self._make(dict(values))
         if not isinstance(module, nn.Module):
             raise TypeError(type(module).__name__)
         return module
+
+
+class _Numbers(TorchFunctionMode):
+    """Gives values to what a constructor mostly reads numbers from: `[x.item() for x in torch.linspace(0, rate, n)]`."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        return function(*args, **(kwargs if function is not torch.linspace else {"device": "cpu", **kwargs}))
 
 
 @contextlib.contextmanager

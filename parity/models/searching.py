@@ -225,7 +225,7 @@ class Search:
             was = start[path]
             is_another = option.quantity is not None and option.quantity != was.quantity
             needed = CLEARLY if is_another else 1e-9
-            if is_another and was.quantity is not None and was.cost == 0:
+            if option.quantity != was.quantity and was.quantity is not None and was.cost == 0:
                 needed = max(CLEARLY, least / 2)  # the name says something else
             if gain >= needed and (best is None or (tried.distance, option.cost) < best[:2]):
                 best = tried.distance, option.cost, changed, tried

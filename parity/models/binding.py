@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from parity.errors import ParityError
 from parity.models.constants import with_constants
 from parity.models.holders import Holder, Slot
@@ -30,6 +32,7 @@ from parity.models.probing import Probe, Tried, telling
 from parity.models.searching import Search
 from parity.models.signatures import EMPTY, keys_for
 from parity.models.slots import takes
+from parity.models.state import without_initial_values
 from parity.models.words import CHANNELS, RATES, SETTINGS, meanings_at
 
 if TYPE_CHECKING:
@@ -111,7 +114,7 @@ def bind(name: str, function: Callable[..., Any], config: Mapping[str, Any], arg
     missing = [path for path, slot in open_slots.items() if slot.is_required and path not in values]
     if missing:
         raise ParityError(_asking_for(name, signature, taken, missing, values, tried))
-    shown = taken.filled(values)
+    shown = _shown(taken, values)
     return Binding(
         make=lambda: taken.make(taken.filled(values)),
         arguments=shown,
@@ -123,6 +126,20 @@ def bind(name: str, function: Callable[..., Any], config: Mapping[str, Any], arg
         hides_names=not taken.parts and any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values()),
         notes=_notes(search, chosen, tried) if search else [],
     )
+
+
+def _shown(taken: Holder, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a constructor is given, by argument; a module that it takes is shown by what that was given."""
+    inner = {
+        name: {path[len(name) + 1 :]: value for path, value in values.items() if path.startswith(f"{name}.")}
+        for name in taken.parts
+    }
+    try:
+        with without_initial_values():
+            given = taken.filled(values)
+    except (Exception, SystemExit):  # noqa: BLE001  (whoever builds the candidate is told)
+        given = {**{name: part for name, part in inner.items() if part}, **values}
+    return {name: inner[name] if isinstance(value, nn.Module) else value for name, value in given.items()}
 
 
 def _is_constant(part: Slot | Holder) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import functools
 import inspect
@@ -53,12 +54,14 @@ class Option:
         quantity: of `QUANTITIES`, or None for a fixed value.
         form: makes the value of the quantity's number.
         value: what is given where there is no quantity; EMPTY: nothing.
+        is_last: only for where nothing can be built otherwise, as no tensor would tell whether it is meant.
     """
 
     cost: int
     quantity: str | None = None
     form: Callable[[Any], Any] | None = None
     value: Any = EMPTY
+    is_last: bool = False
 
     def of(self, config: Mapping[str, Any]) -> Any:
         """Returns the value at a configuration of the reference; EMPTY: the default."""
@@ -137,6 +140,8 @@ def _numbers(slot: Slot, *, is_side: bool) -> list[Option]:
 
 def _unsaid(slot: Slot) -> list[Option]:
     """Returns what an argument may be whose name says nothing."""
+    if slot.default is None and {*words(slot.name)} & {"norm", "act", "activation"}:  # called, whatever it is
+        return [dataclasses.replace(option, cost=FAR_FETCHED, is_last=True) for option in _named_choices(slot)[:1]]
     if _has_default(slot):
         return [Option(8, quantity, _forms(quantity, slot)[0]) for quantity in _like_the_default(slot.default)]
     found = _named_choices(slot)

@@ -240,7 +240,7 @@ class Search:
             (path, option)
             for path in start
             for option in self.open[path][1]
-            if option != start[path] and (option.cost < CONTRADICTING or path in unsaid)
+            if option != start[path] and (option.cost < CONTRADICTING or path in unsaid) and not option.is_last
         ]
         yield from sorted(every, key=lambda change: (change[0] not in unsaid, change[1].cost))
 

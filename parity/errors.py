@@ -173,6 +173,11 @@ def _is_users(error: BaseException) -> bool:
     return bool(owners) and owners[-1] != "parity"
 
 
+def raised_inside(error: BaseException) -> bool:
+    """Whether an error was raised by the user's own code or some library's, not by parity's call or by torch."""
+    return owner_of(_frames(error)[-1].filename) in ("user", "library")
+
+
 def _frames(error: BaseException) -> traceback.StackSummary:
     return traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), lookup_lines=False)
 

@@ -7,6 +7,7 @@ from collections import namedtuple
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypedDict
 
+import torch
 from torch import nn
 
 import vit
@@ -317,3 +318,66 @@ def read_strictly(config):
         raise TypeError("depth must be a whole number")
     rest = config["heads"], config["dim"], config["mlp_dim"], config["n_classes"]
     return build_vit(config["image_size"], config["patch_size"], config["depth"], *rest)
+
+
+def rates_of_blocks(one, two, three, four, five, six, seven, drop_path=0.0):
+    """As stochastic depth is written, which cannot be read from tensors without values."""
+    rates = [rate.item() for rate in torch.linspace(0, drop_path, seven)]
+    return build_vit(five, one, len(rates), two, six, three, four)
+
+
+def numbers_of_tensors(one, two, three, four, five, six, seven):
+    seven, two = torch.tensor([seven, two]).tolist()
+    return build_vit(five, one, seven, two, six, three, four)
+
+
+def width_again(image_size, patch_size, depth, num_heads, d_model, d_hidden, mlp_filters, n_classes, mlp_out=256):
+    if not d_model == d_hidden == mlp_out:
+        raise ValueError
+    return build_vit(image_size, patch_size, depth, num_heads, d_model, mlp_filters, n_classes)
+
+
+def heads_again(image_size, patch_size, depth, num_heads, num_kv_heads, head_channels, mlp_dim, n_classes):
+    if num_kv_heads != num_heads:
+        raise ValueError
+    return build_vit(image_size, patch_size, depth, num_heads, num_heads * head_channels, mlp_dim, n_classes)
+
+
+def _part(dim, depth, heads=8, mlp_dim=512):
+    return {"layers": depth, "heads": heads, "width": dim, "mlp": mlp_dim}
+
+
+def passed_on_to_a_default(image_size=64, patch_size=4, dim=256, depth=6, n_classes=9, encoder=_part, **kwargs):
+    return build_vit(image_size, patch_size, **encoder(dim, depth, **kwargs), classes=n_classes)
+
+
+@dataclass
+class Forgotten:
+    """Its author forgot one annotation."""
+
+    image_size: int = 224
+    patch_size: int = 16
+    depth: int = 12
+    heads: int = 12
+    dim: int = 768
+    mlp_dim: int = 3072
+    n_classes = 1000
+
+
+def forgotten(cfg: Forgotten):
+    return _of(cfg)
+
+
+def may_be_missing(config):
+    """Builds another model where the config has what it asks for."""
+    if config.patches.get("grid") is not None:
+        return build_vit(*config.patches.grid, *config.hybrid.num_layers[:5])
+    rest = config.encoder.depth, config.encoder.heads, config.dim, config.encoder.mlp_dim, config.n_classes
+    return build_vit(config.image_size, config.patches["size"], *rest)
+
+
+def norm_without_a_default(image_size, patch_size, depth, heads, dim, mlp_dim, n_classes, norm=None, pre_norm=None):
+    norm(dim)
+    whole = build_vit(image_size, patch_size, depth, heads, dim, mlp_dim, n_classes)
+    whole.more = pre_norm(dim) if pre_norm else nn.Identity()
+    return whole

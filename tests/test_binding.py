@@ -48,7 +48,9 @@ CONSTRUCTORS = [
     forms.nested, forms.attributes, forms.class_as_default, forms.dict_as_default, forms.namespace_as_default,
     forms.arguments_as_default, forms.tuple_as_default, forms.read, forms.read_by_another,
     forms.read_in_groups, forms.merged, forms.read_by_any_name, forms.rows_of_patches, forms.by_key,
-    forms.set_later, forms.read_strictly,
+    forms.set_later, forms.read_strictly, forms.rates_of_blocks, forms.numbers_of_tensors, forms.width_again,
+    forms.heads_again, forms.passed_on_to_a_default, forms.forgotten, forms.may_be_missing,
+    forms.norm_without_a_default,
 ]  # fmt: skip
 
 
@@ -189,6 +191,28 @@ def test_flag_that_makes_the_references_tensors_is_set() -> None:
     assert bound["scale_bias"].value is False
 
 
+def test_module_that_a_model_takes_is_built_and_shown_by_what_it_was_given() -> None:
+    class Whole(nn.Module):
+        def __init__(self, backbone: forms.Derived) -> None:
+            super().__init__()
+            self.backbone = backbone
+
+    found = resolve_candidate(Whole, CONFIG)
+    assert _is_meant(found)
+    assert found.arguments["backbone"]["dim"] == 48
+
+
+def test_class_among_the_defaults_is_no_size() -> None:
+    def build(image_size: int, attn_layer: Any = nn.MultiheadAttention) -> nn.Module:
+        attn_layer(48, 4)
+        return build_vit(image_size, 8, 3, 4, 48, 96, 10)
+
+    found = resolve_candidate(build, CONFIG)
+    said = other_sizes(found, {"num_layers": 3}, CONFIG, can_be_set=True)
+    why = "no argument of it is known to set that; compare with --set num_layers=3"
+    assert said == [f"your model has 3 blocks, the reference has 2: {why}"]
+
+
 def test_rates_of_other_things_are_left_alone() -> None:
     def build(dim: int, emb_dropout: float, dropout: float, attn_drop: float, drop_path_rate: float) -> nn.Module:
         return nn.Linear(dim, int(dropout + attn_drop + emb_dropout + drop_path_rate))
@@ -211,6 +235,8 @@ def test_rates_of_other_things_are_left_alone() -> None:
         ("seq_len", "num_tokens"), ("num_patches", "num_patches"), ("patch_size", "patch_size"),
         ("in_chans", "in_channels"), ("patches_per_side", "patches_per_side"),
         ("stochastic_depth_prob", "no_rate"), ("num_patch_1d", "patches_per_side"), ("transformer_units", "mlp_widths"),
+        ("MLP_HIDDEN_LAYER_NODES", "mlp_dim"), ("linear_dim", "mlp_dim"), ("mlp_out", "inner_width"),
+        ("head_channel", "head_width"), ("n_kv_heads", "key_heads"), ("qkv_heads", "num_heads"),
     ],
 )  # fmt: skip
 def test_words_of_a_name_say_what_it_means(name: str, meant: str) -> None:

@@ -281,6 +281,18 @@ def test_module_that_is_missing_does_not_take_others_of_its_line_away(tmp_path: 
     assert issubclass(imported(f"{tmp_path}/vit.py:ViT"), nn.Module)
 
 
+def test_name_that_cannot_be_had_does_not_take_others_of_its_import_away(tmp_path: Path) -> None:
+    files = {
+        "parts.py": "from os import path, no_such_name\nclass Block: ...\nclass Other: place = no_such_name\n",
+        "vit.py": "from parts import Block, Other\nclass ViT: block = Block\nclass Rare: other = Other\n",
+    }
+    write(tmp_path, files)
+    assert imported(f"{tmp_path}/vit.py:ViT").block.__name__ == "Block"
+    for _ in range(2):
+        with pytest.raises(ParityError, match=r"parts\.py:1: ImportError: cannot import name 'no_such_name'"):
+            imported(f"{tmp_path}/vit.py:Rare")
+
+
 def test_script_with_arguments_of_its_own_is_run_with_none(tmp_path: Path) -> None:
     text = "import argparse, os\nargs = argparse.ArgumentParser().parse_args()\nos.chdir('/')\n" + MODULE
     write(tmp_path, {"vit.py": text.format(marker=1)})

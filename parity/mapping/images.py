@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import math
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from parity.models import (
 from parity.tracing import MODES, Run, in_float32
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from torch import nn
 
@@ -39,10 +40,17 @@ _MOST_WITH_VALUES = 12
 
 def takes(module: nn.Module, images: torch.Tensor) -> bool:
     """Returns whether `module` can be run on images of this shape; it is run without values, in next to no time."""
-    with contextlib.suppress(ParityError), without_values(module):
+    with contextlib.suppress(ParityError), without_values(module), _in_silence():
         _output(module, images.to("meta"))
         return True
     return False
+
+
+@contextlib.contextmanager
+def _in_silence() -> Iterator[None]:
+    """Keeps what a model prints in attempts, which may be many, from the user."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 def fitting_batch(module: nn.Module, images: torch.Tensor) -> int | None:
@@ -74,7 +82,7 @@ def shape_taken(module: nn.Module) -> Shape | None:
     if found or lacks_values(module):
         return found
     for shape in itertools.islice(possible_images(module), _MOST_WITH_VALUES):
-        with contextlib.suppress(ParityError):
+        with contextlib.suppress(ParityError), _in_silence():
             _output(module, torch.zeros(2, *shape))
             return shape
     return None

@@ -133,7 +133,12 @@ def resolve_candidate(
         return found
     if not callable(function):
         raise ParityError(f"the candidate {name} is a {type(function).__name__}, expected a class or function")
-    bound = bind(name, function, config, arguments)
+    try:
+        bound = bind(name, function, config, arguments)
+    except ParityError as error:
+        if not notes:
+            raise
+        raise ParityError(f"{error}; before that, {notes[-1]}") from error
     notes += bound.notes
     return Candidate(
         name, bound.arguments, bound.defaults, bound.settings, bound.make, bound.bound, notes,

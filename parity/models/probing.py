@@ -205,7 +205,7 @@ class Probe:
 
 
 class _Numbers(TorchFunctionMode):
-    """Gives values to what a constructor mostly reads numbers from: `[x.item() for x in torch.linspace(0, rate, n)]`."""
+    """Gives values to what constructors read numbers from: `[x.item() for x in torch.linspace(0, rate, n)]`."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

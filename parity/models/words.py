@@ -80,8 +80,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 SIDES = {"height", "width", "h", "w", "x", "y"}  # of an image or a patch
 
 _NUMBER = {"num", "n", "nb", "no", "number", "count", "nr", "amount", "total", "max"}
-_SIZE = {"size", "dim", "dims", "width", "features", "feature", "d", "units", "hidden", "channels", "len", "length", "dimension",
-         "dimensions", "sz", "neurons", "nodes"}  # fmt: skip
+_SIZE = {"size", "dim", "dims", "width", "features", "feature", "d", "units", "hidden", "channels", "len", "length",
+         "dimension", "dimensions", "sz", "neurons", "nodes"}  # fmt: skip
 _ATTENTION = {"attention", "attn", "att", "msa", "mha", "mhsa", "attentions", "sa"}
 _EMBEDDING = {"emb", "embed", "embedding", "embd", "embeddings", "embeds", "embedded"}
 _MLP = {"mlp", "ff", "ffn", "feedforward", "feed", "forward", "intermediate", "inner", "fc", "dff", "ffd", "mid",

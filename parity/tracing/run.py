@@ -23,7 +23,7 @@ import greenlet
 import torch
 from torch import nn
 
-from parity.errors import ParityError, described
+from parity.errors import ParityError, described, raised_inside
 from parity.tracing.attention import STEPS, can_be_opened, opened
 from parity.tracing.casting import first_that_runs, held_in
 from parity.tracing.modes import Ambient, random_state_of
@@ -248,6 +248,7 @@ class _Passing(Run):
     def _advice(self, error: BaseException) -> str:
         """Says what to do about a model that fails on the images themselves: before any layer has made something."""
         of_its_own = isinstance(error, AttributeError) and not isinstance(error.obj, torch.Tensor)
+        of_its_own |= isinstance(error, TypeError) and " argument" in f"{error}" and raised_inside(error)
         if self._calls or of_its_own or isinstance(error, _NOT_OF_INPUT):
             return ""
         what = "a model that takes something else than images (B, C, H, W)"

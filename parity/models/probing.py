@@ -183,19 +183,18 @@ class Probe:
     def built(self, values: Mapping[str, Any]) -> nn.Module:
         """Builds the candidate, without values and in silence."""
         try:
-            module = self._built_on("meta", values)
+            return self._built(values, contextlib.nullcontext())
         except (RuntimeError, NotImplementedError) as error:
             if "meta" not in str(error):
                 raise
-            module = self._built_on("cpu", values)  # it reads numbers from tensors
-        return module.to("meta")
+            return self._built(values, _Numbers()).to("meta")
 
-    def _built_on(self, device: str, values: Mapping[str, Any]) -> nn.Module:
+    def _built(self, values: Mapping[str, Any], mode: contextlib.AbstractContextManager[Any]) -> nn.Module:
         with (
             _quiet(),
             torch.random.fork_rng(devices=[]),
-            without_initial_values(device),
-            _Numbers(),
+            without_initial_values(),
+            mode,
             watched(has_plain_numbers=self.has_plain_numbers),
         ):
             module = self._make(dict(values))
@@ -205,11 +204,11 @@ class Probe:
 
 
 class _Numbers(TorchFunctionMode):
-    """Gives values to what constructors read numbers from: `[x.item() for x in torch.linspace(0, rate, n)]`."""
+    """Gives values to what constructors read numbers from, such as `[x.item() for x in torch.linspace(0, rate, n)]`."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        return function(*args, **(kwargs if function is not torch.linspace else {"device": "cpu", **kwargs}))
+        has_values = function in (torch.linspace, torch.arange, torch.tensor)
+        return function(*args, **{**({"device": "cpu"} if has_values else {}), **(kwargs or {})})
 
 
 @contextlib.contextmanager

@@ -87,15 +87,15 @@ def without_values(model: nn.Module) -> contextlib.AbstractContextManager[None]:
 
 
 class _NothingDrawn(TorchFunctionMode):
-    """Leaves tensors of a device alone where somebody fills them, which takes long for nothing, or moves them.
+    """Leaves tensors without values alone where somebody fills them, which takes long for nothing, or moves them.
 
     Attributes:
         copied: how often somebody has copied several values into a tensor that can have none.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.device, self.copied = device, 0
+        self.copied = 0
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -105,7 +105,7 @@ class _NothingDrawn(TorchFunctionMode):
                 target.is_meta and isinstance(source, torch.Tensor) and source.numel() > 1 and not source.is_meta
             )
         tensor = args[0] if args else kwargs.get("tensor")
-        if isinstance(tensor, torch.Tensor) and tensor.device.type == self.device:
+        if isinstance(tensor, torch.Tensor) and tensor.is_meta:
             name = getattr(function, "__name__", "")
             if name in _DRAWING:
                 return tensor
@@ -123,17 +123,14 @@ _MOVING = {"to", "cpu", "cuda"}
 
 
 @contextlib.contextmanager
-def without_initial_values(device: str = "meta") -> Iterator[Callable[[], bool]]:
+def without_initial_values() -> Iterator[Callable[[], bool]]:
     """Lets what is built while the context lasts have names and shapes, and no values.
-
-    Args:
-        device: where; on another than meta it has values that say nothing, for whoever reads a number from a tensor.
 
     Yields:
         Tells whether somebody has copied values to where none can be, as one does who loads weights.
     """
-    mode = _NothingDrawn(device)
-    with torch.device(device), mode:
+    mode = _NothingDrawn()
+    with torch.device("meta"), mode:
         yield lambda: mode.copied > 0
 
 

@@ -274,6 +274,21 @@ class Failing(nn.Module):
         return self.head(self.inner(images))  # type: ignore[no-any-return,operator]
 
 
+class Mistaken(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        print(f"images of {tuple(images.shape)}")  # noqa: T201
+        return self.features(images, mask=None)  # type: ignore[call-arg]
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+
+def test_call_that_is_wrong_is_not_blamed_on_the_images(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ParityError, match=r"unexpected keyword argument 'mask' \(test_references\.py, line \d+\)$"):
+        check(Mistaken(), overrides=SIZES, **EVAL)
+    assert capsys.readouterr().out.count("images of") < 20  # whatever else was tried is silent
+
+
 def test_bug_behind_the_first_layer_is_not_blamed_on_the_images() -> None:
     with pytest.raises(ParityError, match=r"no attribute 'head' \(test_references\.py, line \d+\)$"):
         check(Failing, overrides=SIZES, **EVAL)

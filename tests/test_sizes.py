@@ -37,6 +37,7 @@ KINDS = [
     ({"hidden_dim": 64}, "your model is 64 wide, the reference is 48", "width 64"),
     ({"hidden_dim": 40, "num_heads": 5}, "your model is 40 wide, the reference is 48", "width 40, 5 heads"),
     ({"mlp_dim": 80}, "your model's MLP is 80 wide, the reference's 96", "MLP width 80"),
+    ({"mlp_dim": 2048}, "your model's MLP is 2048 wide, the reference's 96", "MLP width 2048"),
     ({"num_heads": 8}, "your model has 8 heads, the reference has 4", "8 heads"),
     ({"patch_size": 4}, "your model's patches are 4 pixels wide, the reference's 8", "patches of 4 pixels"),
     ({"image_size": 40}, "your model is for images of 40 pixels, the reference for 32", "images of 40 pixels"),

@@ -170,6 +170,51 @@ def test_constants_are_set_while_a_model_is_built_and_no_longer() -> None:
     assert shown_sizes(resolve_candidate(Constant, CONFIG, {"CLASSES": 7}).build())["num_classes"] == 7
 
 
+SIZES = {"image": 224, "patch_size": 16, "depth": 12, "batch": 512}
+
+
+class Config:
+    EMBED_DIM, LR = 768, 3e-4
+
+    def __init__(self) -> None:
+        self.heads = 12
+
+
+settings = Config()
+
+
+class Widths:
+    mlp_dim, n_classes = 3072, 1000
+
+
+class Configured(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        shape, width = (SIZES["image"], SIZES["patch_size"], SIZES["depth"]), settings.EMBED_DIM
+        self.inner = build_vit(*shape, settings.heads, width, Widths.mlp_dim, Widths.n_classes)
+
+    def forward(self, images: Any) -> Any:
+        return self.inner(images)
+
+
+class Cut(Configured):
+    def forward(self, images: Any) -> Any:
+        return self.inner(images)[:, : Widths.n_classes]
+
+
+def test_configs_of_a_module_are_read_with_other_values_while_a_model_is_built() -> None:
+    found = resolve_candidate(Configured, CONFIG)
+    assert _is_meant(found)
+    assert {path for path, bound in found.bound.items() if bound.why.startswith("set while it is built")} == {
+        "SIZES.image", "SIZES.patch_size", "SIZES.depth", "settings.EMBED_DIM", "settings.heads", "Widths.mlp_dim",
+        "Widths.n_classes",
+    }  # fmt: skip
+    assert (SIZES["depth"], settings.EMBED_DIM, vars(settings), Widths.mlp_dim) == (12, 768, {"heads": 12}, 3072)
+    given = resolve_candidate(Configured, CONFIG, {"Widths.n_classes": 7})
+    assert shown_sizes(given.build())["num_classes"] == 7
+    assert "Widths.n_classes" not in resolve_candidate(Cut, CONFIG).bound  # as it is read again where it is run
+
+
 def test_hidden_layer_of_a_head_is_no_number_of_classes() -> None:
     model = build_reference(CONFIG)
     width = CONFIG["hidden_dim"]

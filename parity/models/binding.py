@@ -95,7 +95,7 @@ def bind(name: str, function: Callable[..., Any], config: Mapping[str, Any], arg
         signature, taken = inspect.signature(function), takes(function)
     except (TypeError, ValueError) as error:
         raise ParityError(f"the candidate {name} cannot be built: Python knows no signature of it") from error
-    if any(key not in taken.parts and "." not in key for key in arguments):
+    if any(key.partition(".")[0] not in taken.parts for key in arguments):
         taken = with_constants(function, taken) or taken
     _require_known(name, taken, arguments)
     chosen, search, tried = _found(function, taken, config, arguments)

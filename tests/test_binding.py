@@ -127,6 +127,14 @@ def test_argument_that_nobody_can_know_is_asked_for_with_all_that_was_found() ->
     )
 
 
+def test_gpu_that_is_not_there_is_said() -> None:
+    def build() -> nn.Module:
+        raise RuntimeError("Found no NVIDIA driver on your system")
+
+    with pytest.raises(ParityError, match=r"line \d+\); it asks for a GPU, and there is none here; leave its tensors"):
+        resolve_candidate(build, CONFIG).build()
+
+
 def test_number_that_no_tensor_bears_out_is_not_made_up() -> None:
     def build(
         image_size: int, patch_size: int, dim: int, mlp_dim: int, n_classes: int, foo: int, bar: Any

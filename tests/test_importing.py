@@ -21,6 +21,7 @@ import vit
 from parity.errors import ParityError
 from parity.models.candidate import resolve_candidate
 from parity.models.importing import imported
+from parity.models.reference import configuration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -279,6 +280,15 @@ def test_script_that_cannot_be_run_gives_its_definitions(
 def test_module_that_is_missing_does_not_take_others_of_its_line_away(tmp_path: Path) -> None:
     write(tmp_path, {"vit.py": "import library_of_nobody, torch.nn as nn\nclass ViT(nn.Module): ...\n"})
     assert issubclass(imported(f"{tmp_path}/vit.py:ViT"), nn.Module)
+
+
+def test_what_failed_in_a_file_is_told_with_what_is_asked_for(tmp_path: Path) -> None:
+    text = (
+        "import library_of_nobody\nfrom torch import nn\nclass ViT(nn.Module):\n    def __init__(self, foo): {}[foo]\n"
+    )
+    write(tmp_path, {"vit.py": text})
+    with pytest.raises(ParityError, match=r"--candidate-arg foo=VALUE .*; before that, \S+vit.py:1 fails when"):
+        resolve_candidate(f"{tmp_path}/vit.py:ViT", configuration("vit_b_16", {}))
 
 
 def test_name_that_cannot_be_had_does_not_take_others_of_its_import_away(tmp_path: Path) -> None:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
+# what torch says where it is asked for a GPU that is not there
+_NO_GPU = ("NVIDIA driver", "not compiled with CUDA", "No CUDA GPUs", "No HIP GPUs")
+
+
 @dataclass(frozen=True)
 class Candidate:
     """Something that builds the module under test, as often as it is needed.
@@ -62,7 +66,9 @@ class Candidate:
         except (Exception, SystemExit) as error:
             given = ", ".join(f"{key}={value!r}" for key, value in self.arguments.items())
             advice = "give it other arguments with --candidate-arg NAME=VALUE"
-            if self.hides_names:
+            if any(words in f"{error}" for words in _NO_GPU):
+                advice = "it asks for a GPU, and there is none here; leave its tensors where the images are"
+            elif self.hides_names:
                 advice = "nobody knows what it calls its *args; write a function with named arguments that builds it"
             raise ParityError(
                 f"the candidate {self.name}({given}) cannot be built: {described(error)}; {advice}"
@@ -136,9 +142,10 @@ def resolve_candidate(
     try:
         bound = bind(name, function, config, arguments)
     except ParityError as error:
-        if not notes:
+        failed = [note for note in notes if " fails when " in note]
+        if not failed:
             raise
-        raise ParityError(f"{error}; before that, {notes[-1]}") from error
+        raise ParityError(f"{error}; before that, {failed[-1]}") from error
     notes += bound.notes
     return Candidate(
         name, bound.arguments, bound.defaults, bound.settings, bound.make, bound.bound, notes,

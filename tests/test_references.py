@@ -274,6 +274,16 @@ class Failing(nn.Module):
         return self.head(self.inner(images))  # type: ignore[no-any-return,operator]
 
 
+def test_what_failed_in_a_candidate_is_told_before_its_sizes() -> None:
+    class Deeper(Failing):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = vit.ViT(32, 3, 8, 48, 96, 4, 3, 0.0, 10)
+
+    with pytest.raises(ParityError, match=r"no attribute 'head' .*; beside that, your model has 3 blocks, the"):
+        check(Deeper, overrides=SIZES, **EVAL)
+
+
 class Mistaken(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         print(f"images of {tuple(images.shape)}")  # noqa: T201

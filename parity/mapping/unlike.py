@@ -42,5 +42,8 @@ def with_sizes(error: ParityError, setup: Setup, module: nn.Module) -> ParityErr
         require_same_images(module, setup.image_shape)
     except ParityError as images:
         error = images
-    other = own_sizes_told(setup) or sizes_shown(setup, module, _ALL)
-    return ParityError(f"{'; '.join(other)} ({error})") if other else error
+    other = "; ".join(own_sizes_told(setup) or sizes_shown(setup, module, _ALL))
+    if not other:
+        return error
+    is_candidates_own = error.__cause__ is not None and not isinstance(error.__cause__, ParityError)
+    return ParityError(f"{error}; beside that, {other}" if is_candidates_own else f"{other} ({error})")

@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity import saved_reports
+from parity import matrix, saved_reports
 from parity.command_line import parsed
 from parity.errors import ParityError, in_one_line, lacks_memory, told
 from parity.streams import progress_bar, say, show, tell, width
@@ -279,6 +279,7 @@ _COMMANDS: dict[str, Callable[..., int]] = {
     "convert": _convert,
     "diff": _diff,
     "map": _map,
+    "matrix": matrix.matrix,
     "report": saved_reports.report,
     "verify": saved_reports.verify,
 }

@@ -9,7 +9,7 @@ import math
 import re
 from typing import TYPE_CHECKING, NoReturn
 
-from parity import saved_reports
+from parity import matrix, saved_reports
 from parity.streams import say, show
 from parity.supervising import FAILED
 
@@ -148,7 +148,14 @@ def command_line() -> _Parser:
         help="what the files of a torchvision ViT don't show, such as num_heads=4; may be repeated")
     add("--json", metavar="PATH", help="write the answer as JSON; - for stdout, and nothing else there")
     # fmt: on
-    for command in (check, show_map, convert, diff, *saved_reports.add_commands(commands)):
+    for command in (
+        check,
+        show_map,
+        convert,
+        diff,
+        *saved_reports.add_commands(commands),
+        matrix.add_command(commands),
+    ):
         command.add_argument("--traceback", action="store_true", help="show the traceback of an error")
         command.add_argument(
             "--timeout", type=_positive, metavar="SECONDS", help="end it after that long, with status 2"

@@ -58,7 +58,7 @@ def whole(path: Path) -> Iterator[Path]:
     folder = path.parent if is_file else Path(tempfile.gettempdir())
     temporary = folder / f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}"
     try:
-        with _unwound_when_terminated():
+        with unwound_when_terminated():
             try:
                 _clear(folder, path)
                 temporary.touch(mode=0o600, exist_ok=False)
@@ -109,7 +109,7 @@ class _Terminated(BaseException):
 
 
 @contextlib.contextmanager
-def _unwound_when_terminated() -> Iterator[None]:
+def unwound_when_terminated() -> Iterator[None]:
     """Lets SIGTERM clean up what is left behind before it ends the process."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield

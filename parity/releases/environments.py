@@ -1,0 +1,178 @@
+"""A virtual environment for one release: made, filled, used, and removed however that ends.
+
+It is made by uv where that is on the path, and by venv and pip otherwise; where packages come from is their own
+settings' business. It holds a copy of this package's code, so that the same runs on every release.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import parity
+from parity.errors import ParityError
+from parity.releases.pairs import OLDEST_PYTHON
+from parity.releases.rows import file_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from parity.releases.pairs import Pair
+
+# torch's builds for CUDA, unpacked, and the files they are unpacked from
+ROOM = 6e9
+
+SOURCES = Path(parity.__file__).parents[1]
+
+_NO_ROOM = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+_NO_BUILD = re.compile(r"no matching distribution|no solution found|no compatible|not supported wheel", re.IGNORECASE)
+_ADDRESS = re.compile(r"\w+://\S+")
+
+
+class NotInstalledError(ParityError):
+    """A release cannot be had here, which says nothing about the others."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where a release is installed.
+
+    Attributes:
+        python: its interpreter.
+        code: the folder with this package's code.
+    """
+
+    python: Path
+    code: Path
+
+    def run(self, arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+        """Runs a module of this package's code, with one thread, as if in a folder."""
+        paths = [str(self.code), str(folder), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        own = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONNOUSERSITE": "1", "OMP_NUM_THREADS": "1"}
+        return _run([str(self.python), "-m", *arguments], self.code, own)
+
+
+@contextlib.contextmanager
+def environment(pair: Pair, folder: Path, extra: Sequence[str] = (), *, keep: bool = False) -> Iterator[Environment]:
+    """Makes the environment of a release, and removes it when the context ends.
+
+    Args:
+        pair: the release.
+        folder: in which it is made.
+        extra: further requirements.
+        keep: leave it there.
+
+    Raises:
+        NotInstalledError: the release has no build for this machine, or cannot be installed.
+        ParityError: there is no room for it.
+    """
+    place = file_of(folder, pair.torch, ".env")
+    remove(place)
+    free = shutil.disk_usage(folder).free
+    if free < ROOM:
+        need = f"an environment takes about {ROOM / 1e9:.0f} GB"
+        raise ParityError(f"{folder} has {free / 1e9:.1f} GB free, and {need}; make room, or name another --folder")
+    try:
+        python = _made(pair, place)
+        _filled(pair, python, place, extra)
+        yield Environment(python, _copied(place / "code"))
+    finally:
+        if not keep:
+            remove(place)
+
+
+def remove(place: Path) -> None:
+    """Removes an environment, if there is one."""
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def _made(pair: Pair, place: Path) -> Path:
+    uv = shutil.which("uv")
+    if uv:
+        here = sys.version_info[:2]
+        version = min(here, pair.newest_python)
+        made = _run([uv, "venv", "--quiet", "--python", ".".join(map(str, version)), str(place)], place.parent)
+    else:
+        made = _run([_interpreter(pair), "-m", "venv", str(place)], place.parent)
+    if made.returncode:
+        raise _refused(pair, made, place)
+    return place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def _interpreter(pair: Pair) -> str:
+    """Returns an interpreter that a pair has builds for: the running one, or one on the path.
+
+    Raises:
+        NotInstalledError: there is none.
+    """
+    if sys.version_info[:2] <= pair.newest_python:
+        return sys.executable
+    for minor in range(pair.newest_python[1], OLDEST_PYTHON[1] - 1, -1):
+        found = shutil.which(f"python3.{minor}")
+        if found and not _run([found, "-c", ""], Path.cwd()).returncode:
+            return found
+    oldest, last, own = (".".join(map(str, v)) for v in (OLDEST_PYTHON, pair.newest_python, sys.version_info[:2]))
+    builds = f"torch {pair.torch} has builds for Python {oldest} to {last}"
+    raise NotInstalledError(f"{builds}, this is {own}, and none of those is on the path; install one, or uv")
+
+
+def _filled(pair: Pair, python: Path, place: Path, extra: Sequence[str]) -> None:
+    own = [f"torch=={pair.torch}", f"torchvision=={pair.torchvision}", *pair.needs, *_requirements(), *extra]
+    uv = shutil.which("uv")
+    pip = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
+    unpacked = place / "tmp"
+    unpacked.mkdir()
+    done = _run([*pip, "--quiet", *own], place, {"TMPDIR": str(unpacked)})
+    shutil.rmtree(unpacked, ignore_errors=True)
+    if done.returncode:
+        raise _refused(pair, done, place)
+
+
+def _requirements() -> list[str]:
+    """Returns what this package needs besides torch and torchvision."""
+    try:
+        needed = requires("vit-parity") or []
+    except PackageNotFoundError as error:
+        raise ParityError("nobody knows what parity needs where it is not installed: pip install -e .") from error
+    named = ((re.split(r"[^\w.-]", line)[0].lower(), line) for line in needed)
+    return [line for name, line in named if name not in ("torch", "torchvision") and "extra ==" not in line]
+
+
+def _copied(place: Path) -> Path:
+    """Copies this package's code, with the candidates that every row checks, and returns the folder."""
+    for package in ("parity", "vit", "tests/candidates"):
+        if (SOURCES / package).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(SOURCES / package, place / package, ignore=ignored)
+    return place
+
+
+def _refused(pair: Pair, done: subprocess.CompletedProcess[str], place: Path) -> ParityError:
+    """Returns what an installer's refusal means, in a sentence."""
+    said = _ADDRESS.sub("...", f"{done.stdout}\n{done.stderr}")
+    if _NO_ROOM.search(said):
+        return ParityError(f"there is no room left in {place.parent}; make some, or name another --folder")
+    if _NO_BUILD.search(said):
+        python, machine = ".".join(map(str, sys.version_info[:2])), f"{platform.system()} on {platform.machine()}"
+        builds = f"torch {pair.torch} with torchvision {pair.torchvision}"
+        return NotInstalledError(
+            f"{builds} cannot be had for Python {python}, {machine}, from where packages come from"
+        )
+    lines = [line for line in said.splitlines() if line.strip()] or [f"exit status {done.returncode}"]
+    return NotInstalledError(f"torch {pair.torch} cannot be installed: {lines[-1].strip()}")
+
+
+def _run(command: Sequence[str], folder: Path, own: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    surroundings = {**os.environ, **(own or {})}
+    return subprocess.run(  # noqa: S603  (the user's own interpreter and installer)
+        command, cwd=folder, env=surroundings, capture_output=True, text=True, errors="replace", check=False
+    )

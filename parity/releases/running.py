@@ -1,0 +1,159 @@
+"""One release after the other: each once, whoever else does the same, and none of them again that is done."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from parity.errors import ParityError
+from parity.releases.environments import SOURCES, NotInstalledError, environment
+from parity.releases.row import BESIDE
+from parity.releases.rows import file_of, read_row
+from parity.writing import unwound_when_terminated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from parity.releases.pairs import Pair
+    from parity.releases.rows import Row
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be looked at.
+
+    Attributes:
+        candidate: `package.module:callable` or `path/to/file.py:callable`.
+        pairs: the releases.
+        folder: where rows are kept, and environments made.
+        extra: requirements of the candidate's own.
+        keep: leave the environments there.
+    """
+
+    candidate: str
+    pairs: Sequence[Pair]
+    folder: Path
+    extra: Sequence[str] = ()
+    keep: bool = False
+
+
+def run(asked: Asked, progress: Callable[[str, int, int], None]) -> tuple[dict[str, Row], dict[str, str]]:
+    """Looks at one release after the other; those whose row is there already are left as they are.
+
+    A release that somebody else is at work on is waited for when the others are done.
+
+    Args:
+        asked: what is to be looked at.
+        progress: told what is being done, how many are done, and of how many.
+
+    Returns:
+        The rows, and why there is none of a release, by version of torch.
+
+    Raises:
+        ParityError: the folder cannot be written, there is no room, or the candidate's file is not there.
+    """
+    candidate, code = _absolute(asked.candidate), _digest_of_code(asked.candidate)
+    try:
+        asked.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ParityError(f"--folder {asked.folder}: it cannot be made: {error.strerror}") from error
+    rows: dict[str, Row] = {}
+    missing: dict[str, str] = {}
+    waiting = [*asked.pairs]
+    with unwound_when_terminated():
+        for wait in (False, True):
+            busy = []
+            for pair in waiting:
+                with _locked(file_of(asked.folder, pair.torch, ".lock"), wait=wait) as is_ours:
+                    if not is_ours:
+                        busy.append(pair)
+                        continue
+                    progress(f"torch {pair.torch}", len(rows) + len(missing), len(asked.pairs))
+                    try:
+                        rows[pair.torch] = _row(pair, asked, candidate, code)
+                    except NotInstalledError as error:
+                        missing[pair.torch] = f"{error}"
+            waiting = busy
+    return rows, missing
+
+
+def _row(pair: Pair, asked: Asked, candidate: str, code: str) -> Row:
+    """Returns the row of a release, made in an environment of its own if it is not there.
+
+    Raises:
+        NotInstalledError: it cannot be made on this release.
+    """
+    path = file_of(asked.folder, pair.torch)
+    row = read_row(path)
+    if row and (row["code"], row["candidate"]) == (code, asked.candidate):
+        return row
+    with environment(pair, asked.folder, asked.extra, keep=asked.keep) as made:
+        path.unlink(missing_ok=True)
+        done = made.run(["parity.releases.row", str(path.absolute()), candidate, asked.candidate, code], Path.cwd())
+    row = read_row(path)
+    if row is None:
+        said = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit status {done.returncode}"]
+        raise NotInstalledError(f"on torch {pair.torch} parity came to no end: {said[-1].strip()}")
+    return row
+
+
+def _absolute(candidate: str) -> str:
+    """Returns a candidate as another folder's process finds it."""
+    path, colon, name = candidate.rpartition(":")
+    if not path.endswith((".py", ".ipynb")):
+        return candidate
+    if not Path(path).is_file():
+        raise ParityError(f"there is no file {path}")
+    return f"{Path(path).absolute()}{colon}{name}"
+
+
+def _digest_of_code(candidate: str) -> str:
+    """Returns the digest of all source files that decide about a row: parity's, our models', the candidate's."""
+    beside = [SOURCES / name.rpartition(":")[0] for name in BESIDE if "/" in name]
+    files = [*_sources(SOURCES / "parity"), *_sources(SOURCES / "vit"), *beside, *_files_of(candidate)]
+    found = hashlib.sha256()
+    for file in files:
+        if file.is_file():
+            found.update(f"{file.name}\n".encode() + file.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def _sources(folder: Path) -> Iterator[Path]:
+    """Yields the source files of a package, of this wing only what works inside an environment."""
+    own = Path(__file__).parent
+    yield from (file for file in sorted(folder.rglob("*.py")) if file.parent != own or file.name == "row.py")
+
+
+def _files_of(candidate: str) -> list[Path]:
+    path = candidate.rpartition(":")[0]
+    if path.endswith((".py", ".ipynb")):
+        return [Path(path)]
+    top = path.partition(".")[0]
+    with contextlib.suppress(ImportError, ValueError):
+        spec = importlib.util.find_spec(top)
+        folders = list(spec.submodule_search_locations or []) if spec else []
+        return [file for folder in folders for file in sorted(Path(folder).rglob("*.py"))] or (
+            [Path(spec.origin)] if spec and spec.origin else []
+        )
+    return []
+
+
+@contextlib.contextmanager
+def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Yields whether a lock was got, which ends with the process however that ends; where a system has none, it is."""
+    try:
+        import fcntl  # noqa: PLC0415  (not on Windows)
+    except ImportError:
+        yield True
+        return
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True

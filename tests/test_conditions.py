@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from parity.training.resizing import RULES, Rule
 from tests.planted_phases import CONDITIONS, POSITIONS_OF, Change, resizing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from parity.report.report import Report
@@ -68,6 +70,20 @@ def test_compiled_model_is_equivalent_and_one_that_is_another_then_is_named(tmp_
     assert report.verdict == "divergent", report
     assert [found.id for found in report.causes] == ["compile"]
     assert "when it is compiled the candidate computes another function, off by " in report.causes[0].statement
+
+
+@pytest.mark.skipif(not hasattr(torch, "compiler"), reason="torch before 2.1 is not asked to compile")
+def test_warning_of_the_compiler_is_no_failure_where_warnings_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def warning(*args: Any) -> Any:
+            warnings.warn("some setting is not written to the cache", stacklevel=1)
+            return forward(*args)
+
+        return warning
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    report = check("vit:ViT", overrides=SMALL, phases=["conditions"])
+    assert _phase_checks(report)["conditions/compile/float32"].verdict == "identical", report
 
 
 @pytest.mark.usefixtures("no_compiler")

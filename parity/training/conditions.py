@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,8 @@ def _compiled(model: nn.Module) -> Iterator[None]:
     """Compiles a model's forward pass for as long as the context lasts."""
     torch.compiler.reset()
     try:
-        with _with_forward(model, torch.compile(model.forward)):
+        with warnings.catch_warnings(), _with_forward(model, torch.compile(model.forward)):
+            warnings.simplefilter("ignore")  # the compiler's about itself are no failure of the model
             yield
     finally:
         torch.compiler.reset()

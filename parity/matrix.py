@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity.errors import ParityError
-from parity.streams import progress_bar, show
+from parity.streams import show, tell
 from parity.writing import write
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def add_command(commands: Any) -> argparse.ArgumentParser:
     which.add_argument("-n", "--newest", type=int, metavar="N", help="only the newest N releases")
     add("--with", action="append", default=[], metavar="REQUIREMENT", dest="extra",
         help="install this as well, for the candidate; may be repeated")
+    add("--python", metavar="PYTHON",
+        help="make environments with this interpreter (default: this one, or another that a release has builds for)")
     add("--folder", default=_FOLDER, metavar="PATH",
         help=f"where results are kept and environments made, some 6 GB at a time (default: {_FOLDER})")
     add("--keep", action="store_true", help="leave the environments there, to look into a release by hand")
@@ -49,34 +51,44 @@ def add_command(commands: Any) -> argparse.ArgumentParser:
 
 def matrix(options: argparse.Namespace) -> int:
     """Runs what is asked for and says what was found, or draws what is there; returns the exit status."""
-    with progress_bar(quiet=options.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
-        progress("importing torch", 0, 0)
-        from parity import releases  # noqa: PLC0415  (torch takes seconds to import)
+    with contextlib.redirect_stdout(sys.stderr):
+        from parity.releases import (  # noqa: PLC0415  (torch takes seconds to import)
+            PAIRS,
+            Asked,
+            exit_status,
+            in_short,
+            neighbours,
+            newest,
+            picked,
+            run,
+        )
 
         folder = Path(options.folder)
         if options.render:
-            return _render(releases, folder, Path(options.output))
+            return _render(folder, Path(options.output))
         if options.newest is not None and options.newest < 1:
             raise ParityError(f"--newest {options.newest}: expected a positive whole number")
-        pairs = releases.PAIRS
+        pairs = PAIRS
         if options.newest:
-            pairs = releases.newest(options.newest)
+            pairs = newest(options.newest)
         elif options.torch:
-            pairs = releases.picked(options.torch)
-        asked = releases.Asked(options.candidate, pairs, folder, options.extra, options.keep)
-        found, missing = releases.run(asked, progress)
+            pairs = picked(options.torch)
+        asked = Asked(options.candidate, pairs, folder, options.extra, options.python, options.keep)
+        found, missing = run(asked, tell)
         rows = [found[pair.torch] for pair in pairs if pair.torch in found]
-        lines = [*releases.in_short(rows, missing, releases.neighbours(rows, folder))]
+        lines = [*in_short(rows, missing, neighbours(rows, folder))]
     show("".join(f"{line}\n" for line in lines))
-    return releases.exit_status(rows, missing)
+    return exit_status(rows, missing)
 
 
-def _render(releases: Any, folder: Path, output: Path) -> int:
-    rows = releases.rows_in(folder)
+def _render(folder: Path, output: Path) -> int:
+    from parity.releases import drawn, kept, neighbours, rows_in  # noqa: PLC0415  (torch takes seconds to import)
+
+    rows = rows_in(folder)
     if not rows:
         raise ParityError(f"--folder {folder}: there are no results in it; run parity matrix first")
     if not output.is_dir():
         raise ParityError(f"--output {output}: there is no such folder")
-    for name, content in releases.drawn(releases.kept(rows, releases.neighbours(rows, folder))).items():
+    for name, content in drawn(kept(rows, neighbours(rows, folder))).items():
         write(output / name, content.rstrip("\n"))
     return 0

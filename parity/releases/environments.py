@@ -62,13 +62,16 @@ class Environment:
 
 
 @contextlib.contextmanager
-def environment(pair: Pair, folder: Path, extra: Sequence[str] = (), *, keep: bool = False) -> Iterator[Environment]:
+def environment(
+    pair: Pair, folder: Path, extra: Sequence[str] = (), python: str | None = None, *, keep: bool = False
+) -> Iterator[Environment]:
     """Makes the environment of a release, and removes it when the context ends.
 
     Args:
         pair: the release.
         folder: in which it is made.
         extra: further requirements.
+        python: the interpreter it is made with; None: one that the release has builds for.
         keep: leave it there.
 
     Raises:
@@ -82,9 +85,9 @@ def environment(pair: Pair, folder: Path, extra: Sequence[str] = (), *, keep: bo
         need = f"an environment takes about {ROOM / 1e9:.0f} GB"
         raise ParityError(f"{folder} has {free / 1e9:.1f} GB free, and {need}; make room, or name another --folder")
     try:
-        python = _made(pair, place)
-        _filled(pair, python, place, extra)
-        yield Environment(python, _copied(place / "code"))
+        made = _made(pair, place, python)
+        _filled(pair, made, place, extra)
+        yield Environment(made, _copied(place / "code"))
     finally:
         if not keep:
             remove(place)
@@ -95,14 +98,13 @@ def remove(place: Path) -> None:
     shutil.rmtree(place, ignore_errors=True)
 
 
-def _made(pair: Pair, place: Path) -> Path:
+def _made(pair: Pair, place: Path, python: str | None) -> Path:
     uv = shutil.which("uv")
     if uv:
-        here = sys.version_info[:2]
-        version = min(here, pair.newest_python)
-        made = _run([uv, "venv", "--quiet", "--python", ".".join(map(str, version)), str(place)], place.parent)
+        asked = python or ".".join(map(str, min(sys.version_info[:2], pair.newest_python)))
+        made = _run([uv, "venv", "--quiet", "--python", asked, str(place)], place.parent)
     else:
-        made = _run([_interpreter(pair), "-m", "venv", str(place)], place.parent)
+        made = _run([python or _interpreter(pair), "-m", "venv", str(place)], place.parent)
     if made.returncode:
         raise _refused(pair, made, place)
     return place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -173,6 +175,9 @@ def _refused(pair: Pair, done: subprocess.CompletedProcess[str], place: Path) ->
 
 def _run(command: Sequence[str], folder: Path, own: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     surroundings = {**os.environ, **(own or {})}
-    return subprocess.run(  # noqa: S603  (the user's own interpreter and installer)
-        command, cwd=folder, env=surroundings, capture_output=True, text=True, errors="replace", check=False
-    )
+    try:
+        return subprocess.run(  # noqa: S603  (the user's own interpreter and installer)
+            command, cwd=folder, env=surroundings, capture_output=True, text=True, errors="replace", check=False
+        )
+    except OSError as error:
+        raise ParityError(f"{command[0]} cannot be run: {error.strerror}") from error

@@ -25,7 +25,7 @@ _SIGNS = dict(zip(_WORST, "=≈·?≠", strict=True))
 _AS_FORWARD = "forward"
 
 # the picture, in units of its view box
-_CELL, _GAP, _LEFT, _TOP, _STEP = 26, 10, 150, 108, 36
+_CELL, _GAP, _LEFT, _TOP, _STEP = 26, 10, 150, 122, 36
 
 
 def kept(rows: list[Row], beside: list[Neighbours]) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def _grid(rows: list[Row], beside: list[dict[str, Any]]) -> dict[str, Any]:
         for mode in move["modes"]
         if (move["model"], mode) in places and one["newer"] in heights
     }
-    width = max(places.values(), default=_LEFT) + _CELL + _GAP
+    width = max(places.values(), default=_LEFT) + _CELL + 4 * _GAP
     return {
         "width": width,
         "height": _TOP + len(rows) * _STEP + 76,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ class Asked:
         pairs: the releases.
         folder: where rows are kept, and environments made.
         extra: requirements of the candidate's own.
+        python: the interpreter that environments are made with; None: one that a release has builds for.
         keep: leave the environments there.
     """
 
@@ -38,17 +40,18 @@ class Asked:
     pairs: Sequence[Pair]
     folder: Path
     extra: Sequence[str] = ()
+    python: str | None = None
     keep: bool = False
 
 
-def run(asked: Asked, progress: Callable[[str, int, int], None]) -> tuple[dict[str, Row], dict[str, str]]:
+def run(asked: Asked, say: Callable[[str], None]) -> tuple[dict[str, Row], dict[str, str]]:
     """Looks at one release after the other; those whose row is there already are left as they are.
 
     A release that somebody else is at work on is waited for when the others are done.
 
     Args:
         asked: what is to be looked at.
-        progress: told what is being done, how many are done, and of how many.
+        say: told which release is being looked at.
 
     Returns:
         The rows, and why there is none of a release, by version of torch.
@@ -56,7 +59,7 @@ def run(asked: Asked, progress: Callable[[str, int, int], None]) -> tuple[dict[s
     Raises:
         ParityError: the folder cannot be written, there is no room, or the candidate's file is not there.
     """
-    candidate, code = _absolute(asked.candidate), _digest_of_code(asked.candidate)
+    candidate, code = _absolute(asked.candidate), _digest_of_code(asked)
     try:
         asked.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -72,7 +75,7 @@ def run(asked: Asked, progress: Callable[[str, int, int], None]) -> tuple[dict[s
                     if not is_ours:
                         busy.append(pair)
                         continue
-                    progress(f"torch {pair.torch}", len(rows) + len(missing), len(asked.pairs))
+                    say(f"torch {pair.torch}, {len(rows) + len(missing) + 1} of {len(asked.pairs)}")
                     try:
                         rows[pair.torch] = _row(pair, asked, candidate, code)
                     except NotInstalledError as error:
@@ -91,7 +94,7 @@ def _row(pair: Pair, asked: Asked, candidate: str, code: str) -> Row:
     row = read_row(path)
     if row and (row["code"], row["candidate"]) == (code, asked.candidate):
         return row
-    with environment(pair, asked.folder, asked.extra, keep=asked.keep) as made:
+    with environment(pair, asked.folder, asked.extra, asked.python, keep=asked.keep) as made:
         path.unlink(missing_ok=True)
         done = made.run(["parity.releases.row", str(path.absolute()), candidate, asked.candidate, code], Path.cwd())
     row = read_row(path)
@@ -111,11 +114,11 @@ def _absolute(candidate: str) -> str:
     return f"{Path(path).absolute()}{colon}{name}"
 
 
-def _digest_of_code(candidate: str) -> str:
-    """Returns the digest of all source files that decide about a row: parity's, our models', the candidate's."""
+def _digest_of_code(asked: Asked) -> str:
+    """Returns the digest of what decides about a row: code, the candidate, and what is asked."""
     beside = [SOURCES / name.rpartition(":")[0] for name in BESIDE if "/" in name]
-    files = [*_sources(SOURCES / "parity"), *_sources(SOURCES / "vit"), *beside, *_files_of(candidate)]
-    found = hashlib.sha256()
+    files = [*_sources(SOURCES / "parity"), *_sources(SOURCES / "vit"), *beside, *_files_of(asked.candidate)]
+    found = hashlib.sha256(f"{asked.extra} {asked.python} {os.environ.get('ATEN_CPU_CAPABILITY')}\n".encode())
     for file in files:
         if file.is_file():
             found.update(f"{file.name}\n".encode() + file.read_bytes())

@@ -68,7 +68,7 @@ def matrix(options: argparse.Namespace) -> int:
             return _render(folder, Path(options.output))
         if options.newest is not None and options.newest < 1:
             raise ParityError(f"--newest {options.newest}: expected a positive whole number")
-        pairs = PAIRS
+        pairs = [*PAIRS]
         if options.newest:
             pairs = newest(options.newest)
         elif options.torch:

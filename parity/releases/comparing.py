@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -13,18 +13,18 @@ from parity.releases.rows import LOGITS, file_of
 from parity.tracing import IDENTICAL, MODES, compare
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import TypeAlias
 
     import torch
 
     from parity.releases.rows import Row
     from parity.tracing import Measurement
 
-SIDES = ("reference", "candidate")
+    _Kept: TypeAlias = Callable[[str | None], torch.Tensor | None]
 
-_How: TypeAlias = "tuple[str, int | None, int | None, int | None, float | None, int]"
-_Moved: TypeAlias = "tuple[str, str, str, int | None, int | None, int | None, float | None, int]"
+SIDES = ("reference", "candidate")
 
 # what two rows have to have in common for their bits to be comparable
 _SAME = {"machine": "another system", "processor": "another processor", "threads": "other threads"}
@@ -100,7 +100,7 @@ def _compared(older: Row, newer: Row, folder: Path) -> Neighbours:
     unlike = [f"{what} ({older[key]}, {newer[key]})" for key, what in _SAME.items() if older[key] != newer[key]]
     if older["code"] != newer["code"]:
         unlike.append("other code of parity, vit or the candidate")
-    moved: dict[_Moved, list[tuple[str, str]]] = {}
+    moves: list[Move] = []
     still, not_compared = 0, dict[str, int]()
     with _tensors(folder, older) as one, _tensors(folder, newer) as other:
         for model, bits in older["bits"].items():
@@ -115,10 +115,10 @@ def _compared(older: Row, newer: Row, folder: Path) -> Neighbours:
                         still += 1
                     else:
                         mode, dtype = run.split("/")
-                        key = model, dtype, *_moved(before, after, one, other)
-                        moved.setdefault(key, []).append((mode, side))
+                        measured = _measured(before, after, one, other)
+                        moves.append(_move(measured, sides=(side,), model=model, modes=(mode,), dtype=dtype))
     changed = tuple(_changed(older, newer))
-    return Neighbours(older["torch"], newer["torch"], changed, tuple(unlike), tuple(_alike(moved)), still, not_compared)
+    return Neighbours(older["torch"], newer["torch"], changed, tuple(unlike), tuple(_alike(moves)), still, not_compared)
 
 
 def _changed(older: Row, newer: Row) -> Iterator[str]:
@@ -131,13 +131,15 @@ def _changed(older: Row, newer: Row) -> Iterator[str]:
         yield f"instructions {older['cpu_capability']} to {newer['cpu_capability']}"
 
 
-def _alike(moved: dict[_Moved, list[tuple[str, str]]]) -> Iterator[Move]:
-    """Yields a move for all modes in which the same sides have moved alike."""
-    for (model, dtype, *how), where in moved.items():
-        sides = {mode: tuple(side for side in SIDES if (mode, side) in where) for mode in MODES}
+def _alike(moves: list[Move]) -> Iterator[Move]:
+    """Yields one move for all modes in which the same sides have moved alike."""
+    groups: dict[Move, list[Move]] = {}
+    for move in moves:
+        groups.setdefault(replace(move, sides=(), modes=()), []).append(move)
+    for what, where in groups.items():
+        sides = {mode: tuple(move.sides[0] for move in where if move.modes == (mode,)) for mode in MODES}
         for moving in dict.fromkeys(filter(None, sides.values())):
-            modes = tuple(mode for mode in MODES if sides[mode] == moving)
-            yield Move(moving, model, modes, dtype, *how)
+            yield replace(what, sides=moving, modes=tuple(mode for mode in MODES if sides[mode] == moving))
 
 
 def _why_not(bits: dict[str, Any], later: dict[str, Any], before: Any, after: Any) -> str:
@@ -150,38 +152,36 @@ def _why_not(bits: dict[str, Any], later: dict[str, Any], before: Any, after: An
     return ""
 
 
-def _moved(before: dict[str, str], after: dict[str, str], one: Any, other: Any) -> _How:
-    """Measures what has moved.
+def _measured(before: dict[str, str], after: dict[str, str], one: _Kept, other: _Kept) -> dict[str, Measurement | None]:
+    """Returns the distance of every layer that has moved, in the order of execution; None where no value was kept.
 
     Args:
         before: digests by layer.
         after: the same of the newer release.
-        one: the tensors of the older release, by digest.
-        other: those of the newer.
-
-    Returns:
-        The last fields of a `Move`.
+        one: returns a tensor of the older release by its digest.
+        other: the same of the newer.
     """
     layers = [name for name in after if before.get(name) != after[name]] or [*before.keys() - after.keys()]
-    measured = {name: _measured(one(before.get(name)), other(after.get(name))) for name in layers}
-    distances = {name: found and found.max_ulp for name, found in measured.items()}
-    logits = measured.get(LOGITS, IDENTICAL)
-    return (
-        layers[0],
-        distances[layers[0]],
-        max((distance for distance in distances.values() if distance is not None), default=None),
-        logits and logits.max_ulp,
-        logits and logits.relative,
-        len(layers),
+    pairs = ((name, one(before.get(name)), other(after.get(name))) for name in layers)
+    return {name: None if r is None or c is None else compare(r, c) for name, r, c in pairs}
+
+
+def _move(measured: dict[str, Measurement | None], **what: Any) -> Move:
+    first, logits = next(iter(measured.items())), measured.get(LOGITS, IDENTICAL)
+    distances = [found.max_ulp for found in measured.values() if found and found.max_ulp is not None]
+    return Move(
+        **what,
+        first=first[0],
+        first_ulp=first[1].max_ulp if first[1] else None,
+        max_ulp=max(distances, default=None),
+        logits_ulp=logits.max_ulp if logits else None,
+        logits=logits.relative if logits else None,
+        layers=len(measured),
     )
 
 
-def _measured(before: torch.Tensor | None, after: torch.Tensor | None) -> Measurement | None:
-    return None if before is None or after is None else compare(before, after)
-
-
 @contextlib.contextmanager
-def _tensors(folder: Path, row: Row) -> Iterator[Any]:
+def _tensors(folder: Path, row: Row) -> Iterator[_Kept]:
     """Yields what returns a tensor of a row by its digest; None where it was not kept."""
     try:
         stack = contextlib.ExitStack()

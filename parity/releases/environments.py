@@ -58,6 +58,8 @@ class Environment:
         """Runs a module of this package's code, with one thread, as if in a folder."""
         paths = [str(self.code), str(folder), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         own = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONNOUSERSITE": "1", "OMP_NUM_THREADS": "1"}
+        # what was compiled for other instructions of the processor is not to be taken for this one's
+        own["TORCHINDUCTOR_CACHE_DIR"] = str(self.code.with_name("compiled"))
         return _run([str(self.python), "-m", *arguments], self.code, own)
 
 
@@ -130,7 +132,7 @@ def _interpreter(pair: Pair) -> str:
 def _filled(pair: Pair, python: Path, place: Path, extra: Sequence[str]) -> None:
     own = [f"torch=={pair.torch}", f"torchvision=={pair.torchvision}", *pair.needs, *_requirements(), *extra]
     uv = shutil.which("uv")
-    pip = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
+    pip = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install", "--no-compile"]
     unpacked = place / "tmp"
     unpacked.mkdir()
     done = _run([*pip, "--quiet", *own], place, {"TMPDIR": str(unpacked)})

@@ -140,7 +140,8 @@ def _all_phases(rows: list[Row]) -> list[dict[str, Any]]:
     """Returns, for every row, the verdict of the check of all phases and what is said about it."""
     found = []
     for row in rows:
-        made = next((m for m in row["checks"] if len(m["phases"]) > 1), {"verdict": NOT_CHECKED, "why": "", "runs": {}})
+        lacking: dict[str, Any] = {"verdict": NOT_CHECKED, "why": "", "runs": {}}
+        made = next((m for m in row["checks"] if len(m["phases"]) > 1), lacking)
         runs = made["runs"].items()
         other = [f"{name} `{verdict}`" for name, verdict in runs if verdict not in ("identical", "not compared")]
         missing = [name for name, verdict in runs if verdict == "not compared"]

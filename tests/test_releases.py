@@ -123,11 +123,14 @@ def test_environment_is_made_filled_and_removed(
         assert (made.code / "parity" / "cli.py").exists()
         assert (made.code / "vit" / "model.py").exists()
         assert not (made.code / "parity" / "__pycache__").exists()
-    venv, install = asked
+    venv, install = asked[:2]
     assert venv[0] == (uv or sys.executable)
     assert install[0] == (uv or str(made.python))
     wanted = [f"torch=={_NEW.torch}", f"torchvision=={_NEW.torchvision}", "timm"]
     assert [word for word in install if word in wanted] == wanted
+    with environment(_NEW, tmp_path, (), "/other/python"):
+        pass
+    assert "/other/python" in asked[2][: 5 if uv else 1]
     assert any(word.startswith("einops") for word in install)
     assert not [word for word in install if word.startswith("torch>=")]
     assert [*tmp_path.iterdir()] == []

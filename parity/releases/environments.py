@@ -132,7 +132,9 @@ def _interpreter(pair: Pair) -> str:
 def _filled(pair: Pair, python: Path, place: Path, extra: Sequence[str]) -> None:
     own = [f"torch=={pair.torch}", f"torchvision=={pair.torchvision}", *pair.needs, *_requirements(), *extra]
     uv = shutil.which("uv")
-    pip = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install", "--no-compile"]
+    pip = (
+        [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install", "--no-compile"]
+    )
     unpacked = place / "tmp"
     unpacked.mkdir()
     done = _run([*pip, "--quiet", *own], place, {"TMPDIR": str(unpacked)})

@@ -356,10 +356,8 @@ def test_where_bits_moved_first_and_how_far(rows: list[dict[str, Any]], tmp_path
     assert (move.first, move.first_ulp, move.max_ulp, move.logits_ulp, move.layers) == ("encoder.ln", 1, 3, 3, 2)
     assert found.still == 0
     assert found.not_compared == {}
-    assert (
-        "bits moved, such as from encoder.ln on (small, eval in float32); at most 3 ULP"
-        in [*in_short(rows, {}, [found])][-1]
-    )
+    said = "bits moved in 2 of 2 passes: from encoder.ln on in eval (the logits by 2.4e-07)"
+    assert [*in_short(rows, {}, [found])][-1] == f"from {_OLD.torch} to {_NEW.torch}: {said}"
     (found,) = neighbours([rows[0], {**rows[0], "torch": _NEW.torch}], tmp_path)
     assert (found.moves, found.still) == ((), 2)
 

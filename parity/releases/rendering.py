@@ -118,13 +118,17 @@ def _in_words(one: Neighbours) -> str:
     unlike = f"; the rows have {', '.join(one.unlike)}" if one.unlike else ""
     if not one.moves:
         return f"no bit moved in {one.still} passes{unlike}"
-    first = one.moves[0]
-    where = f"{first.model}, {' and '.join(first.modes)} in {first.dtype}"
-    return f"bits moved, such as from {first.first} on ({where}); at most {_most(one)} ULP{unlike}"
+    number = sum(len(move.modes) * len(move.sides) for move in one.moves)
+    began = "; ".join(_from(first, one) for first in dict.fromkeys(move.first for move in one.moves))
+    return f"bits moved in {number} of {number + one.still} passes: {began}{unlike}"
 
 
-def _most(one: Neighbours) -> int:
-    return max((move.max_ulp or 0 for move in one.moves), default=0)
+def _from(first: str, one: Neighbours) -> str:
+    """Says in which modes bits moved from one layer on, and how far the logits have."""
+    moves = [move for move in one.moves if move.first == first]
+    modes = [mode for mode in MODES if any(mode in move.modes for move in moves)]
+    logits = _largest(move.logits for move in moves)
+    return f"from {first} on in {', '.join(modes)}{'' if logits is None else f' (the logits by {logits:.1e})'}"
 
 
 def _others(rows: list[Row]) -> dict[str, list[str]]:

@@ -381,3 +381,9 @@ def norm_without_a_default(image_size, patch_size, depth, heads, dim, mlp_dim, n
     whole = build_vit(image_size, patch_size, depth, heads, dim, mlp_dim, n_classes)
     whole.more = pre_norm(dim) if pre_norm else nn.Identity()
     return whole
+
+
+def flat_patches(embed_size: int, image_size, patch_size, depth, num_heads, d_model, mlp_dim, n_classes):
+    whole = build_vit(image_size, patch_size, depth, num_heads, d_model, mlp_dim, n_classes)
+    whole.patches.patch = nn.Linear(embed_size, d_model)
+    return whole

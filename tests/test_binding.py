@@ -266,6 +266,11 @@ def test_class_among_the_defaults_is_no_size() -> None:
     assert said == [f"your model has 3 blocks, the reference has 2: {why}"]
 
 
+def test_features_that_one_matrix_alone_takes_are_a_patchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parity.models.probing._MOST_BUILDS", 15)
+    assert resolve_candidate(forms.flat_patches, CONFIG).bound["embed_size"].value == 3 * 8**2
+
+
 def test_rates_of_other_things_are_left_alone() -> None:
     def build(dim: int, emb_dropout: float, dropout: float, attn_drop: float, drop_path_rate: float) -> nn.Module:
         return nn.Linear(dim, int(dropout + attn_drop + emb_dropout + drop_path_rate))

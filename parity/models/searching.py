@@ -40,7 +40,10 @@ def _moved_by(before: list[Shape], after: list[Shape], layers: int) -> tuple[str
         of_all = len(changed) * 2 >= len(before)
         return ("hidden_dim",) if of_all else ("mlp_dim", "mlp_ratio", "inner_width", "head_width", "num_heads")
     if {*changed} <= {2.0, 0.5}:
-        return ("num_classes", "in_channels", "patch_vector", "representation_size", "num_patches", "inner_width")
+        found = ("num_classes", "in_channels", "patch_vector", "representation_size", "num_patches", "inner_width")
+        axes = [len(new) for old, new in zip(before, after, strict=True) if new != old]  # a bias goes with the classes
+        first = "in_channels" if axes == [4] else "patch_vector" if axes == [2] else "num_classes"
+        return tuple(sorted(found, key=lambda quantity: quantity != first))
     if {*changed} & {4.0, 0.25}:
         return ("patch_size", "image_size", "patches_per_side")
     return ("image_size", "num_tokens", "num_patches", "patches_per_side")

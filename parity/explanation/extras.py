@@ -93,10 +93,13 @@ def _kinds(chains: Sequence[Chain], held: Mapping[str, Tensor], found: WeightMap
             if not matrices:
                 yield Kind(id_, {"query_key": functools.partial(then, made=made)}, phrase + " of query and key",
                            "none there", "take it away", start=start, by_place=True)  # fmt: skip
-            if matrices > 1:
+            if matrices:
+                own = f"an MLP of its own ({names}) with {activations or 'no activation'}"
+                single = f"one Linear ({names}) for the MLP" + f", with {activations}" * bool(activations)
                 yield Kind("mlp-width", {"mlp": functools.partial(in_place_of, made=made)},
-                           f"an MLP of its own ({names}) with {activations or 'no activation'}", "one of its width",
-                           "nn.Linear(dim, mlp_dim)", start=start, by_place=True)  # fmt: skip
+                           own if matrices > 1 else single, "one of its width" if matrices > 1 else
+                           "two Linears and a GELU", "nn.Linear(dim, mlp_dim)", start=start,
+                           by_place=True)  # fmt: skip
 
 
 def _on_pixels(

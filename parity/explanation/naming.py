@@ -19,13 +19,13 @@ import torch
 from parity.diagnosis import in_words_of, is_another_function, open_in_train_mode
 from parity.errors import Failures, ParityError
 from parity.explanation.bending import undoing
-from parity.explanation.bent_vit import EPS, BentViT
+from parity.explanation.bent_vit import BLOCK, EPS, BentViT
 from parity.explanation.block_order import left_out, order_of_blocks
 from parity.explanation.case import Case, Widened, block_of
 from parity.explanation.causes.absences import absences
 from parity.explanation.causes.catalogue import catalogue
 from parity.explanation.causes.head import EVERY_TOKEN, numbered
-from parity.explanation.causes.places import in_words, named, nearest
+from parity.explanation.causes.places import in_words, joined, named, nearest
 from parity.explanation.extras import extra_kinds
 from parity.explanation.following import IMAGES
 from parity.explanation.grafts import Grafts
@@ -40,7 +40,7 @@ from parity.explanation.stand_in import NoStandInError, attention_widths, stand_
 from parity.explanation.train_mode import blocks_in_words, knows_every_mask, proved_in_train_mode
 from parity.mapping import trace_uses
 from parity.models import split, tensors_of
-from parity.tracing import SAME_FUNCTION_BOUND, Run, Telling, first_that_runs, held_in
+from parity.tracing import SAME_FUNCTION_BOUND, Point, Run, Telling, first_that_runs, held_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from parity.explanation.following import Follower
     from parity.explanation.search import Unexplained
     from parity.progress import Progress
-    from parity.tracing import Alignment, Point, Subject
+    from parity.tracing import Alignment, Subject
 
 # how many places without an explanation are listed; those behind the first are often but its consequence
 _MOST_PLACES = 5
@@ -99,7 +99,7 @@ def explain(
     with progress.step("explanation", "looking for the cause"):
         widths = _widths_of_stages(subject)
         if widths:
-            stages = " and ".join(map(str, widths))
+            stages = joined(map(str, widths))
             return None, [f"{_NONE_FOR}: your model has attention of several widths ({stages}), as a ViT of stages has"]
         if config is not None:
             alignment = subject.aligned_anyhow().without(check.elsewhere)
@@ -294,7 +294,10 @@ def _searched(
         run = Run(models.candidate, images, set(alignment.pairs), models.seed, "candidate")
         stack.callback(run.close)
         observations = Observations(run, alignment, once=not any(point.call for point in subject.calls[1]))
-        search = Search(model, images, models.seed, observations, kinds, known, seconds, failures, grafts)
+        search = Search(
+            model, images, models.seed, observations, kinds, known, seconds, failures, grafts,
+            {"encoder"} if _adds_positions_outside(observations) else (),
+        )  # fmt: skip
         search.sources.update(earlier.held)
         with failures.kept("the search for causes ended before the end", besides=ParityError):
             search.run(to_the_end=to_the_end)
@@ -320,6 +323,13 @@ def _searched(
         if not proof.is_complete:
             proof = prove(groups([change for change in search.changes if search.holds(change)]), error)
         return proof, search, model, alignment
+
+
+def _adds_positions_outside(observations: Observations) -> bool:
+    """Whether the candidate's first block takes what its encoder takes, where the reference adds positions between."""
+    observations.reach(0)
+    outer, inner = (observations.at(Point(name, 0, "enter")) for name in ("encoder", BLOCK.format(0)))
+    return outer is not None and inner is not None and torch.equal(outer, inner)
 
 
 def _used_at(place: str, case: Case) -> set[str]:

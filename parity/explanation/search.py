@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 
 # the parts of the time that is left in which causes may be tried at one place: alone, and then together; the latter for
-# shorter where a formula is known. There is no place behind the logits, which may have all of it, or the last part.
-_ALONE, _TOGETHER, _BESIDE_A_FORMULA, _AT_THE_END = 0.5, 0.1, 0.04, 0.25
+# shorter where a formula is known. Behind the logits there is no place that needs any.
+_ALONE, _TOGETHER, _BESIDE_A_FORMULA = 0.5, 0.1, 0.04
 
 
 @dataclass(frozen=True)
@@ -194,8 +194,7 @@ class Search:
                 trials.until = self._share(1.0 if is_last else _ALONE)
                 found = self._as_before(base, difference, graft) or trials.singles(usual)
             if found is None and base.dirty and self._is_finite_at(base.dirty):
-                beside_a_formula = _AT_THE_END if is_last else _BESIDE_A_FORMULA
-                trials.until = self._share(beside_a_formula if graft() else 1.0 if is_last else _TOGETHER)
+                trials.until = self._share(1.0 if is_last else _BESIDE_A_FORMULA if graft() else _TOGETHER)
                 found = trials.from_close(usual) or trials.combinations()
         except TooLateError:
             found = trials.best

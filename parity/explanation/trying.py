@@ -100,7 +100,8 @@ class Trials:
     def singles(self, usual: tuple[Change, ...]) -> Outcome | None:
         """Tries one kind after the other, at every place that leads to the target."""
         alike: Counter[float] = Counter()  # proposals by the error they leave: those of one error do the same
-        known = {(change.kind.key, change.value) for change in (*self._base.changes, *usual) if not change.kind.fit}
+        own = {kind.key for kind in self._kinds if not kind.fit}
+        known = {(c.kind.key, c.value) for c in (*self._base.changes, *usual) if c.kind.key in own}
         for proposal in self._proposals(usual):
             outcome, error = self._tried([proposal])
             if math.isfinite(error) and error != self._base.error and alike[error] < _MOST_ALIKE:

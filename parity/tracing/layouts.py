@@ -31,10 +31,10 @@ class Step:
 def steps_to(actual: torch.Size, expected: torch.Tensor, point: Point, alignment: Alignment) -> list[Step]:
     """Returns the steps from the reference's tensor at a point to a candidate's tensor of shape `actual`.
 
-    Features rearranged by the weight map; feature maps (B, D, h, w) against tokens (B, N, D); tokens against (N, B, D),
-    (B, D, N) and (B * N, D), and by heads against (B, N, H, d) and (B, H, N, d); where the candidate's class token is
-    the last one, the tokens are turned as well. Where the candidate goes on with one token, (B, D), that is the class
-    token. No step is returned that the shapes leave open.
+    Features rearranged by the weight map; feature maps (B, D, h, w) against (B, h, w, D) and tokens (B, N, D); tokens
+    against (N, B, D), (B, D, N) and (B * N, D), and by heads against (B, N, H, d) and (B, H, N, d); where the
+    candidate's class token is the last one, the tokens are turned as well. Where the candidate goes on with one token,
+    (B, D), that is the class token. No step is returned that the shapes leave open.
     """
     steps = []
     order = alignment.features.get((point.module, point.moment))
@@ -57,9 +57,10 @@ def _choices(expected: torch.Tensor, actual: torch.Size) -> list[Step]:
     rank, shape = len(actual), expected.shape
     if {expected.ndim, rank} == {2, 3}:  # the tokens of all images in one axis
         return [Step(lambda x: x.reshape(actual), lambda x, _: x.reshape(shape))] if _is_flat(shape, actual) else []
-    if expected.ndim == 4 and rank == 3:
+    if expected.ndim == 4 and rank in (3, 4):
         height = expected.shape[2]
         return [
+            Step(lambda x: x.permute(0, 2, 3, 1), lambda x, _: x.permute(0, 3, 1, 2)),
             Step(lambda x: x.flatten(2).transpose(1, 2), lambda x, _: rearrange(x, "b (h w) d -> b d h w", h=height)),
             Step(lambda x: x.flatten(2), lambda x, _: rearrange(x, "b d (h w) -> b d h w", h=height)),
         ]

@@ -54,8 +54,10 @@ def absences(names: Iterable[str], config: Mapping[str, Any]) -> list[Change]:
         elif name == "class_token":
             changes.append(Change(_entry("class-token-zero", config), name))
             continue
-        elif pair and re.search(r"(out_proj|pre_logits)$", module):
-            kind = _entry("out-proj-missing", config) if "out_proj" in module else _NO_PRE_LOGITS
+        elif pair and module == "heads.pre_logits":
+            kind = _NO_PRE_LOGITS
+        elif pair and re.search(r"out_proj$|^heads\.head$", module):
+            kind = _entry("head-missing" if module == "heads.head" else "out-proj-missing", config)
         else:
             changes += [Change(absence, split(name)[0]) for absence in _absence(name, width)]
             continue

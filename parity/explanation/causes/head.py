@@ -89,6 +89,7 @@ def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
     yield Kind("extra-norm", {"end": lambda _, x, norm, pool: pool(norm(norm(x)))}, "the final norm applied twice",
                "once", "self.head(self.norm(x)[:, 0])")
     yield no_bias("head-bias", "no bias of the head", r"heads\.head$")
+    yield Kind("head-missing", {"linear": skipped}, "no head", "one", "return self.head(x[:, 0])", only=r"heads\.head$")
     yield no_bias("pre-logits", "no bias of the pre-logits layer", r"heads\.pre_logits$")
     yield Kind("pre-logits", {"tanh": skipped}, "no tanh after the pre-logits layer", "a tanh", "nn.Tanh()")
     for name, function in ADDED.items():

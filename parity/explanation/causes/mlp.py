@@ -68,6 +68,10 @@ _WITH_A_NUMBER: dict[str, tuple[Callable[[Tensor, float], Tensor], tuple[float, 
 # fmt: off
 def kinds(_: Mapping[str, Any]) -> Iterator[Kind]:
     """Yields the entries for the MLP, the likeliest first."""
+    for number in (3, 0):
+        yield Kind("mlp-width", {"mlp": functools.partial(_single, number=number)}, "one Linear for the MLP",
+                   "two Linears and a GELU",
+                   "nn.Sequential(nn.Linear(dim, mlp_dim), nn.GELU(), nn.Linear(mlp_dim, dim))")
     for name, function in {**ACTIVATIONS, "no activation": lambda x: x, **_MORE}.items():
         yield Kind("activation", {"activation": replaced_by(function)}, f"{name} in the MLP", "exact GELU", "nn.GELU()")
     for name, (written, start) in _WITH_A_NUMBER.items():
@@ -79,6 +83,10 @@ def kinds(_: Mapping[str, Any]) -> Iterator[Kind]:
 
 
 # fmt: on
+
+
+def _single(_: Any, x: Tensor, layer: Callable[[int], tuple[Tensor, Tensor | None]], *, number: int) -> Tensor:
+    return F.linear(x, *layer(number))
 
 
 def _then(_: Any, x: Tensor, *, function: Callable[[Tensor, float], Tensor], value: float) -> Tensor:

@@ -149,7 +149,7 @@ def _unpickled(path: Path) -> object:
     with _damage_told(path), warnings.catch_warnings(), allowing([*_HARMLESS]):
         warnings.simplefilter("ignore")  # what torch thinks of the pickle's protocol
         try:
-            content: object = torch.load(path, **options)
+            content: object = torch.load(str(path), **options)  # torch 2.1 maps no Path
         except pickle.UnpicklingError as error:
             kinds = dict.fromkeys(re.findall(r"GLOBAL ([\w.]+)", str(error)))
             what = f" ({', '.join(kinds)})" if kinds else ""

@@ -40,7 +40,7 @@ def add_command(commands: Any) -> argparse.ArgumentParser:
     add("--python", metavar="PYTHON",
         help="make environments with this interpreter (default: this one, or another that a release has builds for)")
     add("--folder", default=_FOLDER, metavar="PATH",
-        help=f"where results are kept and environments made, some 9 GB at a time (default: {_FOLDER})")
+        help=f"where results are kept and environments made, some 11 GB at a time (default: {_FOLDER})")
     add("--keep", action="store_true", help="leave the environments there, to look into a release by hand")
     add("--render", action="store_true",
         help="run nothing: write torch-matrix.md, .svg and .json from the results that are there")

@@ -417,6 +417,7 @@ def test_page_and_picture_show_verdicts_and_moves(rows: list[dict[str, Any]], tm
     page, picture, found = files.values()
     assert "`identical` on 1, `divergent` on 1 of 2 releases" in page
     assert "| divergent (small: it begins in encoder.ln) |" in page
+    assert f"Not checked: torch {PAIRS[0].torch}, " in page
     assert f"### From {_OLD.torch} to {_NEW.torch}" in page
     assert "| both | eval | float32 | all | `encoder.ln` | 1 | 3 | 3 | 2.4e-07 |" in page
     drawing = ET.fromstring(picture)  # noqa: S314  (our own)

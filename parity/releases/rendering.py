@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
+from parity.releases.pairs import PAIRS
 from parity.releases.rows import NOT_CHECKED
 from parity.tracing import MODES
 
@@ -46,6 +47,7 @@ def drawn(found: dict[str, Any]) -> dict[str, str]:
         "rows": rows,
         "beside": [{**one, "groups": [*_groups(one["moves"], len(_models(rows)))]} for one in beside],
         "headline": headline(rows),
+        "absent": [pair.torch for pair in PAIRS if pair.torch not in {row["torch"] for row in rows}],
         "others": _others(rows),
         "phases": _all_phases(rows) if any(len(made["phases"]) > 1 for row in rows for made in row["checks"]) else [],
         "machines": [*dict.fromkeys(map(_machine, rows))],

@@ -321,3 +321,8 @@ def test_other_words_mean_no_size(name: str) -> None:
 def test_number_of_patches_that_is_no_square_is_that_of_a_side(default: int, quantity: str) -> None:
     slot = Slot("n_patches", default=default, is_required=False)
     assert options(slot, is_side=False)[0].quantity == quantity
+
+
+@pytest.mark.parametrize("name", ["start_dim", "end_dim", "softmax_dim", "axis"])
+def test_number_of_an_axis_is_no_width(name: str) -> None:
+    assert meanings(name) == ()

@@ -98,7 +98,8 @@ _OTHER = {"path", "stochastic", "decay", "lr", "seed", "eps", "epsilon", "moment
           "batch", "temperature", "id", "init", "std", "beta", "decoder", "device", "dtype", "name", "version", "type",
           "mode",
           "act", "activation", "norm", "bias", "token", "pool", "pooling", "vocab", "register", "registers", "workers",
-          "optimizer", "shift", "mask", "masking"}  # fmt: skip
+          "optimizer", "shift", "mask", "masking",
+          "start", "end", "axis", "softmax"}  # of an axis by its number  # fmt: skip
 
 # the usual order of a constructor's arguments, where a single letter is all there is
 _LETTERS: dict[str, tuple[str, ...]] = {

@@ -387,3 +387,21 @@ def flat_patches(embed_size: int, image_size, patch_size, depth, num_heads, d_mo
     whole = build_vit(image_size, patch_size, depth, num_heads, d_model, mlp_dim, n_classes)
     whole.patches.patch = nn.Linear(embed_size, d_model)
     return whole
+
+
+def _cut_by(config):
+    if config["patchify_method"] != "convolution":
+        raise KeyError(config["patchify_method"])
+
+
+def compared_elsewhere(config):
+    """Asks for a word that another function compares with."""
+    _cut_by(config)
+    names = "image_size", "patch_size", "num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size"
+    return build_vit(*(config[name] for name in names), config["num_classes"])
+
+
+def heads_that_start_at_zero(img_size, patch_size, depth, zero_head, dim, mlp_dim, heads, n_classes):
+    if not isinstance(zero_head, bool):
+        raise TypeError
+    return build_vit(img_size, patch_size, depth, heads, dim, mlp_dim, n_classes)

@@ -50,7 +50,7 @@ CONSTRUCTORS = [
     forms.read_in_groups, forms.merged, forms.read_by_any_name, forms.rows_of_patches, forms.by_key,
     forms.set_later, forms.read_strictly, forms.rates_of_blocks, forms.numbers_of_tensors, forms.width_again,
     forms.heads_again, forms.passed_on_to_a_default, forms.forgotten, forms.may_be_missing,
-    forms.norm_without_a_default,
+    forms.norm_without_a_default, forms.compared_elsewhere, forms.heads_that_start_at_zero,
 ]  # fmt: skip
 
 
@@ -326,3 +326,25 @@ def test_number_of_patches_that_is_no_square_is_that_of_a_side(default: int, qua
 @pytest.mark.parametrize("name", ["start_dim", "end_dim", "softmax_dim", "axis"])
 def test_number_of_an_axis_is_no_width(name: str) -> None:
     assert meanings(name) == ()
+
+
+def test_named_size_is_not_given_away_for_an_argument_that_says_nothing() -> None:
+    def build(img_size: Any, patch_size: int, of_what: Any, n_classes: int) -> nn.Module:
+        assert patch_size + n_classes
+        assert isinstance(of_what, int)
+        return build_vit(img_size, 8, 12, 12, 96, 384, 10)
+
+    with pytest.raises(ParityError, match=r"so far img_size=32, patch_size=8, of_what=\?, n_classes=10"):
+        resolve_candidate(build, CONFIG)
+
+
+def test_error_of_the_constructor_that_has_no_words_is_told_by_its_name() -> None:
+    class WordlessError(RuntimeError):
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    def build(image_size: int) -> nn.Module:
+        raise WordlessError(image_size)
+
+    with pytest.raises(ParityError, match="WordlessError"):
+        resolve_candidate(build, CONFIG).build()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from parity.errors import ParityError
+from parity.errors import ParityError, described
 from parity.models.constants import with_constants
 from parity.models.holders import Holder, Slot
 from parity.models.options import (
@@ -267,7 +267,7 @@ def _is_given(path: str, arguments: Mapping[str, Any]) -> bool:
 
 def _options(slot: Slot, siblings: list[Slot], function: Callable[..., Any]) -> list[Option]:
     found = options(slot, is_side=is_side(slot, siblings))
-    if slot.is_required and (slot.kind is str or not found):
+    if slot.is_required and (slot.kind is str or not meanings_at(slot.path)):
         written = strings_in(function, slot.name)
         found = [*(Option(rank, value=value) for rank, value in enumerate(written)), *found]
     elif isinstance(slot.default, str):
@@ -348,7 +348,7 @@ def _asking_for(
         for slot in taken.slots()
     )
     error = tried.error if tried else None
-    raised = f"; with others it ends in {type(error).__name__}: {error}" if error else ""
+    raised = f"; with others it ends in {described(error)}" if error else ""
     bare = [parameter.replace(annotation=EMPTY) for parameter in signature.parameters.values()]
     what = f"an argument {missing[0]!r}" if len(missing) == 1 else f"arguments {', '.join(map(repr, missing))}"
     give = " ".join(f"--candidate-arg {path}=VALUE" for path in missing)

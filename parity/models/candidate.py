@@ -66,7 +66,7 @@ class Candidate:
         except (Exception, SystemExit) as error:
             given = ", ".join(f"{key}={value!r}" for key, value in self.arguments.items())
             advice = "give it other arguments with --candidate-arg NAME=VALUE"
-            if any(words in f"{error}" for words in _NO_GPU):
+            if any(words in described(error) for words in _NO_GPU):
                 advice = "it asks for a GPU, and there is none here; leave its tensors where the images are"
             elif self.hides_names:
                 advice = "nobody knows what it calls its *args; write a function with named arguments that builds it"

@@ -309,8 +309,8 @@ def _named_choices(slot: Slot) -> list[Option]:
         values = [1e-6]
     elif said & {"norm"}:
         values = [functools.partial(nn.LayerNorm, eps=1e-6), "layernorm", "layer_norm", True, False]
-    elif said & {"bias"} or said & _FLAGS:
-        values = [True, False]
+    elif said & {"bias", "zero"} or said & _FLAGS:
+        values = [False, True] if "zero" in said else [True, False]
     elif said & {"dtype"}:
         values = [None]
     return [Option(rank, value=value) for rank, value in enumerate(values)]

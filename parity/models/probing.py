@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from parity.errors import described
 from parity.models.holders import watched
 from parity.models.quantities import distance, heads_in_all, heads_of, totals
 from parity.models.reference import build_reference
@@ -185,7 +186,7 @@ class Probe:
         try:
             return self._built(values, contextlib.nullcontext())
         except (RuntimeError, NotImplementedError) as error:
-            if "meta" not in str(error):
+            if "meta" not in described(error):
                 raise
             return self._built(values, _Numbers()).to("meta")
 

@@ -228,8 +228,8 @@ class Search:
             was = start[path]
             is_another = option.quantity is not None and option.quantity != was.quantity
             needed = CLEARLY if is_another else 1e-9
-            if option.quantity != was.quantity and was.quantity is not None and was.cost == 0:
-                needed = max(CLEARLY, least / 2)  # the name says something else
+            if any(was.cost == 0 and was.quantity not in (None, changed[p].quantity) for p, was in start.items()):
+                needed = max(CLEARLY, least / 2)  # a name says something else
             if gain >= needed and (best is None or (tried.distance, option.cost) < best[:2]):
                 best = tried.distance, option.cost, changed, tried
                 if gain >= CLEARLY:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import linecache
 import sys
 import textwrap
 import typing
@@ -145,10 +146,31 @@ def keys_for(function: Any, name: str) -> list[str]:
 
 
 def compared_with(function: Any, name: str) -> Iterator[str]:
-    """Yields the words that the code compares an argument with."""
-    tree = _tree(function)
-    for node in ast.walk(tree) if tree else ():
-        if isinstance(node, ast.Compare) and isinstance(node.left, ast.Name) and node.left.id == name:
-            for inner in ast.walk(node):
-                if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
+    """Yields the words that the code compares an argument with.
+
+    A config's entry of this name may be compared anywhere in the module.
+    """
+    for tree, is_own in ((_tree(function), True), (_tree_of_module(function), False)):
+        for node in ast.walk(tree) if tree else ():
+            if not isinstance(node, ast.Compare):
+                continue
+            sides = (node.left, *node.comparators)
+            if not any(_is_entry(side, name) or (is_own and getattr(side, "id", None) == name) for side in sides):
+                continue
+            for inner in (part for side in sides for part in ast.walk(side)):
+                if isinstance(inner, ast.Constant) and isinstance(inner.value, str) and inner.value != name:
                     yield inner.value
+
+
+def _is_entry(node: ast.expr, name: str) -> bool:
+    """Whether an expression is `config.name` or `config["name"]`."""
+    if isinstance(node, ast.Subscript):
+        return isinstance(node.slice, ast.Constant) and node.slice.value == name
+    return isinstance(node, ast.Attribute) and node.attr == name
+
+
+def _tree_of_module(function: Any) -> ast.AST | None:
+    try:
+        return ast.parse("".join(linecache.getlines(inspect.getsourcefile(function) or "")))
+    except (TypeError, SyntaxError):
+        return None

@@ -99,7 +99,7 @@ _OTHER = {"path", "stochastic", "decay", "lr", "seed", "eps", "epsilon", "moment
           "mode",
           "act", "activation", "norm", "bias", "token", "pool", "pooling", "vocab", "register", "registers", "workers",
           "optimizer", "shift", "mask", "masking",
-          "start", "end", "axis", "softmax"}  # of an axis by its number  # fmt: skip
+          "start", "end", "axis", "softmax", "zero"}  # fmt: skip
 
 # the usual order of a constructor's arguments, where a single letter is all there is
 _LETTERS: dict[str, tuple[str, ...]] = {

@@ -434,3 +434,11 @@ def test_project_is_no_module_of_anybody_else(tmp_path: Path) -> None:
     assert isinstance(model, nn.Module)
     assert model(3) == 6
     assert importlib.util.find_spec("parts") is None
+
+
+def test_error_of_a_file_that_has_no_words_is_told_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "wordless.py").write_text(
+        "class Wordless(Exception):\n    def __str__(self):\n        return 1 / 0\n\nraise Wordless\n"
+    )
+    with pytest.raises(ParityError, match="Wordless"):
+        imported(f"{tmp_path / 'wordless.py'}:ViT", [])

@@ -111,8 +111,10 @@ def _without_magics(text: str) -> str:
 
 
 def said(error: BaseException) -> str:
-    """Returns the type of an exception and the first line of what it says."""
-    words = str(error).strip().partition("\n")[0]
+    """Returns the type of an exception and the first line of what it says, if it can say anything."""
+    words = ""
+    with suppress(Exception):  # of somebody else's class
+        words = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 

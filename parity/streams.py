@@ -1,8 +1,9 @@
-"""What the command line writes where: results to stdout, progress and errors to stderr."""
+"""What is written where: results to stdout, progress and errors to stderr, and what attempts print nowhere."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import sys
@@ -46,6 +47,13 @@ def tell(line: str) -> None:
         if sys.stderr is not None:
             sys.stderr.write(f"{in_one_line(line)}\n")
             sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Keeps from the user what somebody's code prints in attempts, which may be many."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 @contextlib.contextmanager

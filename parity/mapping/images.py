@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import math
 from typing import TYPE_CHECKING, Any
@@ -22,10 +21,11 @@ from parity.models import (
     said_rate,
     without_values,
 )
+from parity.streams import silenced
 from parity.tracing import MODES, Run, in_float32
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from torch import nn
 
@@ -40,17 +40,10 @@ _MOST_WITH_VALUES = 12
 
 def takes(module: nn.Module, images: torch.Tensor) -> bool:
     """Returns whether `module` can be run on images of this shape; it is run without values, in next to no time."""
-    with contextlib.suppress(ParityError), without_values(module), _in_silence():
+    with contextlib.suppress(ParityError), without_values(module), silenced():
         _output(module, images.to("meta"))
         return True
     return False
-
-
-@contextlib.contextmanager
-def _in_silence() -> Iterator[None]:
-    """Keeps what a model prints in attempts, which may be many, from the user."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
 
 
 def fitting_batch(module: nn.Module, images: torch.Tensor) -> int | None:
@@ -82,7 +75,7 @@ def shape_taken(module: nn.Module) -> Shape | None:
     if found or lacks_values(module):
         return found
     for shape in itertools.islice(possible_images(module), _MOST_WITH_VALUES):
-        with contextlib.suppress(ParityError), _in_silence():
+        with contextlib.suppress(ParityError), silenced():
             _output(module, torch.zeros(2, *shape))
             return shape
     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -19,9 +18,10 @@ from parity.models.quantities import distance, heads_in_all, heads_of, totals
 from parity.models.reference import build_reference
 from parity.models.signatures import EMPTY
 from parity.models.state import state_shapes, without_initial_values
+from parity.streams import silenced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from parity.models.options import Option
     from parity.models.state import Shape
@@ -137,7 +137,7 @@ class Probe:
         far = distance(found, self._goal)
         heads, wanted = None, self.config["num_heads"] * self.config["num_layers"]
         try:
-            with _quiet():
+            with silenced():
                 heads = heads_in_all(module, self.config["image_size"])
         except (Exception, SystemExit):  # noqa: BLE001
             far += _UNFIT
@@ -192,7 +192,7 @@ class Probe:
 
     def _built(self, values: Mapping[str, Any], mode: contextlib.AbstractContextManager[Any]) -> nn.Module:
         with (
-            _quiet(),
+            silenced(),
             torch.random.fork_rng(devices=[]),
             without_initial_values(),
             mode,
@@ -210,12 +210,6 @@ class _Numbers(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         has_values = function in (torch.linspace, torch.arange, torch.tensor)
         return function(*args, **{**({"device": "cpu"} if has_values else {}), **(kwargs or {})})
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
 
 
 def _scaled(value: Any, factor: float) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import linecache
 import sys
@@ -171,6 +172,11 @@ def _is_entry(node: ast.expr, name: str) -> bool:
 
 def _tree_of_module(function: Any) -> ast.AST | None:
     try:
-        return ast.parse("".join(linecache.getlines(inspect.getsourcefile(function) or "")))
+        return _parsed("".join(linecache.getlines(inspect.getsourcefile(function) or "")))
     except (TypeError, SyntaxError):
         return None
+
+
+@functools.lru_cache(maxsize=4)  # it is asked for every argument
+def _parsed(source: str) -> ast.AST:
+    return ast.parse(source)

@@ -328,16 +328,6 @@ def test_number_of_an_axis_is_no_width(name: str) -> None:
     assert meanings(name) == ()
 
 
-def test_named_size_is_not_given_away_for_an_argument_that_says_nothing() -> None:
-    def build(img_size: Any, patch_size: int, of_what: Any, n_classes: int) -> nn.Module:
-        assert patch_size + n_classes
-        assert isinstance(of_what, int)
-        return build_vit(img_size, 8, 12, 12, 96, 384, 10)
-
-    with pytest.raises(ParityError, match=r"so far img_size=32, patch_size=8, of_what=\?, n_classes=10"):
-        resolve_candidate(build, CONFIG)
-
-
 def test_error_of_the_constructor_that_has_no_words_is_told_by_its_name() -> None:
     class WordlessError(RuntimeError):
         def __str__(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -10,7 +10,9 @@ from einops import rearrange
 from torch import nn
 
 from parity import check
-from tests.test_maps_that_close import HEADS, SIZES, WIDTH, Attention, Block, ViT
+from parity.mapping.matching import _aligned
+from parity.mapping.operations import Operation, View
+from tests.test_maps_that_close import HEADS, SIZES, WIDTH, Attention, ViT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,21 +90,13 @@ def test_slice_of_another_head_is_something_else() -> None:
     assert [cause.id for cause in report.causes] != ["heads-on-slices"]
 
 
-class OtherMLP(Block):
-    def __init__(self, attention: Callable[[], nn.Module]) -> None:
-        super().__init__(attention)
-        self.mlp = nn.Sequential(nn.Linear(WIDTH, 5), nn.GELU(), nn.Linear(5, WIDTH))
+def _norm(module: str) -> Operation:
+    return Operation("norm", vectors=[View(f"{module}.{name}", (WIDTH,)) for name in ("weight", "bias")])
 
 
 def test_a_blocks_norm_is_not_taken_for_the_final_one_that_is_missing() -> None:
-    class NoFinalNorm(ViT):
-        def __init__(self) -> None:
-            super().__init__(lambda: OfEach(fused=False))
-            self.blocks = nn.ModuleList([OtherMLP(lambda: OfEach(fused=False)) for _ in range(SIZES["num_layers"])])
-            self.norm = cast("Any", nn.Identity())
-
-    report = check(NoFinalNorm(), overrides=SIZES, weights="synthetic", modes=["eval"])
-    assert report.mapping is not None
-    pairs = {entry.reference: entry.candidate for entry in report.mapping.entries}
-    assert "encoder.ln.weight" not in pairs
-    assert pairs["encoder.layers.encoder_layer_1.ln_2.weight"] == "blocks.1.norm2.weight"
+    ours = [_norm("encoder.layers.encoder_layer_1.ln_2"), _norm("encoder.ln")]
+    theirs = [_norm("blocks.1.norm2")]
+    assert _aligned(ours, theirs) == [(ours[0], theirs[0]), (ours[1], None)]
+    theirs = [_norm("norm")]
+    assert _aligned(ours, theirs) == [(ours[0], None), (ours[1], theirs[0])]

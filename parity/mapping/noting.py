@@ -1,27 +1,24 @@
-"""Noting every call of a torch function that takes a tensor of a model.
+"""Noting every call of a torch function that takes a tensor of a model: which tensor, and in which orientation.
 
-A call on the model's tensors alone (a transpose, a slice, a stack) is followed, so that its result is still known as
-what it was made of. Of every other call it is noted which tensor it takes, and in which orientation.
+A call on the model's tensors alone (a transpose, a slice, a stack) is no use of them; it is followed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.overrides import TorchFunctionMode
 
-from parity.mapping.axes import axes_after, axis_order, item_of, joined_axis, own_axes, rows_of
+from parity.mapping.axes import joined_axis, own_axes
 from parity.mapping.calls import (
     ATTENDING,
     CONVOLUTIONS,
     JOINING,
-    KEEPING,
     MULTIPLYING,
     NORMS,
     PASSING,
-    REORDERING,
     SCALINGS,
     SILENT,
     STACKING,
@@ -33,9 +30,9 @@ from parity.mapping.calls import (
     indexing_is_told,
     name_of,
 )
+from parity.mapping.following import Followed
 from parity.mapping.operations import Matrix, View
-from parity.mapping.products import Joined, Owners, Piece, Product, Products
-from parity.models import tensors_of
+from parity.mapping.products import Owners, Product, Products
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -83,22 +80,8 @@ class Notes(TorchFunctionMode):
         self.places: list[int] = []  # how many enters and leaves of modules come before each use
         self.heads: int | None = None
         self.is_packed = False
-        self._own: dict[str, View] = {}
-        self._known: dict[int, tuple[View, ...]] = {}
+        self._followed = Followed(model)
         self._products = Products()
-        self._constants: set[int] = set()  # ids of tensors that are made of nothing that a model holds or is given
-        self._joined: dict[int, Joined] = {}  # by the id of the tensor that was joined
-        self._made_of: dict[int, list[int]] = {}  # numbers of the uses that a tensor was computed by, by its id
-        self._parameters = {name for name, _ in model.named_parameters()}
-        self._kept: list[torch.Tensor] = []  # so that no other tensor gets a noted one's id
-        for name, tensor in tensors_of(model, keep_vars=True).items():
-            if not tensor.is_floating_point():  # masks, counters and indices are no weights
-                self._keep_constant(tensor)
-                continue
-            shape = tuple(tensor.shape)
-            if id(tensor) not in self._known:  # a shared one goes by its first name, as in `named_parameters`
-                self._own[name] = View(name, shape, axes=own_axes(shape))
-                self._know(tensor, (self._own[name],))
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -112,7 +95,7 @@ class Notes(TorchFunctionMode):
         if not indexing_is_told():
             for value in flat((args, kwargs)):
                 self._recognise(value)
-        given = [value for value in flat((args, kwargs)) if id(value) in self._known]
+        given = [value for value in flat((args, kwargs)) if value in self._followed]
         result = function(*args, **kwargs)
         if name == "multi_head_attention_forward":
             return result
@@ -126,19 +109,15 @@ class Notes(TorchFunctionMode):
     def _note_without(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
         """Notes what becomes of constants and of the matrices' products in an operation that takes nothing else."""
         tensors = [*flat((args, kwargs))]
-        if name in SILENT or all(id(tensor) in self._constants for tensor in tensors):
+        if name in SILENT or all(map(self._followed.is_constant, tensors)):
             for value in flat((result,)):
-                self._keep_constant(value)
+                self._followed.keep_constant(value)
         elif name in VIEWS | PASSING:
             self._products.follow(name, args, result)
         elif name in SUMS:
             self._products.sum_up(tensors, result)
         elif name in JOINING and joined_axis(name, args, kwargs, result) == result.ndim - 1:
             self._products.join(tensors, result)
-
-    def _keep_constant(self, value: torch.Tensor) -> None:
-        self._constants.add(id(value))
-        self._kept.append(value)
 
     def _heads_in(self, args: Any, kwargs: Any) -> int | None:
         """Returns how many heads attend at once in a softmax over scores (B, H, N, N), or to what (B, H, N, d)."""
@@ -149,53 +128,32 @@ class Notes(TorchFunctionMode):
         return count if count > 1 and not rest else None
 
     def _recognise(self, value: torch.Tensor) -> None:
-        """Knows a view that was made by indexing, which torch 2.0 tells nobody of, by the tensor that it is part of."""
         base = value._base  # noqa: SLF001
-        if base is None or id(value) in self._known:
-            return
-        self._products.follow("", [base], value)
-        view = self._of(base)
-        if view is not None:
-            items: list[int] = []
-            left = int(value.storage_offset() - base.storage_offset())
-            for stride in base.stride()[: base.ndim - value.ndim]:
-                items.append(left // stride)
-                left %= stride
-            inner = value.shape == base.shape[len(items) :] and value.stride() == base.stride()[len(items) :]
-            axes = own_axes(value.shape) if inner else None
-            shape, item = (view.shape[len(items) :], tuple(items)) if inner else (view.shape, ())
-            self._know(value, (View(view.name, shape, item, axes),))
+        if base is not None and value not in self._followed:
+            self._products.follow("", [base], value)
+            self._followed.recognise(value, base)
 
     def _place(self) -> None:
         self.places += [len(self._order)] * (len(self.noted) - len(self.places))
 
-    def _know(self, tensor: torch.Tensor, views: tuple[View, ...]) -> None:
-        self._known[id(tensor)] = views
-        self._kept.append(tensor)
-
-    def _of(self, value: Any) -> View | None:
-        """The one tensor of the state dict that `value` is, if it is one."""
-        views = self._known.get(id(value), ()) if isinstance(value, torch.Tensor) else ()
-        return views[0] if len(views) == 1 else None
-
     def _note(self, name: str, args: Any, kwargs: Any, given: list[torch.Tensor], result: Any) -> None:
         if name in SILENT:
             if isinstance(result, torch.Tensor):
-                self._keep_constant(result)
+                self._followed.keep_constant(result)
             return
         all_tensors = list(flat((args, kwargs)))
-        is_own = all(id(tensor) in self._known or id(tensor) in self._constants for tensor in all_tensors)
+        is_own = all(map(self._followed.is_own, all_tensors))
         if is_own and name in STACKING | JOINING:
-            self._join(name, all_tensors, args, kwargs, result)
+            self._followed.join(name, all_tensors, args, kwargs, result)
         elif is_own and name in VIEWS | TOGETHER:
-            self._follow(name, args, given, result)
+            self._followed.follow(name, args, given, result)
         elif name in JOINING and all(tensor.ndim == 1 for tensor in all_tensors):
-            self._join(name, all_tensors, args, kwargs, result)
+            self._followed.join(name, all_tensors, args, kwargs, result)
         else:
             first = len(self.noted)
             self._note_uses(name, args, kwargs, given, result)
             if is_own and isinstance(result, torch.Tensor):
-                self._compute(given, result, first)
+                self._followed.compute(given, result, range(first, len(self.noted)))
             else:
                 owners = self._owners(first)
                 if owners.first:
@@ -222,22 +180,11 @@ class Notes(TorchFunctionMode):
         else:
             self._note_all("free" if name in TABLES else "other", given)
 
-    def _compute(self, given: list[torch.Tensor], result: torch.Tensor, first: int) -> None:
-        """Remembers a tensor that is computed of a model's own alone, by uses from `first` on, as one of them.
-
-        That is a parameter of its shape; a low rank may be added to it, a mask or a length multiplied with it.
-        """
-        views = [view for tensor in given if tensor.shape == result.shape and (view := self._of(tensor))]
-        views.sort(key=lambda view: view.name not in self._parameters)
-        self._know(result, tuple(views[:1]))
-        earlier = [number for tensor in given for number in self._made_of.get(id(tensor), ())]
-        self._made_of[id(result)] = [*earlier, *range(first, len(self.noted))]
-
     def _taken(self, tensor: Any) -> tuple[View, ...]:
         """Returns the tensors of the model that an operation takes as one; what they are computed of is noted so."""
-        for number in self._made_of.get(id(tensor), ()):
+        for number in self._followed.made_of(tensor):
             self.noted[number] = Use("computed", self.noted[number].view)
-        return self._known.get(id(tensor), ())
+        return self._followed.views(tensor)
 
     def _note_matrices(self, name: str, args: Any, kwargs: Any) -> None:
         """Notes what an operation multiplies its input with, and the bias that it adds."""
@@ -258,67 +205,7 @@ class Notes(TorchFunctionMode):
 
     def _note_all(self, what: What, tensors: list[Any]) -> None:
         for tensor in tensors:
-            self.noted += [Use(what, view) for view in self._known.get(id(tensor), ())]
-
-    def _follow(self, name: str, args: Any, given: list[torch.Tensor], result: Any) -> None:
-        """Notes that the result of an operation on a model's own tensors alone is still those tensors."""
-        views = tuple(view for tensor in given for view in self._known[id(tensor)])
-        results = result if isinstance(result, (tuple, list)) else [result]
-        made_of = [number for tensor in given for number in self._made_of.get(id(tensor), ())]
-        joined = self._joined.get(id(given[0]))
-        for position, tensor in enumerate(results):
-            if not isinstance(tensor, torch.Tensor):
-                continue
-            self._made_of[id(tensor)] = made_of
-            item = item_of(name, args, given[0], position, len(results))
-            followed = [self._followed(name, args, view, given[0], tensor, item) for view in views]
-            if joined and item and len(joined.pieces) == joined.length:
-                self._know(tensor, (followed[item[0]],))
-            elif joined:
-                self._know_joined(tensor, joined.of(followed))
-            else:
-                self._know(tensor, tuple(followed) if len(views) == 1 else views)
-
-    def _followed(
-        self, name: str, args: Any, view: View, before: torch.Tensor, after: torch.Tensor, item: tuple[int, ...]
-    ) -> View:
-        """Returns what an operation on a view of a model's tensor has made of it, or the item of it that was taken."""
-        if name in KEEPING:
-            return view
-        if name in REORDERING:
-            return self._reordered(view, before, after)
-        if item and view.axes == own_axes(view.shape) and after.shape == before.shape[len(item) :]:
-            shape = view.shape[len(item) :]
-            return View(view.name, shape, (*view.item, *item), own_axes(shape))
-        rows = rows_of(view, before, after)
-        return View(view.name, view.shape, view.item, axes_after(name, view.axes, before, after, args), rows)
-
-    def _join(self, name: str, tensors: list[torch.Tensor], args: Any, kwargs: Any, result: torch.Tensor) -> None:
-        """Remembers which part of a tensor joined of several, which may be none of the model's own, is whose."""
-        axis = joined_axis(name, args, kwargs, result)
-        position, pieces = 0, []
-        for tensor in tensors:
-            length = tensor.shape[axis] if tensor.ndim == result.ndim else 1
-            for view in self._known.get(id(tensor), ()):
-                axes = view.axes if self._of(tensor) else None
-                if axes is not None and tensor.ndim < result.ndim:
-                    axes = (*axes[:axis], (), *axes[axis:])
-                pieces.append(Piece(position, length, replace(view, axes=axes)))
-            position += length
-        self._know_joined(result, Joined(tuple(pieces), position))
-
-    def _know_joined(self, tensor: torch.Tensor, joined: Joined) -> None:
-        self._joined[id(tensor)] = joined
-        self._know(tensor, tuple(piece.view for piece in joined.pieces))
-
-    @staticmethod
-    def _reordered(view: View, before: torch.Tensor, after: torch.Tensor) -> View:
-        if view.axes is None or len(view.axes) != before.ndim:
-            return View(view.name, view.shape, view.item)
-        # axes are told apart by their strides, which a reordering view keeps
-        order = axis_order(before, after)
-        axes = tuple(view.axes[axis] for axis in order) if order else None
-        return View(view.name, view.shape, view.item, axes)
+            self.noted += [Use(what, view) for view in self._followed.views(tensor)]
 
     def _note_oriented(self, tensors: Iterable[Any], orientation: Callable[[int], tuple[Any, Any]]) -> None:
         """Notes every tensor as a matrix; `orientation` tells the axes of rows and of columns by their number."""
@@ -343,12 +230,12 @@ class Notes(TorchFunctionMode):
 
     def _note_bias(self, what: What, tensor: Any, owners: Owners, part: int | None = None) -> None:
         """Notes what is added to the product of some matrices, or to one of several equal parts of it."""
-        views = self._known.get(id(tensor), ())
+        views = self._followed.views(tensor)
         if not views:
             return
         if what == "bias" or tensor.numel() <= owners.rows:
             self._taken(tensor)
-        joined = self._joined.get(id(tensor))
+        joined = self._followed.joined(tensor)
         if not owners.first:
             self._note_all(what, [tensor])
         elif joined and len(owners.first) == 1:  # one matrix, and a bias for each part of it
@@ -369,7 +256,7 @@ class Notes(TorchFunctionMode):
         """Returns the use of a tensor, or of its item or slice, as a bias of the matrix whose use has this number."""
         matrix = self.noted[number].matrix
         assert matrix is not None
-        rows, whole = matrix.shape[0], self._own[view.name]
+        rows, whole = matrix.shape[0], self._followed.whole(view.name)
         added = whole if view.item and whole.size == rows else view.used(rows)
         return Use(what, added, owner=number, part=part if added.size < rows else None)
 

@@ -119,7 +119,7 @@ class Question:
 
     def about(self) -> dict[str, Any]:
         """Returns what every report says, whatever comes of the check."""
-        setup, where = self.setup, environment()
+        setup, where = self.setup, environment(self.options.device)
         files = source_files(self.module, setup.candidate.name)
         return {
             "reference": {

@@ -89,7 +89,7 @@ def verify(path: Path, progress: Callable[[str, int, int], None] = lambda *_: No
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     old, new = before["environment"], after["environment"]
-    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    changed = [f"the environment has changed: {key} is {new.get(key)}, was {old.get(key)}" for key in keys]
+    keys = [key for key in old if key in new and old[key] != new[key]]  # an older report tells of fewer
+    changed = [f"the environment has changed: {key} is {new[key]}, was {old[key]}" for key in keys]
     digests = before["digests"], after["digests"]
     return changed + [said for key, said in _SAID.items() if digests[0].get(key) != digests[1].get(key)]

@@ -74,7 +74,8 @@ def test_json_file_has_the_contracts_keys(run: Callable[..., tuple[int, str, str
     assert report["reference"]["config"]["hidden_dim"] == 64
     assert report["reference"]["weights"] == "synthetic:0"
     assert report["environment"].keys() == {
-        "torch", "torchvision", "python", "platform", "threads", "cpu_capability",
+        "torch", "torchvision", "python", "platform", "threads", "cpu_capability", "device", "reduced_float32",
+        "reduced_precision_reductions", "attention_kernels", "onednn", "deterministic_algorithms",
     }  # fmt: skip
     assert report["digests"].keys() == {"weights", "map", "candidate", "environment", "report"}
     assert report["candidate"]["files"][0] == "vit/__init__.py"

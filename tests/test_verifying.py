@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from parity.models import build_reference, configuration, resolve_candidate, synthetic
-from parity.report import digest_of_weights, source_files
+from parity.report import digest_of_report, digest_of_weights, source_files
 from parity.verifying import verify
 
 if TYPE_CHECKING:
@@ -51,6 +51,15 @@ def test_another_torch_is_named(saved: Path, monkeypatch: pytest.MonkeyPatch) ->
     found = verify(saved)
     assert found.stands
     assert found.changes == (f"the environment has changed: torch is 9.9, was {was}",)
+
+
+def test_what_an_older_report_did_not_tell_has_not_changed(saved: Path) -> None:
+    report = json.loads(saved.read_text())
+    del report["environment"]["device"]
+    report["digests"]["report"] = digest_of_report(report)
+    saved.write_text(json.dumps(report))
+    found = verify(saved)
+    assert (found.stands, found.changes) == (True, ())
 
 
 def test_weight_that_has_changed_by_the_least(saved: Path, weights: Path) -> None:

@@ -2,11 +2,11 @@
 
 Read `plain` (anybody's values as JSON and text), `saved` (reports read again), `wording` (numbers, names, sentences),
 `answer` (what is said first, whatever it is drawn on), `terminal`, `page`, `markdown` and `sarif` (which draw it),
-`comparing` (two beside each other), `digests`, `report` (the object), `about` (where the comparison ran, what pictures
-show).
+`comparing` (two beside each other), `digests`, `report` (the object), `about` (what was asked, what pictures show),
+`where` (it ran).
 """
 
-from parity.report.about import environment, options_asked, peak_memory, top5
+from parity.report.about import options_asked, peak_memory, top5
 from parity.report.comparing import drawn_beside
 from parity.report.digests import (
     digest_of_files,
@@ -23,6 +23,7 @@ from parity.report.report import Report
 from parity.report.sarif import as_sarif
 from parity.report.saved import complete, load, read
 from parity.report.terminal import drawn
+from parity.report.where import environment
 
 __all__ = [
     "Report",

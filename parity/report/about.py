@@ -1,14 +1,9 @@
-"""What a report says beside what was found: where the comparison ran, and what both models see in pictures."""
+"""What a report says beside what was found: what was asked, how much memory it took, and what pictures show."""
 
 from __future__ import annotations
 
-import platform
-import re
 import sys
 from typing import TYPE_CHECKING, Any
-
-import torch
-import torchvision
 
 from parity.report.plain import as_json
 from parity.report.report import Top
@@ -16,20 +11,9 @@ from parity.report.report import Top
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import torch
+
     from parity.diagnosis import Check
-
-
-def environment() -> dict[str, Any]:
-    """Returns versions and platform, as the JSON report has them."""
-    capability = re.search(r"CPU capability usage: (\S+)", torch.__config__.show())
-    return {
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "cpu_capability": capability[1] if capability else "unknown",
-    }
 
 
 def options_asked(arguments: Mapping[str, Any]) -> dict[str, Any]:

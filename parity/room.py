@@ -26,6 +26,6 @@ def _room() -> float:
 
         limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
         machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ImportError, ValueError, OSError):
+    except (ImportError, AttributeError, ValueError, OSError):
         return math.inf
     return min(machine, *(limit for limit in limits if limit != resource.RLIM_INFINITY), math.inf)

@@ -53,6 +53,9 @@ def in_a_process_of_its_own(
         gigabytes: of memory, 1e9 bytes each, that the worker may have.
     """
     if not hasattr(os, "fork"):
+        if seconds is not None or gigabytes is not None:
+            say("--timeout and --memory are for a process of its own, and this system cannot fork one; leave them out")
+            return FAILED
         return work()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
@@ -65,7 +68,7 @@ def in_a_process_of_its_own(
     if worker == 0:
         os.close(status[0])
         os.close(alive[1])
-        _work(work, status[1], alive[0], gigabytes, mask)
+        _work(work, say, status[1], alive[0], gigabytes, mask)
     os.close(status[1])
     os.close(alive[0])
     with contextlib.suppress(OSError):
@@ -89,18 +92,26 @@ def undisturbed() -> Iterator[None]:
 # --- the worker
 
 
-def _work(work: Callable[[], int], status: int, alive: int, gigabytes: float | None, mask: Collection[int]) -> NoReturn:
+def _work(
+    work: Callable[[], int],
+    say: Callable[[str], None],
+    status: int,
+    alive: int,
+    gigabytes: float | None,
+    mask: Collection[int],
+) -> NoReturn:
     """Does the work, says its status, and leaves as Python does."""
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)  # a Ctrl-C at the terminal is the parent's, which hands it on once
     _results_apart()
     threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
-    if gigabytes is not None:
-        _limit(gigabytes)
+    refusal = None if gigabytes is None else _limit(gigabytes)
     sys.unraisablehook = _raised_in_vain
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        code = work()
+        if refusal:
+            say(refusal)
+        code = FAILED if refusal else work()
     except KeyboardInterrupt:  # before the work has minded it, or after
         code = INTERRUPTED
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done but leaving
@@ -141,11 +152,16 @@ def _end_with_parent(alive: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _limit(gigabytes: float) -> None:
-    import resource  # noqa: PLC0415  (not everywhere)
+def _limit(gigabytes: float) -> str | None:
+    """Limits this process's memory; returns why it cannot, in a sentence."""
+    try:
+        import resource  # noqa: PLC0415  (not everywhere)
 
-    most = int(gigabytes * 1e9)
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+        most = int(gigabytes * 1e9)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    except (ImportError, AttributeError, ValueError, OSError) as error:
+        return f"--memory {gigabytes:g}: this system sets no such limit ({error}); leave it out"
+    return None
 
 
 # --- the parent

@@ -265,3 +265,21 @@ def test_draws_under_an_own_seed_are_told() -> None:
         len(fixed_sites(_Drawing(seeded=seeded), torch.ones(4, 64), _TRAIN, 0, "candidate")) for seeded in (False, True)
     ]
     assert fixed == [0, 3]
+
+
+def test_dropouts_on_a_gpu_draw_alike_for_both_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU has a generator of its own, for which another one stands in here."""
+    gpu = torch.Generator()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [gpu.get_state()])
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", lambda states: gpu.set_state(states[0]))
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", gpu.manual_seed)
+
+    def dropout(values: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:  # noqa: ARG001, FBT001, FBT002
+        return values * (torch.rand(values.shape, generator=gpu) >= p) / (1 - p) if training else values
+
+    monkeypatch.setattr(torch.nn.functional, "dropout", dropout)
+    before = gpu.get_state()
+    report = check("vit:ViT", overrides=SIZES, modes=["eval", "train"])
+    assert report.verdict == "identical", report
+    assert torch.equal(gpu.get_state(), before)

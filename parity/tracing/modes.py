@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -127,8 +127,11 @@ def _no_saved_tensors() -> torch.autograd.graph.saved_tensors_hooks:
 
 def random_state_of(seed: int) -> torch.Tensor:
     """Returns a state of torch's generator for a seed; it is that of no `torch.manual_seed` that people call."""
-    own = int.from_bytes(hashlib.blake2b(f"parity/{seed}".encode(), digest_size=7).digest(), "little")
-    return torch.Generator().manual_seed(own).get_state()
+    return torch.Generator().manual_seed(_own_seed(seed)).get_state()
+
+
+def _own_seed(seed: int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"parity/{seed}".encode(), digest_size=7).digest(), "little")
 
 
 @dataclass(frozen=True)
@@ -139,15 +142,28 @@ class Ambient:
     random: torch.Tensor
     default_dtype: torch.dtype
     autocast: tuple[bool, torch.dtype]
+    random_of_gpus: tuple[torch.Tensor, ...] = ()
 
     @classmethod
     def now(cls) -> Ambient:
         """Returns the state of this moment."""
-        return cls(torch.is_grad_enabled(), torch.default_generator.get_state(), torch.get_default_dtype(), _autocast())
+        random = torch.default_generator.get_state()
+        return cls(torch.is_grad_enabled(), random, torch.get_default_dtype(), _autocast(), _random_of_gpus())
+
+    def seeded(self, seed: int) -> Ambient:
+        """Returns this state with all generators as they are at the beginning of a run."""
+        gpus = self.random_of_gpus
+        if gpus:
+            torch.cuda.manual_seed_all(_own_seed(seed))
+            gpus = _random_of_gpus()
+            torch.cuda.set_rng_state_all(self.random_of_gpus)
+        return replace(self, random=random_state_of(seed), random_of_gpus=gpus)
 
     def restore(self) -> None:
         """Puts torch into this state."""
         torch.default_generator.set_state(self.random)
+        if self.random_of_gpus:
+            torch.cuda.set_rng_state_all(self.random_of_gpus)
         # most often nothing else has changed, and asking is cheaper than telling
         if torch.is_grad_enabled() != self.grad:
             torch.set_grad_enabled(self.grad)
@@ -155,6 +171,11 @@ class Ambient:
             torch.set_default_dtype(self.default_dtype)
         if _autocast() != self.autocast:
             _set_autocast(*self.autocast)
+
+
+def _random_of_gpus() -> tuple[torch.Tensor, ...]:
+    """Returns the states of the generators that dropouts on GPUs draw from; of GPUs that nobody uses, none."""
+    return tuple(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else ()
 
 
 _HAS_AUTOCAST_BY_DEVICE = hasattr(torch, "get_autocast_dtype")  # since torch 2.4

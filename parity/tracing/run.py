@@ -13,7 +13,6 @@ when it goes on.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import inspect
 import itertools
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from torch import nn
 from parity.errors import ParityError, described, raised_inside
 from parity.tracing.attention import STEPS, can_be_opened, opened
 from parity.tracing.casting import first_that_runs, held_in
-from parity.tracing.modes import Ambient, random_state_of
+from parity.tracing.modes import Ambient
 from parity.tracing.nested import first_tensor, substituted, unique_tensors
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ class Run:
         self._inside = inside
         self._calls: dict[str, int] = {}
         self._open: list[str] = []
-        self._ambient = dataclasses.replace(Ambient.now(), random=random_state_of(seed))
+        self._ambient = Ambient.now().seeded(seed)
         self._greenlet = greenlet.greenlet(self._forward)
 
     def advance(self, forced: Tensors | None = None) -> Event | None:

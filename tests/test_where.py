@@ -60,6 +60,11 @@ def test_settings_by_backend_are_told_as_well() -> None:
         _MATMUL.fp32_precision = "none"
 
 
+def test_variables_that_libraries_read_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DNNL_DEFAULT_FPMATH_MODE", "BF16")
+    assert environment()["reduced_float32"] == "cudnn.conv tf32, DNNL_DEFAULT_FPMATH_MODE=BF16"
+
+
 def test_device_is_told_by_its_make(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Some GPU at {device}")
     monkeypatch.setattr(torch.version, "cuda", "12.4")

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torchvision
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 # what torch's own names of its backends call the ways to compute in float32 with fewer digits
 _MATMUL, _CUDNN, _ONEDNN, _ONEDNN_CONV = "cuda.matmul", "cudnn.conv", "mkldnn.matmul", "mkldnn.conv"
 _FULL = "none", "ieee"
+
+# environment variables by which the libraries inside torch are told the same, behind its back
+_VARIABLES = "NVIDIA_TF32_OVERRIDE", "DNNL_DEFAULT_FPMATH_MODE", "ONEDNN_DEFAULT_FPMATH_MODE"
 
 _KERNELS = ("flash", "mem_efficient", "math", "cudnn")
 
@@ -31,7 +38,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cpu_capability": capability[1] if capability else "unknown",
         "device": _name_of(device),
-        "reduced_float32": ", ".join(f"{name} {way}" for name, way in _float32().items() if way not in _FULL) or "none",
+        "reduced_float32": ", ".join(_reduced_float32()) or "none",
         "reduced_precision_reductions": ", ".join(_reductions()) or "none",
         "attention_kernels": ", ".join(_attention()) or "none",
         "onednn": bool(torch._C._get_mkldnn_enabled()),  # type: ignore[attr-defined]  # noqa: SLF001
@@ -44,6 +51,12 @@ def _name_of(device: str) -> str:
     if torch.device(device).type != "cuda":
         return device
     return f"{device}, {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
+
+
+def _reduced_float32() -> Iterator[str]:
+    """Yields what has float32 computed with fewer digits."""
+    yield from (f"{name} {way}" for name, way in _float32().items() if way not in _FULL)
+    yield from (f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ)
 
 
 def _float32() -> dict[str, str]:

@@ -332,6 +332,49 @@ def test_page_of_many_layers_is_small(same: parity.Report) -> None:
     assert len(as_html(complete(report))) < 1e6
 
 
+def _drawn_layer(report: parity.Report) -> dict[str, Any]:
+    """Returns a layer of which everything is drawn."""
+    return next(row for row in report.to_dict()["layers"] if row["sizes"] and row["places"])
+
+
+def test_page_draws_the_errors_of_each_layer_and_tells_them(three: parity.Report) -> None:
+    layers = complete(three.to_dict())["layers"]
+    drawn = [row["reference"] for row in layers if row["sizes"] or row["places"]]
+    shown = _Page(three.to_html())
+    words = " ".join(" ".join(shown.words).split())
+    assert len(drawn) > 10
+    assert all(f"{name}: its errors, drawn" in words for name in drawn)
+    pictures = [
+        attributes for tag, attributes in shown.elements if tag == "svg" and "aria-labelledby" not in attributes
+    ]
+    assert len(pictures) > 2 * len(drawn)
+    assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in pictures)
+    opened = [attributes for tag, attributes in shown.elements if tag == "details" and "open" in attributes]
+    assert [attributes["class"] for attributes in opened] == ["stage", "layer"]
+
+
+def test_page_of_many_layers_that_differ_is_small(three: parity.Report) -> None:
+    report, template = three.to_dict(), _drawn_layer(three)
+    rows = [("Z1" * 8)[n % 2 :][:16] for n in range(17)]  # no two parts alike
+    template["places"] |= {"cells": rows, "patches": rows}
+    report["layers"] = [template | {"reference": f"blocks.{n}.part{p}"} for n in range(32) for p in range(14)]
+    assert 1e6 < len(as_html(complete(report))) < 1e7
+
+
+@pytest.mark.parametrize("odd", [None, True, -1, 10**400, 1e308, 1e-320, "", "x", [], [1], {"a": 1}], ids=repr)
+def test_figures_of_a_report_that_somebody_has_edited_are_drawn_or_refused(three: parity.Report, odd: Any) -> None:
+    report, layer = three.to_dict(), _drawn_layer(three)
+    report["layers"] = [layer]
+    for key in ("sizes", "places"):
+        for edited in _edited(layer[key], odd):
+            layers = [layer | {key: edited}]
+            try:
+                shown = complete(report | {"layers": layers})
+            except ParityError:
+                continue
+            assert as_html(shown)
+
+
 def test_notebook_shows_the_top_of_the_page(three: parity.Report) -> None:
     shown = _Page(three._repr_html_())
     assert "The 3 causes" in shown.words

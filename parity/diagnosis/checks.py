@@ -120,6 +120,9 @@ def run_check(
     run = functools.partial(_run_pass, models, dtype=DTYPES[dtype], progress=progress)
     if exact:
         return _run_exact(models, alignment, Check(name, mode, exact), earlier, run)
+    with_truth = functools.partial(
+        run, with_truth=True, spread=not any(other.free and other.free.sizes for other in earlier)
+    )
     # what float64 has shown of this mode holds for every dtype
     same = next(check for check in earlier if check.mode.name == mode.name)
     if same.skipped and not same.skipped.startswith(_NOT_IN_FLOAT64):
@@ -127,13 +130,13 @@ def run_check(
     compared = alignment.without(same.elsewhere)
     # the truth is wanted where bits differ, which they hardly do if they are the same in float64
     is_alike = same.free is not None and same.free.identical
-    free = run(compared, same.mode, with_truth=not is_alike)
+    free = run(compared, same.mode) if is_alike else with_truth(compared, same.mode)
     if is_alike and not free.identical:
-        free = run(compared, same.mode, with_truth=True)
+        free = with_truth(compared, same.mode)
     check = Check(name, same.mode, exact, free, elsewhere=same.elsewhere)
     if mode.train and check.noisy and same.verdict != "divergent" and _drop_alike(models, mode):
         by_size = dataclasses.replace(mode, by_size=True)  # which draws the same masks in every dtype
-        return dataclasses.replace(check, mode=by_size, free=run(compared, by_size, with_truth=True))
+        return dataclasses.replace(check, mode=by_size, free=with_truth(compared, by_size))
     return check
 
 
@@ -171,7 +174,8 @@ def _run_exact(
     is_off = is_first or not all(m.same_function for m in free.measured.values())
     if free.identical or not is_off or any(other.dirty for other in earlier):
         return check
-    return dataclasses.replace(check, forced=run(alignment, mode, forced=True))
+    spread = not any(other.forced and other.forced.places for other in earlier)
+    return dataclasses.replace(check, forced=run(alignment, mode, forced=True, spread=spread))
 
 
 def _drawn_elsewhere(free: Pass, alignment: Alignment) -> frozenset[str]:
@@ -215,6 +219,7 @@ def _run_pass(
     *,
     forced: bool = False,
     with_truth: bool = False,
+    spread: bool = False,
 ) -> Pass:
     images = models.images.to(dtype)
     watched = set(alignment.pairs.values()), set(alignment.pairs)
@@ -235,6 +240,7 @@ def _run_pass(
                 alignment,
                 truth=truth,
                 forced=forced,
+                pixels=(images.shape[-2], images.shape[-1]) if spread else None,
                 progress=progress,
             )
 

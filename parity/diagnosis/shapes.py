@@ -48,7 +48,7 @@ def compare_shapes(
         )
         seen: dict[str, Measurement] = {}
         try:
-            for point, _, _, measured in steps(*runs, alignment, forced=False, measure=of_shapes):
+            for point, *_, measured in steps(*runs, alignment, forced=False, measure=of_shapes):
                 # what only its place pairs may be something else
                 is_doubtful = measured.problem and point.module in alignment.by_place
                 if seen.get(point.module, IDENTICAL).identical and not is_doubtful:

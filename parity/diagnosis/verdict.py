@@ -12,7 +12,7 @@ from parity.tracing import NOISE_BOUND, OUTPUT, SAME_FUNCTION_BOUND
 
 if TYPE_CHECKING:
     from parity.models import WeightMap
-    from parity.tracing import Alignment, Measurement, Mode, Pass, Point
+    from parity.tracing import Alignment, Measurement, Mode, Pass, Places, Point, Sizes
 
 Verdict = Literal["identical", "equivalent", "divergent", "inconclusive"]
 Status = Literal["clean", "origin", "propagated", "not compared"]
@@ -131,7 +131,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Layer:
-    """What all checks say about one module of the reference; the JSON report's row of the same keys."""
+    """What all checks say about one module of the reference; the JSON report's row of the same keys.
+
+    How large errors are, `sizes`, is known from the dtype under test, and where they sit, `places`, from float64, where
+    the module was given the reference's own input; each from the first check that shows other bits.
+    """
 
     reference: str
     candidate: str | None
@@ -142,6 +146,8 @@ class Layer:
     accumulated: float | None
     status: Status
     why: str | None = None
+    sizes: Sizes | None = None
+    places: Places | None = None
 
 
 @dataclass(frozen=True)
@@ -236,6 +242,7 @@ def layers(checks: list[Check], alignment: Alignment) -> list[Layer]:
     candidates = {reference: candidate for candidate, reference in alignment.pairs.items()}
     shown_origins = {place.reference for place in origins(checks, alignment)
                      if place.kind == "module" or place.after.startswith("the output")}  # fmt: skip
+    passes = [shown for check in checks for shown in (check.free, check.forced) if shown]
     rows = []
     for module in alignment.order:
         if module in alignment.unaligned:
@@ -266,6 +273,8 @@ def layers(checks: list[Check], alignment: Alignment) -> list[Layer]:
                 accumulated=max(exact, default=None),
                 status="origin" if module in shown_origins else "propagated" if dirty else "clean",
                 why=next((m.problem for *_, m in free if m.problem), None),
+                sizes=next((sizes for shown in passes for p, sizes in shown.sizes.items() if p.module == module), None),
+                places=next((at for shown in passes for p, at in shown.places.items() if p.module == module), None),
             )
         )
     return rows

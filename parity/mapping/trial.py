@@ -293,7 +293,7 @@ class Trial:
             )
             for run in runs:
                 stack.callback(run.close)
-            for point, _, _, measurement in steps(*runs, alignment, forced=True):
+            for point, *_, measurement in steps(*runs, alignment, forced=True):
                 errors[point] = min(measurement.relative, _MOST)
                 if point == until:
                     break

@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 
 from parity.report import answer
+from parity.report.figures import figures_of
 from parity.report.wording import ROUNDING, count, decades, is_number, number, ulps
 from parity.tracing import SAME_FUNCTION_BOUND
 
@@ -61,6 +62,7 @@ def as_html(report: dict[str, Any]) -> str:
         report: its JSON types, complete as `saved.complete` makes it.
     """
     stages = answer.stages(report)
+    drawn = [[(row, shown) for row in stage.layers if (shown := figures_of(row))] for stage in stages]
     own: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for tensor in (report["weights"] or {}).get("tensors", ()):
         own[tensor["candidate"]].append(tensor)
@@ -68,6 +70,9 @@ def as_html(report: dict[str, Any]) -> str:
         **_top(report),
         stages=stages,
         first=next((stage for stage in stages if stage.is_origin), None),
+        stage_figures=drawn,
+        first_layer=next((row for rows in drawn for row, _ in rows if row["status"] == "origin"), None),
+        dtype=report["options"].get("dtype") or "float32",
         titles=[_title(stage) for stage in stages],
         glue=_glue(report, stages),
         own=own,

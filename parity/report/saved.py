@@ -25,7 +25,9 @@ _CHECK = {"name": "", "verdict": "", "why": None, "relative": None, "max_abs": N
           "identical": None, "noise_ratio": None, "points": None,
           "rows": [{"reference": "", "candidate": "", "what": "", "relative": None, "noise": None}]}  # fmt: skip
 _LAYER = {"reference": "", "candidate": None, "identical": None, "max_ulp": None, "noise_ratio": None,
-          "isolated": None, "accumulated": None, "status": "", "why": None}  # fmt: skip
+          "isolated": None, "accumulated": None, "status": "", "why": None,
+          "sizes": ({"ulps": [None], "reference": [None], "candidate": [None]},),
+          "places": ({"rows": "", "leading": None, "largest": None, "cells": [""], "patches": [""]},)}  # fmt: skip
 _PLACE = {"kind": "", "reference": "", "candidate": "", "before": "", "after": "", "isolated": None, "check": "",
           "problem": None}  # fmt: skip
 _MAPPING = {"tensors": None, "parameters": None, "source": "", "origin": "", "unmapped_reference": [""],

@@ -2,7 +2,7 @@
 
 Read `sources`, `modes`, `masks`, `casting` and `nested` (how a pass is run), `attention`, `run` (a pass that stops at
 every module), `operations` (what it has torch do), `draws` (what it draws at random), `features`, `alignment` and
-`layouts` (which module is which), `measuring`, `passes`, `subject` (who is compared).
+`layouts` (which module is which), `measuring`, `spread`, `passes`, `subject` (who is compared).
 """
 
 from parity.tracing.alignment import Alignment, align
@@ -39,6 +39,7 @@ from parity.tracing.operations import Operations
 from parity.tracing.passes import OUTPUT, Pass, fitting, in_step, is_rearranged, steps
 from parity.tracing.run import Event, Moment, Point, Run, Telling, bare_run, call_order, outer_modules
 from parity.tracing.sources import DRAWING, line_of_source, name_of_operation
+from parity.tracing.spread import LETTERS, LEVELS, Places, Sizes
 from parity.tracing.subject import Held, Models, Subject
 
 __all__ = [
@@ -46,6 +47,8 @@ __all__ = [
     "DRAWING",
     "ELSEWHERE_BOUND",
     "IDENTICAL",
+    "LETTERS",
+    "LEVELS",
     "MODES",
     "NOISE_BOUND",
     "NOT_FINITE",
@@ -61,9 +64,11 @@ __all__ = [
     "Moment",
     "Operations",
     "Pass",
+    "Places",
     "Point",
     "Run",
     "Site",
+    "Sizes",
     "Subject",
     "Telling",
     "address_of",

@@ -122,22 +122,23 @@ def compare_all(reference: list[torch.Tensor], candidate: list[torch.Tensor], *,
 
 def ulp_distance(a: torch.Tensor, b: torch.Tensor) -> int:
     """Returns the largest number of representable steps between corresponding values of two finite tensors."""
-    integer = _INTEGER_OF_WIDTH[torch.finfo(a.dtype).bits]
-
-    def ordered(x: torch.Tensor) -> torch.Tensor:
-        # sign and magnitude to two's complement, so that neighbouring floats are neighbouring integers
-        bits = x.contiguous().view(integer)
-        lowest = torch.iinfo(integer).min
-        return torch.where(bits < 0, lowest - bits, bits).long()
-
-    one, other = ordered(a), ordered(b)
+    one, other = in_order(a), in_order(b)
     least, most = (int(x) for x in torch.aminmax(one.sub_(other)))
     # float64 of opposite sign and enormous distance overflow; their signs tell
     if a.dtype == torch.float64 and bool((((a > 0) & (b < 0)) | ((a < 0) & (b > 0))).any()):
-        low, high = (pick(ordered(a), other) for pick in (torch.minimum, torch.maximum))
+        low, high = (pick(in_order(a), other) for pick in (torch.minimum, torch.maximum))
         distance = high - low
         return int(distance.max()) if bool((distance >= 0).all()) else torch.iinfo(torch.int64).max
     return max(most, -least)
+
+
+def in_order(x: torch.Tensor) -> torch.Tensor:
+    """Returns whole numbers for values, so that of neighbouring values they are neighbours."""
+    integer = _INTEGER_OF_WIDTH[torch.finfo(x.dtype).bits]
+    # sign and magnitude to two's complement
+    bits = x.contiguous().view(integer)
+    lowest = torch.iinfo(integer).min
+    return torch.where(bits < 0, lowest - bits, bits).long()
 
 
 def noise_ratio(reference: torch.Tensor, candidate: torch.Tensor, truth: torch.Tensor) -> float | None:

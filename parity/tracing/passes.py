@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from parity.tracing.layouts import in_layout_of
+from parity.tracing.layouts import in_layout_of, in_layout_of_reference
 from parity.tracing.measuring import Measurement, compare, compare_all, noise_ratio
 from parity.tracing.run import Event, Point, Run, outer_modules
+from parity.tracing.spread import Places, Sizes, places_of, sizes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from parity.tracing.alignment import Alignment
     from parity.tracing.nested import Tensors
@@ -36,6 +37,8 @@ class Pass:
         reference_output: the reference's logits (B, classes).
         candidate_output: the candidate's.
         narrowed: the first point where the candidate's tensor is of a narrower dtype than the reference's, and which.
+        sizes: how large errors are where modules are left with other bits, of a pass with a truth that keeps them.
+        places: where in the tensors they sit, of a forced pass that keeps it.
     """
 
     measured: dict[Point, Measurement]
@@ -43,6 +46,8 @@ class Pass:
     reference_output: torch.Tensor = field(repr=False)
     candidate_output: torch.Tensor = field(repr=False)
     narrowed: tuple[Point, torch.dtype] | None = None
+    sizes: Mapping[Point, Sizes] = field(default_factory=dict, repr=False)
+    places: Mapping[Point, Places | None] = field(default_factory=dict, repr=False)
 
     @property
     def identical(self) -> bool:
@@ -117,6 +122,7 @@ def in_step(
     *,
     truth: Run | None = None,
     forced: bool = False,
+    pixels: tuple[int, int] | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> Pass:
     """Runs both models in step and measures at every aligned point.
@@ -127,6 +133,7 @@ def in_step(
         alignment: which module is which.
         truth: a run of the reference in float64, for noise ratios; it is run only if bits differ.
         forced: hand the reference's tensors to the candidate wherever its own differ.
+        pixels: height and width of the images, where it is to be kept how errors are spread over tensors.
         progress: called at every point.
 
     Raises:
@@ -136,15 +143,23 @@ def in_step(
     measured: dict[Point, Measurement] = {}
     noise: dict[Point, float | None] = {}
     narrowed: tuple[Point, torch.dtype] | None = None
+    sizes: dict[Point, Sizes] = {}
+    places: dict[Point, Places | None] = {}
     try:
-        for point, expected, event, measurement in steps(reference, candidate, alignment, forced=forced):
+        for point, tensors, expected, event, measurement in steps(reference, candidate, alignment, forced=forced):
             measured[point] = measurement
-            if narrowed is None and _is_narrower(event.tensors[0], expected[0]):
-                narrowed = point, event.tensors[0].dtype
+            is_spread = pixels is not None and _is_measured_error(point, measurement)
+            if pixels and is_spread and forced:
+                laid_out = in_layout_of_reference(event.tensors[0], tensors[0], point, alignment)
+                places[point] = places_of(tensors[0], laid_out, pixels)
+            narrowed = narrowed or _narrowed(point, event.tensors[0], expected[0])
             if true_run and measurement.identical:
                 true_run.passes(point)
             elif true_run and (exact := true_run.until(point)):
-                noise[point] = noise_ratio(expected[0], event.tensors[0], fitting(exact, event, point, alignment)[0])
+                true_values = fitting(exact, event, point, alignment)[0]
+                noise[point] = noise_ratio(expected[0], event.tensors[0], true_values)
+                if is_spread and noise[point] is not None:
+                    sizes[point] = sizes_of(expected[0], event.tensors[0], true_values)
             if true_run:
                 true_run.leaves(point)
             progress()
@@ -156,7 +171,7 @@ def in_step(
         for run in (reference, candidate, truth):
             if run:
                 run.close()
-    return Pass(measured, noise, outputs[0].detach(), outputs[1].detach(), narrowed)
+    return Pass(measured, noise, outputs[0].detach(), outputs[1].detach(), narrowed, sizes, places)
 
 
 def steps(
@@ -166,7 +181,7 @@ def steps(
     *,
     forced: bool,
     measure: Callable[..., Measurement] = compare_all,
-) -> Iterator[tuple[Point, Tensors, Event, Measurement]]:
+) -> Iterator[tuple[Point, Tensors, Tensors, Event, Measurement]]:
     """Runs both models in step to the candidate's end and yields what passes each aligned point.
 
     Args:
@@ -177,7 +192,8 @@ def steps(
         measure: tells how far the candidate's tensors are from the reference's, two lists of equal length.
 
     Yields:
-        The point, the reference's tensors in the layout of the candidate's, the candidate's event, and their distance.
+        The point, the reference's tensors, the same in the layout of the candidate's, the candidate's event, and their
+        distance.
         Points where no layout step that the shapes determine makes the two comparable are passed over.
     """
     expected_run = Follower(reference)
@@ -204,7 +220,7 @@ def steps(
             last = identity, measurement, (expected, actual)
         if forced and not measurement.identical and measurement.problem is None:
             substitute = [_laid_out_as(own, tensor) for own, tensor in zip(actual, expected, strict=True)]
-        yield point, expected, event, measurement
+        yield point, tensors, expected, event, measurement
 
 
 def _laid_out_as(own: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -234,8 +250,14 @@ def fitting(expected: Tensors, event: Event, point: Point, alignment: Alignment)
     return [in_layout_of(first, tensor, point, alignment) for tensor in fitting]
 
 
-def _is_narrower(actual: torch.Tensor, expected: torch.Tensor) -> bool:
-    return torch.finfo(actual.dtype).bits < torch.finfo(expected.dtype).bits
+def _is_measured_error(point: Point, measurement: Measurement) -> bool:
+    """Whether values that leave a module differ by what can be measured."""
+    return point.moment == "leave" and not measurement.identical and measurement.problem is None
+
+
+def _narrowed(point: Point, actual: torch.Tensor, expected: torch.Tensor) -> tuple[Point, torch.dtype] | None:
+    is_narrower = torch.finfo(actual.dtype).bits < torch.finfo(expected.dtype).bits
+    return (point, actual.dtype) if is_narrower else None
 
 
 def is_rearranged(expected: torch.Tensor, actual: torch.Tensor) -> bool:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from parity import matrix, saved_reports
 from parity.command_line import parsed
 from parity.errors import ParityError, in_one_line, lacks_memory, told
-from parity.streams import progress_bar, say, show, tell, width
+from parity.streams import keep_closed_ones_free, progress_bar, say, show, tell, width
 from parity.supervising import FAILED, INTERRUPTED, in_a_process_of_its_own, undisturbed
 from parity.unfinished import Unfinished
-from parity.writing import require_folder, whole, write
+from parity.writing import require_apart, require_folder, whole, write
 
 if TYPE_CHECKING:
     import argparse
@@ -49,6 +49,7 @@ def console() -> int:
     Its exit status is that of `main`, or 143 where it was terminated, and 2 where the candidate or its native code has
     ended the process, or `--timeout` has. Where a report was asked for, that leaves the one so far.
     """
+    keep_closed_ones_free()
     try:
         options = parsed(None)
         with _unfinished(options) as unfinished:
@@ -126,6 +127,8 @@ def _check(options: argparse.Namespace, unfinished: Unfinished | None = None) ->
     if options.json not in (None, "-"):
         require_folder(Path(options.json))
     saved_reports.require_folders(options)
+    given = (options.candidate, options.reference, options.mapping, options.weights, options.candidate_weights)
+    require_apart({"--json": options.json, **saved_reports.asked(options)}, [*given, options.input])
     models = _models(options)
     with progress_bar(quiet=options.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
         progress("importing torch", 0, 0)
@@ -167,6 +170,8 @@ def _map(options: argparse.Namespace) -> int:
         require_folder(Path(options.output))
     if options.candidate_weights and not options.check_weights:
         raise ParityError("--candidate-weights are compared with the reference's: ask for that with --check-weights")
+    given = (options.candidate, options.reference, options.weights, options.candidate_weights)
+    require_apart({"-o": options.output}, given)  # a map may take the place of the one that it comes of
     models = _models(options)
     with progress_bar(quiet=False) as progress, contextlib.redirect_stdout(sys.stderr):
         progress("finding the weight map", 0, 0)
@@ -209,6 +214,7 @@ def _told(own: OwnWeights) -> list[str]:
 def _diff(options: argparse.Namespace) -> int:
     if options.json not in (None, "-"):
         require_folder(Path(options.json))
+    require_apart({"--json": options.json}, (options.first, options.second, options.model))
     overrides = _key_values(options.overrides, "--set")
     arguments = _key_values(options.model_arg, "--model-arg")
     with progress_bar(quiet=False) as progress, contextlib.redirect_stdout(sys.stderr):
@@ -230,6 +236,7 @@ def _convert(options: argparse.Namespace) -> int:
     require_folder(output)
     if output.suffix != ".safetensors":
         raise ParityError(f"-o {output}: the file is written as safetensors; give it a name that ends in .safetensors")
+    require_apart({"-o": options.output}, (options.candidate, options.reference, options.mapping, options.weights))
     models = _models(options)
     with progress_bar(quiet=False) as progress, contextlib.redirect_stdout(sys.stderr):
         progress("importing torch", 0, 0)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from parity.errors import ParityError
 from parity.streams import progress_bar, show, width
-from parity.writing import require_folder, write
+from parity.writing import require_apart, require_folder, write
 
 if TYPE_CHECKING:
     import argparse
@@ -31,25 +31,25 @@ def add_files(check: argparse.ArgumentParser) -> None:
 
 def require_folders(options: argparse.Namespace) -> None:
     """Raises ParityError if one of the files that are asked for cannot be written for want of a folder."""
-    for path in _asked(options).values():
-        require_folder(path)
+    for path in asked(options).values():
+        require_folder(Path(path))
 
 
 @contextlib.contextmanager
 def files_written(report: Report, options: argparse.Namespace) -> Iterator[None]:
     """Writes the files that are asked for when the context ends; each whatever becomes of the others."""
     with contextlib.ExitStack() as stack:
-        for name, path in _asked(options).items():
-            stack.callback(_write, name, path, report)
+        for option, path in asked(options).items():
+            stack.callback(_write, option, Path(path), report)
         yield
 
 
-def _write(name: str, path: Path, report: Report) -> None:
+def _write(option: str, path: Path, report: Report) -> None:
     from parity.report import as_markdown, as_sarif, complete  # noqa: PLC0415  (torch takes seconds to import)
 
-    if name == "html":
+    if option == "--html":
         write(path, report.to_html())
-    elif name == "sarif":
+    elif option == "--sarif":
         write(path, as_sarif(complete(report.to_dict())))
     else:
         write(path, _before(path) + as_markdown(complete(report.to_dict())))
@@ -63,8 +63,9 @@ def _before(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace")
 
 
-def _asked(options: argparse.Namespace) -> dict[str, Path]:
-    return {name: Path(path) for name in _FILES if (path := getattr(options, name)) is not None}
+def asked(options: argparse.Namespace) -> dict[str, str]:
+    """Returns the files that are asked for beside JSON, by option."""
+    return {f"--{name}": path for name in _FILES if (path := getattr(options, name)) is not None}
 
 
 def add_commands(commands: Any) -> list[argparse.ArgumentParser]:
@@ -99,6 +100,7 @@ def report(options: argparse.Namespace) -> int:
     if options.html and options.other:
         raise ParityError("--html draws one report, not two beside each other")
     require_folders(options)
+    require_apart({"--html": options.html}, (options.report, options.other))
     from rich.console import Console  # noqa: PLC0415  (keeps --help quick)
 
     from parity.report import as_html, drawn, drawn_beside, load  # noqa: PLC0415

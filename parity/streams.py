@@ -36,6 +36,18 @@ def show(text: str) -> None:
             raise ParityError(f"stdout cannot be written: {error.strerror}") from error
 
 
+def keep_closed_ones_free() -> None:
+    """Opens the standard streams that are closed to nowhere, so that no file becomes one of them.
+
+    Native code and `os.write` know streams by their numbers, and would write to that file.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which gets the lowest number that is free
+
+
 def say(sentence: str) -> None:
     """Says something to the user."""
     tell(f"parity: {sentence}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -10,17 +11,23 @@ import signal
 import stat
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity.errors import ParityError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
+
+# seconds that a pipe waits for somebody who reads it
+_PATIENCE = 20.0
 
 
 def require_folder(path: Path) -> None:
     """Raises ParityError if no file can be written there: for want of a folder, or since the path leads nowhere."""
+    if f"{path}" == "-":
+        raise ParityError("a file cannot be called -; give it a name")
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -31,6 +38,32 @@ def require_folder(path: Path) -> None:
         raise ParityError(f"{path} cannot be written: there is no folder {path.parent}")
     if path.is_dir():
         raise ParityError(f"{path} cannot be written: it is a folder")
+
+
+def require_apart(written: Mapping[str, str | None], read: Iterable[str | None]) -> None:
+    """Raises ParityError if a file that is to be written is read as well, or is to hold two things.
+
+    Args:
+        written: by option, the paths of files that are to be written; None and `-` are no files.
+        read: what says where to read from: `PATH`, `PATH#KEY` or `PATH:CALLABLE`, among other things.
+    """
+    forms = [(spec, spec.rpartition(":")[0], spec.rpartition("#")[0]) for spec in read if spec]
+    paths = [path for form in forms for path in form if path]
+    options = {option: path for option, path in written.items() if path not in (None, "-")}
+    for number, (option, path) in enumerate(options.items()):
+        if any(_is_same(path, other) for other in paths):
+            raise ParityError(f"{option} {path}: that file is read, and would be lost; give it another name")
+        for other in list(options)[:number]:
+            if _is_same(path, options[other]):
+                raise ParityError(f"{other} and {option} are one file, {path}; give one of them another name")
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether two paths lead to one ordinary file, which may not be there yet."""
+    with contextlib.suppress(OSError, ValueError):
+        here, there = Path(one).resolve(), Path(other).resolve()
+        return (here == there or here.samefile(there)) and (here.is_file() or not here.exists())
+    return False
 
 
 def write(path: Path, content: str) -> None:
@@ -67,11 +100,29 @@ def whole(path: Path) -> Iterator[Path]:
                     temporary.chmod(_mode(path))
                     temporary.replace(path)
                 else:
-                    path.write_bytes(temporary.read_bytes())
+                    _hand_over(temporary.read_bytes(), path)
             finally:
                 temporary.unlink(missing_ok=True)
     except OSError as error:
         raise ParityError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _hand_over(content: bytes, path: Path) -> None:
+    """Writes to what is no ordinary file; a pipe is given some time in which somebody begins to read it."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+            break
+        except OSError as error:
+            if error.errno != errno.ENXIO or not path.is_fifo():
+                raise
+            if time.monotonic() > until:
+                raise OSError(errno.ENXIO, f"nobody has read from the pipe for {_PATIENCE:g} seconds") from error
+            time.sleep(_PATIENCE / 100)
+    os.set_blocking(descriptor, True)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
 
 
 def _mode(path: Path) -> int:

@@ -36,6 +36,8 @@ State = dict[str, torch.Tensor]
 
 _SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors", ".index.json")
 
+_LFS = b"version https://git-lfs.github.com/"  # how the text begins that stands for a file which wasn't fetched
+
 # What trainers put a state dict under, the one that is most often meant first.
 _USUAL_KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "teacher", "model_ema", "ema")
 
@@ -79,6 +81,8 @@ def read(spec: str) -> Checkpoint:
     path, key = _parted(spec)
     if not path.is_file():
         raise ParityError(f"there is no weights file {path}")
+    if _is_pointer(path):
+        raise ParityError(f"{path} is no weights file but what Git LFS has in its place; get it with git lfs pull")
     if path.name.endswith(".index.json"):
         content: object = _of_shards(path)
     elif path.suffix == ".safetensors":
@@ -95,6 +99,11 @@ def _parted(spec: str) -> tuple[Path, str]:
     """Splits `PATH#KEY`; a file whose own name has a `#` is that file."""
     path, _, key = spec.rpartition("#")
     return (Path(spec), "") if not path or Path(spec).is_file() else (Path(path), key)
+
+
+def _is_pointer(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_LFS)) == _LFS
 
 
 @contextlib.contextmanager

@@ -96,6 +96,8 @@ def _find_pictures(path: Path) -> list[Path]:
 
 
 def _read_picture(path: Path, colours: str) -> Image.Image:
+    if not path.is_file():
+        raise ParityError(f"{path} cannot be read as a picture: it is no file")
     try:
         with Image.open(path) as picture:
             image: Image.Image = picture.convert(colours)

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from parity.errors import ParityError, listed
 from parity.models.entries import IDENTITY, Entry, split
+from parity.reading import content_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -68,8 +69,7 @@ def read_map(path: Path) -> Patterns:
         ParityError: no such file, no TOML, or another structure.
     """
     try:
-        with path.open("rb") as file:
-            content = tomllib.load(file)
+        content = tomllib.loads(content_of(path).decode())
     except OSError as error:
         raise ParityError(f"cannot read the weight map {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from parity.checking import check
@@ -68,7 +68,7 @@ def main() -> int:
     torch.set_num_threads(1)
     row, tensors = made(options.candidate, options.name, options.code)
     with whole(out.with_suffix(".safetensors")) as temporary:
-        save_file(tensors, temporary)
+        temporary.write_bytes(save(tensors))
     write(out, json.dumps(row, allow_nan=False))
     return 0
 

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from parity.errors import ParityError
+from parity.reading import content_of
 from parity.report.plain import LARGEST, in_a_line, printable
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def read(path: Path) -> dict[str, Any]:
         ParityError: it cannot be read, or is no report; the message says why.
     """
     try:
-        report: dict[str, Any] = json.loads(path.read_bytes())
+        report: dict[str, Any] = json.loads(content_of(path))
     except OSError as error:
         raise ParityError(f"the report {path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

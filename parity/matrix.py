@@ -24,8 +24,9 @@ def add_command(commands: Any) -> argparse.ArgumentParser:
         help="check a candidate on many releases of torch: is it the same on all, and what moved between them?",
         description="Checks CANDIDATE on one release of torch after the other, each in a virtual environment that is "
         "made by uv or pip and removed when done, and says which layer's bits moved between neighbours. What is done "
-        "already is not done again. Exit status: 0 identical or equivalent on all, 1 divergent on one, 2 wrong usage "
-        "or input, 3 inconclusive or not checked on one.",
+        "already is not done again. On our own ViT the equivalence suite is run as well. Exit status: 0 identical or "
+        "equivalent on all, 1 divergent on one or a test has failed, 2 wrong usage or input, 3 inconclusive or not "
+        "checked on one.",
     )
     command.set_defaults(command="matrix", quiet=False)
     add = command.add_argument

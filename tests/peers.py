@@ -63,6 +63,19 @@ def timm_small() -> nn.Module:
     return model
 
 
+def timm_sized(
+    img_size: int, patch_size: int, depth: int, num_heads: int, embed_dim: int, mlp_dim: int, num_classes: int
+) -> nn.Module:
+    """The same code in any size."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    sizes = {"img_size": img_size, "patch_size": patch_size, "depth": depth, "num_heads": num_heads}
+    model: nn.Module = VisionTransformer(
+        **sizes, embed_dim=embed_dim, mlp_ratio=mlp_dim / embed_dim, num_classes=num_classes
+    )
+    return model
+
+
 def transformers_small() -> nn.Module:
     """The same code in the sizes of `parity.suite.conftest.SMALL`."""
     from transformers import ViTConfig, ViTForImageClassification

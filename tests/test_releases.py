@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import save_file
 
 from parity.errors import ParityError
-from parity.releases import environments, row, running
+from parity.releases import environments, row, running, testing
 from parity.releases.comparing import neighbours
 from parity.releases.environments import Environment, NotInstalledError, environment
 from parity.releases.pairs import PAIRS, Pair, newest, picked
@@ -79,7 +79,11 @@ def test_no_release_is_missing() -> None:
 def test_workflow_runs_all_pairs_on_a_python_that_they_have_builds_for() -> None:
     text = (ROOT / ".github/workflows/matrix.yml").read_text()
     assert re.findall(r"NEWEST: .*\|\| (\d+) }}", text) == [f"{len(PAIRS)}"]
-    assert re.findall(r'python-version: "(.+)"', text)[0] == ".".join(map(str, min(p.newest_python for p in PAIRS)))
+    oldest_python = ".".join(map(str, min(p.newest_python for p in PAIRS)))
+    assert re.findall(r'python-version: "(.+)"', text)[:2] == [oldest_python] * 2
+    (tested,) = re.findall(r"pair: \[(.+?)\]", text, re.DOTALL)
+    assert re.split(r",\s+", tested) == [f"torch{pair.minor}" for pair in PAIRS]
+    assert f"matrix.pair != 'torch{PAIRS[len(PAIRS) // 2].minor}'" in text
 
 
 def test_pairs_are_picked_by_either_name_in_their_own_order() -> None:
@@ -295,7 +299,7 @@ def test_environment_is_removed_when_the_command_is_stopped(number: signal.Signa
 def bits() -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """What a row says of the bits of one small architecture."""
     tensors: dict[str, torch.Tensor] = {}
-    return row._bits("vit:ViT", "vit_b_16", row.small("vit_b_16"), 2, tensors), tensors  # noqa: SLF001
+    return row.bits_of("vit:ViT", "vit_b_16", row.small("vit_b_16"), 2, tensors), tensors
 
 
 def test_digests_are_of_every_layer_in_every_mode_and_dtype(bits: tuple[dict[str, Any], Any]) -> None:
@@ -313,7 +317,7 @@ def test_digests_are_of_every_layer_in_every_mode_and_dtype(bits: tuple[dict[str
     assert eval_mode["conv_proj"] == train["conv_proj"]
     assert eval_mode["encoder.dropout"] != train["encoder.dropout"]
     assert tensors[train[LOGITS]].dtype == torch.float32
-    again = row._bits("vit:ViT", "vit_b_16", row.small("vit_b_16"), 2, {})  # noqa: SLF001
+    again = row.bits_of("vit:ViT", "vit_b_16", row.small("vit_b_16"), 2, {})
     assert again == found
 
 
@@ -321,10 +325,50 @@ def test_what_cannot_be_checked_says_why() -> None:
     made = row._checked("nowhere:ViT", "nowhere:ViT", "small vit_b_16", ("forward",))  # noqa: SLF001
     assert made["verdict"] == "not checked"
     assert "nowhere" in made["why"]
-    assert "nowhere" in row._bits("nowhere:ViT", "vit_b_16", {}, 1, {})["why"]  # noqa: SLF001
+    assert "nowhere" in row.bits_of("nowhere:ViT", "vit_b_16", {}, 1, {})["why"]
     rows = [_row(_NEW, checks=[made], candidate="nowhere:ViT")]
     assert exit_status(rows, {}) == 3
     assert "not checked (small vit_b_16: " in next(in_short(rows, {}, []))
+
+
+_RESULTS = """<testsuites><testsuite>
+<testcase name="test_one"/>
+<testcase name="test_two"><failure message="no">assert</failure></testcase>
+<testcase name="test_three"><skipped message="this torch has none"/></testcase>
+</testsuite></testsuites>"""
+
+
+def test_what_the_equivalence_suite_says_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def fake(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        Path(command[-1].partition("=")[2]).write_text(_RESULTS)
+        return subprocess.CompletedProcess(command, 1, "1 failed", "")
+
+    monkeypatch.setattr(subprocess, "run", fake)
+    found = testing.tested("own.py:ViT")
+    assert found == {"passed": 1, "failed": ["test_two"], "skipped": {"this torch has none": 1}}
+    assert {"--pyargs", "parity", "--parity-candidate=own.py:ViT"} <= {*asked[0]}
+    rows = [_row(_NEW, suite=found)]
+    assert exit_status(rows, {}) == 1
+    (line,) = in_short(rows, {}, [])
+    assert line.endswith(": identical; the equivalence suite: 1 passed, 1 skipped, 1 failed: test_two")
+    page = drawn(kept(rows, []))["torch-matrix.md"]
+    assert f"| {_NEW.torch} | 1 passed, 1 skipped, 1 failed: test_two | this torch has none |" in page
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 4, "", "no such option\n"))
+    assert testing.tested("own.py:ViT") == {"why": "no such option"}
+
+
+def test_suite_that_came_to_no_end_is_no_success() -> None:
+    rows = [_row(_NEW, suite={"why": "no module named pytest"})]
+    assert exit_status(rows, {}) == 3
+    assert next(in_short(rows, {}, [])).endswith("the equivalence suite: not checked: no module named pytest")
+
+
+def test_environment_gets_what_the_groups_of_the_project_name() -> None:
+    groups = (ROOT / "pyproject.toml").read_text()
+    assert [need for need in (*testing.NEEDS, *environments.PEERS) if f'"{need}"' not in groups] == []
 
 
 # --- neighbours

@@ -1,8 +1,8 @@
 """The releases of torch: in come a candidate and releases, out goes what is the same on all of them, and what moved.
 
 Read `pairs` (which releases there are), `rows` (what is kept of one), `environments` (where one is looked at), `row`
-(what is done there), `running` (one after the other, and none twice), `comparing` (two neighbours), `rendering` (the
-page and its picture).
+(what is done there), `testing` (the equivalence suite there), `running` (one after the other, and none twice),
+`comparing` (two neighbours), `rendering` (the page and its picture).
 """
 
 from parity.releases.comparing import neighbours

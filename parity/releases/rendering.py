@@ -50,6 +50,7 @@ def drawn(found: dict[str, Any]) -> dict[str, str]:
         "absent": [pair.torch for pair in PAIRS if pair.torch not in {row["torch"] for row in rows}],
         "others": _others(rows),
         "phases": _all_phases(rows) if any(len(made["phases"]) > 1 for row in rows for made in row["checks"]) else [],
+        "suites": [(row["torch"], _suite(row), row["suite"].get("skipped", {})) for row in rows if row.get("suite")],
         "machines": [*dict.fromkeys(map(_machine, rows))],
     }
     return {
@@ -69,7 +70,8 @@ def in_short(rows: Iterable[Row], missing: dict[str, str], beside: Iterable[Neig
     """Yields a line for every release, and for what has moved between them."""
     for row in rows:
         name = f"torch {row['torch']} with torchvision {row['torchvision']}"
-        yield f"{name}: {verdict_of(row)}{_exceptions(row)}"
+        suite = f"; the equivalence suite: {_suite(row)}" if row.get("suite") else ""
+        yield f"{name}: {verdict_of(row)}{_exceptions(row)}{suite}"
     for torch, why in missing.items():
         yield f"torch {torch}: {NOT_CHECKED}: {why}"
     for one in beside:
@@ -82,9 +84,14 @@ def verdict_of(row: Row) -> str:
 
 
 def exit_status(rows: Iterable[Row], missing: Collection[str]) -> int:
-    """Returns 1 if the candidate is divergent on one release, 3 if nothing is known on one, 0 otherwise."""
-    verdict = _worst([*map(verdict_of, rows), *(NOT_CHECKED for _ in missing)])
-    return 1 if verdict == "divergent" else 0 if verdict in ("identical", "equivalent") else 3
+    """Returns 1 if the candidate is divergent or fails a test on one release, 3 if nothing is known on one, or 0."""
+    rows = [*rows]
+    suites = [row["suite"] for row in rows if row.get("suite")]
+    unknown = [*missing, *(suite for suite in suites if "why" in suite)]
+    verdict = _worst([*map(verdict_of, rows), *(NOT_CHECKED for _ in unknown)])
+    if verdict == "divergent" or any(suite.get("failed") for suite in suites):
+        return 1
+    return 0 if verdict in ("identical", "equivalent") else 3
 
 
 def headline(rows: list[Row]) -> str:
@@ -114,6 +121,18 @@ def _exceptions(row: Row) -> str:
         return ""
     first = next(made for made in _own(row) if _worst([made["verdict"]]) == verdict)
     return f" ({first['model']}{': ' * bool(first['why'])}{first['why']})"
+
+
+def _suite(row: Row) -> str:
+    """Says what the equivalence suite has found; nothing is known of rows that are older than the question."""
+    found = row.get("suite")
+    if not found:
+        return "-"
+    if "why" in found:
+        return f"{NOT_CHECKED}: {found['why']}"
+    failed = f", {len(found['failed'])} failed: {', '.join(found['failed'])}" if found["failed"] else ""
+    skipped = f", {sum(found['skipped'].values())} skipped" if found["skipped"] else ""
+    return f"{found['passed']} passed{skipped}{failed}"
 
 
 def _in_words(one: Neighbours) -> str:

@@ -27,6 +27,7 @@ from parity.models import build_without_values, configuration, make_inputs
 from parity.progress import Progress
 from parity.releases.environments import SOURCES
 from parity.releases.rows import LOGITS, NOT_CHECKED, SCHEMA, Row
+from parity.releases.testing import tested
 from parity.report import digest_of_weights, environment
 from parity.tracing import MODES, Telling, can_switch_fastpath, held_in
 from parity.writing import whole, write
@@ -38,12 +39,13 @@ if TYPE_CHECKING:
 
 OURS = "vit:ViT"
 
-# what is checked beside our own ViT: another order of operations, torch's own kernel, a bug, and the fast path
+# what is checked beside our own ViT: the fast path, another order of operations, torch's own kernel, a bug, and timm's
 BESIDE = (
     "vit:FastViT",
     "tests/candidates/fused_qkv.py:VisionTransformer",
     "tests/candidates/sdpa.py:FlashViT",
     "tests/candidates/eps_bias_pool.py:SmallViT",
+    "tests/peers.py:timm_sized",
 )
 _PHASES = ("forward", "backward", "training", "conditions")
 
@@ -94,18 +96,19 @@ def made(candidate: str, name: str, code: str) -> tuple[Row, dict[str, torch.Ten
         "python": where["python"],
         "machine": f"{platform.system()} {platform.machine()}",
         "cpu_capability": where["cpu_capability"],
-        "processor": _processor(),
+        "processor": processor(),
         "threads": where["threads"],
         "libraries": {n: found[1] for n, pattern in _LIBRARIES.items() if (found := re.search(pattern, config))},
         "candidate": name,
         "code": code,
         "checks": [_checked(*question) for question in _questions(candidate, name)],
-        "bits": {name: _bits(candidate, *sized, tensors) for name, sized in _models().items()},
+        "suite": tested(candidate) if candidate == OURS else None,
+        "bits": {name: bits_of(candidate, *sized, tensors) for name, sized in _models().items()},
     }
     return row, tensors
 
 
-def _processor() -> str:
+def processor() -> str:
     """Returns what the processor calls itself; bits depend on it, since libraries choose their code by it."""
     with contextlib.suppress(OSError):
         found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
@@ -158,7 +161,7 @@ def _checked(candidate: str, name: str, model: str, phases: tuple[str, ...]) -> 
     return found | {"verdict": report["verdict"], "why": why, "runs": runs}
 
 
-def _bits(
+def bits_of(
     candidate: str, reference: str, overrides: dict[str, Any], batch: int, tensors: dict[str, torch.Tensor]
 ) -> dict[str, Any]:
     """Returns the digests of weights, of images, and of every layer's output in every mode and dtype, of both models.

@@ -128,7 +128,9 @@ def _digest_of_code(asked: Asked) -> str:
 def _sources(folder: Path) -> Iterator[Path]:
     """Yields the source files of a package, of this wing only what works inside an environment."""
     own = Path(__file__).parent
-    yield from (file for file in sorted(folder.rglob("*.py")) if file.parent != own or file.name == "row.py")
+    yield from (
+        file for file in sorted(folder.rglob("*.py")) if file.parent != own or file.name in ("row.py", "testing.py")
+    )
 
 
 def _files_of(candidate: str) -> list[Path]:

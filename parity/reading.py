@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import select
@@ -15,8 +14,8 @@ if TYPE_CHECKING:
 # bytes of a map or a report; the largest reports of large models have a few million
 _MOST = 2**28
 
-# seconds that a pipe may be silent, in which whoever writes to it may well be at work
-_SILENCE = 20.0
+# seconds that a pipe waits for somebody who writes to it; who has it open may be at work for as long as that takes
+_PATIENCE = 20.0
 
 
 def content_of(path: Path) -> bytes:
@@ -41,17 +40,18 @@ def _piped(path: Path) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # which doesn't wait for somebody who writes
     try:
         while True:
-            with contextlib.suppress(BlockingIOError):  # somebody holds it open, and has nothing to say
+            try:
                 piece = os.read(descriptor, 2**16)
-                if not piece and has_begun:
-                    return bytes(content)
-                content += piece
-                _require_end(len(content))
-                has_begun |= bool(piece)
-                if piece:
-                    continue
-            if not select.select([descriptor], [], [], _SILENCE)[0]:
-                raise OSError(errno.ETIMEDOUT, f"nobody has written to the pipe for {_SILENCE:g} seconds")
+            except BlockingIOError:  # somebody holds it open, and has nothing to say yet
+                has_begun = True
+                select.select([descriptor], [], [])
+                continue
+            content += piece
+            _require_end(len(content))
+            if not piece and has_begun:
+                return bytes(content)
+            if not piece and not select.select([descriptor], [], [], _PATIENCE)[0]:
+                raise OSError(errno.ETIMEDOUT, f"nobody has written to the pipe for {_PATIENCE:g} seconds")
             has_begun = True
     finally:
         os.close(descriptor)

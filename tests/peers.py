@@ -69,7 +69,7 @@ def timm_sized(
     """The same code in any size."""
     from timm.models.vision_transformer import VisionTransformer
 
-    sizes = {"img_size": img_size, "patch_size": patch_size, "depth": depth, "num_heads": num_heads}
+    sizes: dict[str, Any] = {"img_size": img_size, "patch_size": patch_size, "depth": depth, "num_heads": num_heads}
     model: nn.Module = VisionTransformer(
         **sizes, embed_dim=embed_dim, mlp_ratio=mlp_dim / embed_dim, num_classes=num_classes
     )

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ MAP = Path(vit.__file__).parents[1] / "parity" / "maps" / "scratch_vit.toml"
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(reading, "_SILENCE", 0.2)
+    monkeypatch.setattr(reading, "_PATIENCE", 0.2)
     monkeypatch.setattr(writing, "_PATIENCE", 0.2)
 
 
@@ -75,9 +76,15 @@ def test_what_has_no_end_or_is_no_file_is_refused(arguments: tuple[str, ...], ru
 
 
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="the system has no names for open files")
-def test_map_comes_out_of_a_pipe_that_somebody_writes_to() -> None:
+def test_map_comes_out_of_a_pipe_that_somebody_writes_to_in_the_end() -> None:
     out, into = os.pipe()
-    writer = threading.Thread(target=lambda: (os.write(into, MAP.read_bytes()), os.close(into)))
+
+    def work() -> None:
+        time.sleep(0.5)
+        os.write(into, MAP.read_bytes())
+        os.close(into)
+
+    writer = threading.Thread(target=work)
     writer.start()
     assert read_map(Path(f"/dev/fd/{out}")).rules == read_map(MAP).rules
     writer.join()

@@ -28,7 +28,7 @@ def _reduced(*, allowed: bool) -> None:
         ("reduced_float32", torch.set_float32_matmul_precision, ("high", _ON_MATMUL), ("highest", "cudnn.conv tf32")),
         ("reduced_precision_reductions", lambda value: _reduced(allowed=value), (False, "float16"),
          (True, "float16, bfloat16")),
-        ("onednn", torch._C._set_mkldnn_enabled, (False, False), (True, True)),  # type: ignore[attr-defined]  # noqa: SLF001
+        ("onednn", torch._C._set_mkldnn_enabled, (False, False), (True, True)),  # noqa: SLF001
         ("deterministic_algorithms", torch.use_deterministic_algorithms, (True, True), (False, False)),
     ],
 )  # fmt: skip

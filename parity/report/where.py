@@ -41,7 +41,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "reduced_float32": ", ".join(_reduced_float32()) or "none",
         "reduced_precision_reductions": ", ".join(_reductions()) or "none",
         "attention_kernels": ", ".join(_attention()) or "none",
-        "onednn": bool(torch._C._get_mkldnn_enabled()),  # type: ignore[attr-defined]  # noqa: SLF001
+        "onednn": bool(torch._C._get_mkldnn_enabled()),  # noqa: SLF001
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
     }
 
@@ -61,7 +61,7 @@ def _reduced_float32() -> Iterator[str]:
 
 def _float32() -> dict[str, str]:
     """Returns, by backend, what a float32 operation is computed in."""
-    backends = torch.backends
+    backends: Any = torch.backends
     if hasattr(backends, "fp32_precision"):  # since torch 2.9, which refuses to tell of both in the older words
         return {
             _MATMUL: backends.cuda.matmul.fp32_precision,

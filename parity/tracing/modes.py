@@ -175,7 +175,7 @@ class Ambient:
 
 def _random_of_gpus() -> tuple[torch.Tensor, ...]:
     """Returns the states of the generators that dropouts on GPUs draw from; of GPUs that nobody uses, none."""
-    return tuple(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else ()
+    return tuple(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
 
 
 _HAS_AUTOCAST_BY_DEVICE = hasattr(torch, "get_autocast_dtype")  # since torch 2.4

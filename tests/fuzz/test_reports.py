@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from parity.diagnosis import Layer, Place
 from parity.findings import Cause
 from parity.models import Entry, WeightMap
-from parity.report import Report
-from parity.report.about import environment
+from parity.report import Report, environment
 from parity.report.report import Top
 from tests.fuzz import budget
 from tests.test_schema import VALIDATOR

@@ -337,6 +337,48 @@ def width_again(image_size, patch_size, depth, num_heads, d_model, d_hidden, mlp
     return build_vit(image_size, patch_size, depth, num_heads, d_model, mlp_filters, n_classes)
 
 
+def image_again(img_size, image_size, patch_size, depth, num_heads, d_model, mlp_dim, n_classes, D=768):
+    if img_size != image_size or d_model != D:
+        raise ValueError
+    return build_vit(image_size, patch_size, depth, num_heads, d_model, mlp_dim, n_classes)
+
+
+def heads_of_every_block(image_size, patch_size, nums_heads, dim, mlp_dim, n_classes):
+    if len({*nums_heads}) != 1:
+        raise ValueError
+    return build_vit(image_size, patch_size, len(nums_heads), nums_heads[0], dim, mlp_dim, n_classes)
+
+
+def channels_last(img_size, patch_size, depth, heads, dim, mlp_dim, n_classes):
+    height, _, channels = img_size
+    if channels != 3:
+        raise ValueError
+    return build_vit(height, patch_size, depth, heads, dim, mlp_dim, n_classes)
+
+
+def switched(opts):
+    """Has a switch, of which only the use tells that it is one, and a range of initial values."""
+    if opts.hybrid_model:
+        raise NotImplementedError
+    nn.init.normal_(torch.empty(2), std=opts.initializer_range)
+    return build_vit(opts.img_size, opts.patch_size, opts.depth, opts.heads, opts.dim, opts.mlp_dim, opts.num_class)
+
+
+def embedding_of_a_head(FLAGS):
+    """Calls the width of a head as others call a model's."""
+    if not isinstance(FLAGS.cls_hidden, int):
+        raise TypeError
+    width = FLAGS.embedding_dim * FLAGS.num_heads
+    if width == FLAGS.hidden_size:
+        names = "picture_size", "patch_size", "num_layers", "num_heads", "hidden_size", "mlp_hidden_size", "num_classes"
+        return build_vit(*(FLAGS[name] for name in names))
+    other = build_vit(
+        FLAGS.picture_size, FLAGS.patch_size, FLAGS.num_layers, FLAGS.num_heads, width, FLAGS.mlp_hidden_size, 5
+    )
+    other.heads = nn.Linear(FLAGS.hidden_size, FLAGS.num_classes)
+    return other
+
+
 def heads_again(image_size, patch_size, depth, num_heads, num_kv_heads, head_channels, mlp_dim, n_classes):
     if num_kv_heads != num_heads:
         raise ValueError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from torch import nn
@@ -12,8 +12,10 @@ from parity.errors import ParityError
 from parity.models.candidate import other_sizes, resolve_candidate
 from parity.models.holders import Slot
 from parity.models.options import options
+from parity.models.probing import Tried
 from parity.models.quantities import shown_sizes
 from parity.models.reference import build_reference, configuration
+from parity.models.searching import Search
 from parity.models.words import meanings, meanings_at
 from tests import forms_of_arguments as forms
 from tests.forms_of_arguments import build_vit
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from parity.models.candidate import Candidate
+    from parity.models.options import Option
 
 CONFIG = configuration("vit_b_16", SMALL)
 EVAL: dict[str, Any] = {"overrides": SMALL, "modes": ["eval"]}
@@ -49,6 +52,7 @@ CONSTRUCTORS = [
     forms.arguments_as_default, forms.tuple_as_default, forms.read, forms.read_by_another,
     forms.read_in_groups, forms.merged, forms.read_by_any_name, forms.rows_of_patches, forms.by_key,
     forms.set_later, forms.read_strictly, forms.rates_of_blocks, forms.numbers_of_tensors, forms.width_again,
+    forms.image_again, forms.heads_of_every_block, forms.channels_last, forms.switched, forms.embedding_of_a_head,
     forms.heads_again, forms.passed_on_to_a_default, forms.forgotten, forms.may_be_missing,
     forms.norm_without_a_default, forms.compared_elsewhere, forms.heads_that_start_at_zero,
 ]  # fmt: skip
@@ -121,10 +125,30 @@ def test_argument_that_nobody_can_know_is_asked_for_with_all_that_was_found() ->
 
     with pytest.raises(ParityError) as raised:
         resolve_candidate(build, CONFIG)
-    assert "needs an argument 'tokenizer'" in str(raised.value)
-    assert "--candidate-arg tokenizer=VALUE (so far image_size=32, tokenizer=?, dim=48; with others" in str(
-        raised.value
-    )
+    said = str(raised.value)
+    assert "needs an argument 'tokenizer', for which neither a number nor a word stands; write a function" in said
+    assert "(so far image_size=32, tokenizer=?, dim=48; with others" in said
+
+
+def test_error_that_no_argument_mends_comes_first() -> None:
+    class Misspelt(nn.Module):
+        def __init__(self, dim: int, act_layer: Any) -> None:
+            super().__init__()
+            self.patches = nn.Sequential(nn.Linear(dim, dim), act_layer())
+            self.positions = self.patchse
+
+    with pytest.raises(ParityError, match=r"cannot be built: AttributeError.*'patchse'.* mend that, or avoid it with"):
+        resolve_candidate(Misspelt, CONFIG)
+
+
+def test_module_is_no_value_of_the_command_line() -> None:
+    def build(dim: int, tokenizer: nn.Module) -> nn.Module:
+        return nn.Sequential(tokenizer, nn.Linear(dim, dim))
+
+    with pytest.raises(
+        ParityError, match="'tokenizer', for which neither a number nor a word stands; write a function"
+    ):
+        resolve_candidate(build, CONFIG)
 
 
 def test_gpu_that_is_not_there_is_said() -> None:
@@ -149,6 +173,22 @@ def test_number_that_no_tensor_bears_out_is_not_made_up() -> None:
     assert "needs arguments 'foo', 'bar'" in str(raised.value)
     assert "give them with --candidate-arg foo=VALUE --candidate-arg bar=VALUE" in str(raised.value)
     assert resolve_candidate(build, CONFIG, {"foo": 3, "bar": "x"}).arguments["dim"] == 48
+
+
+@pytest.mark.parametrize(("nearer", "meant"), [(3.2, "hidden_dim"), (1.5, "mlp_dim")])
+def test_what_a_name_says_is_given_up_only_where_that_explains_most(nearer: float, meant: str) -> None:
+    slot = Slot("hidden_dim", int)
+    choices = options(slot, is_side=False)
+
+    class Told:
+        builds, is_spent = 0, False
+
+        def tried(self, assignment: dict[str, Option]) -> Tried:
+            return Tried({"hidden_dim": 4.0, "mlp_dim": nearer}.get(str(assignment["hidden_dim"].quantity), 5.0))
+
+    found, _ = Search(cast("Any", Told()), lambda: {"hidden_dim": (slot, choices)}).run()
+    assert found is not None
+    assert found["hidden_dim"].quantity == meant
 
 
 IMAGE, PATCH, HEADS, DIM, MLP, CLASSES = 224, 16, 12, 768, 3072, 1000
@@ -230,6 +270,20 @@ def test_hidden_layer_of_a_head_is_no_number_of_classes() -> None:
     assert "num_classes" not in shown_sizes(model)
     model.heads = nn.Sequential(nn.Linear(width, width))
     assert shown_sizes(model)["num_classes"] == width
+
+
+@pytest.mark.parametrize(("kind", "value"), [(int, 48), (list[int], [48])])
+def test_hidden_layer_of_a_head_that_has_to_be_is_as_wide_as_the_model(kind: Any, value: Any) -> None:
+    def build(
+        image_size: int, patch_size: int, dim: int, mlp_dim: int, mlp_head_units: Any, n_classes: int
+    ) -> nn.Module:
+        whole = build_vit(image_size, patch_size, 3, 4, dim, mlp_dim, n_classes)
+        units = mlp_head_units if isinstance(mlp_head_units, int) else mlp_head_units[-1]
+        whole.heads = nn.Sequential(nn.Linear(dim, units), nn.GELU(), nn.Linear(units, n_classes))
+        return whole
+
+    build.__annotations__["mlp_head_units"] = kind
+    assert resolve_candidate(build, CONFIG).bound["mlp_head_units"].value == value
 
 
 def test_flag_that_makes_the_references_tensors_is_set() -> None:

@@ -287,7 +287,7 @@ def test_what_failed_in_a_file_is_told_with_what_is_asked_for(tmp_path: Path) ->
         "import library_of_nobody\nfrom torch import nn\nclass ViT(nn.Module):\n    def __init__(self, foo): {}[foo]\n"
     )
     write(tmp_path, {"vit.py": text})
-    with pytest.raises(ParityError, match=r"--candidate-arg foo=VALUE .*; before that, \S+vit.py:1 fails when"):
+    with pytest.raises(ParityError, match=r"--candidate-arg foo=VALUE.*; before that, \S+vit.py:1 fails when"):
         resolve_candidate(f"{tmp_path}/vit.py:ViT", configuration("vit_b_16", {}))
 
 
@@ -370,6 +370,14 @@ FAILURES: dict[str, tuple[dict[str, str], str]] = {
     "own module": (
         {"vit.py": "from .blocks import ViT"},
         "vit.py:1: the project has no module blocks",
+    ),
+    "module of another folder": (
+        {"vit.py": "from .blocks import ViT", "parts/blocks.py": "class ViT: ..."},
+        "vit.py:1: there is no module blocks where it is looked for; if parts/blocks.py is meant, correct the import",
+    ),
+    "module of a folder that is called otherwise elsewhere": (
+        {"vit.py": "from mine.nets.parts.blocks import ViT", "parts/blocks.py": "class ViT: ..."},
+        "vit.py:1: there is no module mine where it is looked for; if parts/blocks.py is meant, correct the import",
     ),
     "no such name": (
         {"vit.py": MODULE.replace("ViT", "Vit").replace("{marker!r}", "1 / 0")},

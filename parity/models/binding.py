@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +25,14 @@ from parity.models.options import (
     FAR_FETCHED,
     SET,
     Option,
+    flags,
     is_side,
     options,
     strings_in,
 )
 from parity.models.probing import Probe, Tried, telling
 from parity.models.searching import Search
-from parity.models.signatures import EMPTY, keys_for
+from parity.models.signatures import EMPTY, is_switch, keys_for
 from parity.models.slots import takes
 from parity.models.state import without_initial_values
 from parity.models.words import CHANNELS, RATES, SETTINGS, meanings_at
@@ -190,7 +192,7 @@ def _found(
         said = {path: option for path, option in (chosen or {}).items() if _is_said(path, option, known[path][0])}
         return _with_dropouts(said), None, tried
     for path in search.made_up(chosen):
-        del chosen[path]
+        chosen = search.without(chosen, path)
     if tried.distance:
         chosen = Search(probe(config), slots).with_choices(chosen)
     return _with_dropouts(chosen), search, tried
@@ -268,8 +270,10 @@ def _is_given(path: str, arguments: Mapping[str, Any]) -> bool:
 def _options(slot: Slot, siblings: list[Slot], function: Callable[..., Any]) -> list[Option]:
     found = options(slot, is_side=is_side(slot, siblings))
     if slot.is_required and (slot.kind is str or not meanings_at(slot.path)):
-        written = strings_in(function, slot.name)
-        found = [*(Option(rank, value=value) for rank, value in enumerate(written)), *found]
+        written = [Option(rank, value=value) for rank, value in enumerate(strings_in(function, slot.name))]
+        if not written and slot.kind is EMPTY and is_switch(function, slot.name):
+            written = flags(slot)
+        found = [*written, *found]
     elif isinstance(slot.default, str):
         keys = keys_for(function, slot.name)
         others = [Option(FAR_FETCHED, value=key) for key in keys if slot.default in keys and key != slot.default]
@@ -348,11 +352,40 @@ def _asking_for(
         for slot in taken.slots()
     )
     error = tried.error if tried else None
-    raised = f"; with others it ends in {described(error)}" if error else ""
     bare = [parameter.replace(annotation=EMPTY) for parameter in signature.parameters.values()]
+    called = f"the candidate {name}{inspect.Signature(bare)}"
     what = f"an argument {missing[0]!r}" if len(missing) == 1 else f"arguments {', '.join(map(repr, missing))}"
     give = " ".join(f"--candidate-arg {path}=VALUE" for path in missing)
+    if error and _is_of_its_own(error):
+        return f"{called} cannot be built: {described(error)}; mend that, or avoid it with {give} (so far {known})"
+    raised = f"; with others it ends in {described(error)}" if error else ""
+    if any(slot.path in missing and _is_module(slot.kind) for slot in taken.slots()) or _asks_for_an_object(error):
+        return (
+            f"{called} needs {what}, for which neither a number nor a word stands; write a function that builds the "
+            f"whole model, and give that as FILE.py:FUNCTION (so far {known}{raised})"
+        )
     return (
-        f"the candidate {name}{inspect.Signature(bare)} needs {what}, which no setting of the reference goes by; "
-        f"give {'it' if len(missing) == 1 else 'them'} with {give} (so far {known}{raised})"
+        f"{called} needs {what}, which no setting of the reference goes by; "
+        f"give {'it' if len(missing) == 1 else 'them'} with {give}, or write a function that builds the whole model, "
+        f"and give that as FILE.py:FUNCTION (so far {known}{raised})"
     )
+
+
+def _is_of_its_own(error: BaseException) -> bool:
+    """Returns whether an error comes from a name or an attribute that a module's code gives no value."""
+    if isinstance(error, NameError):
+        return not isinstance(error, UnboundLocalError)
+    is_of_a_module = isinstance(error, AttributeError) and isinstance(error.obj, nn.Module)
+    return is_of_a_module or (isinstance(error, AttributeError) and "before Module.__init__()" in f"{error}")
+
+
+def _is_module(kind: Any) -> bool:
+    return inspect.isclass(kind) and issubclass(kind, nn.Module)
+
+
+def _asks_for_an_object(error: BaseException | None) -> bool:
+    """Returns whether an error says that a number or word was given where something else is wanted."""
+    if isinstance(error, AttributeError):
+        return isinstance(error.obj, (int, float, str, tuple))
+    wants_it = re.compile(r"'int' object is not callable|is not a Module subclass")
+    return isinstance(error, TypeError) and wants_it.search(f"{error}") is not None

@@ -161,7 +161,7 @@ def _told(spec: str, project: Project | None) -> Iterator[None]:
     except (KeyboardInterrupt, ParityError):
         raise
     except BaseException as error:
-        place, what = _place(error, project), _what(error)
+        place, what = _place(error, project), _what(error, project)
         before = f"; before that, {project.notes[0]}" if project and project.notes else ""
         attribute = spec.rpartition(":")[2].partition(".")[0]
         if project and not _may_have(project.file, attribute):
@@ -185,10 +185,16 @@ def _place(error: BaseException, project: Project | None) -> str:
     return place
 
 
-def _what(error: BaseException) -> str:
+def _what(error: BaseException, project: Project | None) -> str:
     """Says what is wrong, and what to do."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         name = error.name
+        other = project.elsewhere(name) if project else None
+        if other is not None:
+            called = name.rpartition(".")[2]
+            return (
+                f"there is no module {called} where it is looked for; if {_shown(other)} is meant, correct the import"
+            )
         if name.startswith(NAME):
             return f"the project has no module {name}"
         top = name.partition(".")[0]

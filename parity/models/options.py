@@ -55,6 +55,7 @@ class Option:
         form: makes the value of the quantity's number.
         value: what is given where there is no quantity; EMPTY: nothing.
         is_last: only for where nothing can be built otherwise, as no tensor would tell whether it is meant.
+        is_again: what another argument is, too.
     """
 
     cost: int
@@ -62,6 +63,7 @@ class Option:
     form: Callable[[Any], Any] | None = None
     value: Any = EMPTY
     is_last: bool = False
+    is_again: bool = False
 
     def of(self, config: Mapping[str, Any]) -> Any:
         """Returns the value at a configuration of the reference; EMPTY: the default."""
@@ -72,6 +74,9 @@ class Option:
 
 
 LEFT = Option(0)
+
+# quantities that several numbers may stand for
+_IN_LISTS = ("image_size", "patch_size", "patches_per_side", "mlp_widths", "heads_of_blocks", "head_hidden")
 
 
 def options(slot: Slot, *, is_side: bool) -> list[Option]:
@@ -93,7 +98,7 @@ def _fixed(slot: Slot) -> list[Option] | None:
     """Returns what may be given where no number is wanted; None where one is."""
     default, kind, has_default = slot.default, slot.kind, _has_default(slot)
     if isinstance(default, bool) or kind is bool:
-        return _flags(slot)
+        return flags(slot)
     choices = _choices(slot)
     if choices:
         if has_default:
@@ -127,6 +132,8 @@ def _numbers(slot: Slot, *, is_side: bool) -> list[Option]:
             found += [LEFT] * (LEFT not in found)
             cost += 1
         found += [Option(cost + n, quantity, form) for n, form in enumerate(_forms(quantity, slot))]
+    if allowed and allowed[0] in SIZES:
+        found.append(Option(6 if has_default else 4, allowed[0], _forms(allowed[0], slot)[0], is_again=True))
     if has_default and LEFT not in found:
         found.append(Option(5 if allowed else 0))
     if not allowed:
@@ -198,7 +205,23 @@ def _allowed(slot: Slot) -> tuple[str, ...]:
     if {"mlp_dim", "mlp_ratio"} <= {*allowed} and isinstance(default, (int, float)):
         likely = "mlp_ratio" if default <= 16 else "mlp_dim"
         allowed = (likely, *(quantity for quantity in allowed if quantity != likely))
-    return allowed
+    return _of_several(slot, allowed)
+
+
+def _of_several(slot: Slot, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the quantities without those that are several numbers where one is wanted, or the reverse."""
+    if _is_list(slot):
+        return tuple(quantity for quantity in allowed if quantity in _IN_LISTS) or allowed
+    is_plural = {*words(slot.name)} & {"nums", "per", "each"}
+    unlikely = () if is_plural and not _has_default(slot) and slot.kind is not int else ("heads_of_blocks",)
+    if _has_default(slot):
+        unlikely = (*unlikely, "head_hidden")  # it is left as its author has it
+    return tuple(quantity for quantity in allowed if quantity not in unlikely)
+
+
+def _is_list(slot: Slot) -> bool:
+    kind = typing.get_origin(slot.kind) or slot.kind
+    return isinstance(slot.default, (tuple, list)) or kind in (tuple, list)
 
 
 def _forms(quantity: str, slot: Slot) -> list[Callable[[Any], Any] | None]:
@@ -209,8 +232,10 @@ def _forms(quantity: str, slot: Slot) -> list[Callable[[Any], Any] | None]:
         whole = _is_count(slot.default) or slot.kind is int
         plain = (slot.default is EMPTY or slot.default is None) and slot.kind is not float
         return [_whole] if whole else [float, _whole] if plain else [None]
-    if quantity == "mlp_widths" and isinstance(slot.default, tuple):
+    if quantity in ("mlp_widths", "heads_of_blocks") and isinstance(slot.default, tuple):
         return [tuple]
+    if quantity == "head_hidden" and _is_list(slot):
+        return [lambda number: [number]]
     if quantity in ("image_size", "patch_size", "patches_per_side") and not _is_count(slot.default):
         return _side_forms(quantity, slot)
     return [None]
@@ -221,11 +246,13 @@ def _side_forms(quantity: str, slot: Slot) -> list[Callable[[Any], Any] | None]:
     if isinstance(slot.default, (tuple, list)):
         return [functools.partial(_like, slot.default)]
     said, kind = words(slot.name), slot.kind
-    pairs: list[Callable[[Any], Any] | None] = [_pair, _channels_first] if quantity == "image_size" else [_pair]
+    of_images: list[Callable[[Any], Any] | None] = [_pair, _channels_first, _channels_last]
+    pairs = of_images if quantity == "image_size" else of_images[:1]
+    with_channels = [*pairs[1:], *pairs[:1]]
     if typing.get_origin(kind) in (tuple, list) or kind in (tuple, list):
-        return pairs[::-1] if len(typing.get_args(kind)) == 3 else pairs
+        return with_channels if len(typing.get_args(kind)) == 3 else pairs
     if "chw" in said:
-        return pairs[::-1]
+        return with_channels
     return [*pairs, None] if "shape" in said and kind is EMPTY else [None, *pairs]
 
 
@@ -235,6 +262,10 @@ def _pair(number: Any) -> Any:
 
 def _channels_first(number: Any) -> Any:
     return CHANNELS, number, number
+
+
+def _channels_last(number: Any) -> Any:
+    return number, number, CHANNELS
 
 
 def _whole(number: float) -> Any:
@@ -254,7 +285,7 @@ def _like(default: Any, number: Any) -> Any:
     return type(default)(values)
 
 
-def _flags(slot: Slot) -> list[Option]:
+def flags(slot: Slot) -> list[Option]:
     """Returns the choices for a flag."""
     said = set(words(slot.name))
     is_likely = bool(said & _FLAGS) and not said & {"no", "without", "disable", "zero", "scale"}
@@ -305,8 +336,8 @@ def _named_choices(slot: Slot) -> list[Option]:
         values = ["gelu", nn.GELU, nn.GELU()]
         if slot.kind is not str:
             values = [nn.GELU, "gelu", nn.GELU()]
-    elif said & {"eps", "epsilon"}:
-        values = [1e-6]
+    elif said & {"eps", "epsilon", "init", "initializer", "initialization"}:
+        values = [1e-6 if said & {"eps", "epsilon"} else 0.02]  # of initial values any is right
     elif said & {"norm"}:
         values = [functools.partial(nn.LayerNorm, eps=1e-6), "layernorm", "layer_norm", True, False]
     elif said & {"bias", "zero"} or said & _FLAGS:

@@ -149,6 +149,8 @@ class Probe:
     def effect(self, assignment: Assignment, path: str) -> bool | None:
         """Returns whether some of the tensors that an argument changes, or else the heads, are the reference's.
 
+        Those of a kind are so, too, if the candidate has most of them and no others.
+
         Returns:
             None where it changes nothing that shows.
         """
@@ -160,7 +162,7 @@ class Probe:
             if other:
                 moved = {kind for kind in found.keys() | other.keys() if found[kind] != other[kind]}
                 if moved:
-                    return any(found[kind] == self._goal[kind] for kind in moved)
+                    return any(CLEARLY * self._goal[kind] <= found[kind] <= self._goal[kind] for kind in moved)
                 before, after = self._try(values), self._try(scaled)
                 return before.has_heads if after.heads != before.heads else None
         return True  # whatever else it may be, nothing can be built

@@ -67,6 +67,7 @@ class Project:
         self._partial: dict[str, Definitions] = {}
         self._failed: dict[str, BaseException] = {}
         self._stamps: dict[Path, tuple[int, int]] = {}
+        self._missing: dict[str, str] = {}  # modules that nobody has, as the import has them
         self._builtins = {**vars(builtins), "__import__": self._import}
         self._importlib = ModuleType("importlib")
         vars(self._importlib).update(vars(importlib), import_module=self._import_module)
@@ -168,6 +169,7 @@ class Project:
                     is_it = f"{name}.".startswith(f"{error.name}.")
                     package = self._last_provider(name, names, file) if is_it else None
                     if package is None:
+                        self._missing[str(error.name)] = name
                         raise
                 else:
                     return self._importlib if found is importlib else found
@@ -219,6 +221,13 @@ class Project:
             if any(str(file) != importer for file in (*_provided(root, top, ()), *(root / top).glob("*.py"))):
                 return self._package(root)
         return None
+
+    def elsewhere(self, missing: str) -> Path | None:
+        """Returns the one file of the project that is called as a module which was not found, wherever it stands."""
+        last = self._missing.get(missing, missing).rpartition(".")[2]
+        inside = [folder for folder in self._roots if folder.is_dir() and folder not in self._last_roots]
+        files = {file for folder in inside for file in _named(folder, f"{last}.py") if file != self.file}
+        return files.pop() if len(files) == 1 else None
 
 
 def _absolute(name: str, package: str, level: int) -> str:
@@ -284,6 +293,15 @@ def _files(place: Path) -> Iterator[Path]:
         yield place / "__init__.py"
     files = (place.with_name(place.name + suffix) for suffix in all_suffixes())
     yield from (file for file in files if file.is_file())
+
+
+def _named(folder: Path, name: str, deepest: int = 4) -> Iterator[Path]:
+    """Yields the files of this name in a folder and those inside it."""
+    if (folder / name).is_file():
+        yield folder / name
+    for inner in sorted(folder.iterdir()) if deepest else ():
+        if inner.is_dir() and not inner.name.startswith("."):
+            yield from _named(inner, name, deepest - 1)
 
 
 def _is_package(folder: Path) -> bool:

@@ -25,7 +25,8 @@ _MOST_IN_VAIN = 60  # builds, while none has succeeded
 _MOST_FORMS = 12
 _FARTHEST = 19  # above the least cost of all arguments, of an assignment that is still tried
 # quantities of which a model has one, so that no second argument is the same; a side of an image is an exception
-_SAME = {"mlp_ratio": "mlp_dim", "mlp_widths": "mlp_dim"}
+_SAME = {"mlp_ratio": "mlp_dim", "mlp_widths": "mlp_dim", "heads_of_blocks": "num_heads",
+         "head_hidden": "representation_size"}  # fmt: skip
 _SHARED = {*RATES, "head_width", "inner_width", "key_heads"}
 
 
@@ -40,7 +41,8 @@ def _moved_by(before: list[Shape], after: list[Shape], layers: int) -> tuple[str
         of_all = len(changed) * 2 >= len(before)
         return ("hidden_dim",) if of_all else ("mlp_dim", "mlp_ratio", "inner_width", "head_width", "num_heads")
     if {*changed} <= {2.0, 0.5}:
-        found = ("num_classes", "in_channels", "patch_vector", "representation_size", "num_patches", "inner_width")
+        of_heads = ("representation_size", "head_hidden")
+        found = ("num_classes", "in_channels", "patch_vector", *of_heads, "num_patches", "inner_width")
         axes = [len(new) for old, new in zip(before, after, strict=True) if new != old]  # a bias goes with the classes
         first = "in_channels" if axes == [4] else "patch_vector" if axes == [2] else "num_classes"
         return tuple(sorted(found, key=lambda quantity: quantity != first))
@@ -96,7 +98,7 @@ class Search:
 
     def _held(self, path: str, option: Option) -> str | None:
         """Returns what no other argument may be as well, if this one is that."""
-        if option.quantity is None or option.quantity in _SHARED:
+        if option.quantity is None or option.quantity in _SHARED or option.is_again:
             return None
         held = _SAME.get(option.quantity, option.quantity)
         parent, _, name = path.rpartition(".")
@@ -142,7 +144,8 @@ class Search:
         """Yields what the names say, in all the forms that it may be wanted in."""
         unsaid = self._unsaid()
         paths = [path for path, (_, found) in self.open.items() if found and path not in unsaid]
-        every = [[o for o in self.open[path][1] if o.quantity == self.open[path][1][0].quantity] for path in paths]
+        found = [self.open[path][1] for path in paths]
+        every = [[o for o in options if o.quantity == options[0].quantity and not o.is_again] for options in found]
         for chosen in itertools.product(*every):
             yield dict(zip(paths, chosen, strict=True))
 
@@ -188,15 +191,18 @@ class Search:
     def _first(self) -> tuple[Assignment | None, Tried]:
         """Returns the likeliest assignment that can be built; slots that building shows are added."""
         likeliest, first_error = None, Tried(None)
-        self.narrow()
-        begun = self.probe.builds
+        begun, is_narrowed = self.probe.builds, False
         while self.probe.builds - begun < _MOST_IN_VAIN and not self.probe.is_spent:
             for assignment in self.likeliest(_MOST_IN_VAIN):
                 tried = self.probe.tried(assignment)
                 if learn(tried.error):
                     self.probe.forget()
                     self.open = self._slots()
+                    is_narrowed = False
+                    break
+                if not is_narrowed:
                     self.narrow()
+                    begun, is_narrowed = self.probe.builds, True
                     break
                 if likeliest is None or likeliest.keys() != assignment.keys():
                     likeliest, first_error = assignment, tried
@@ -237,7 +243,7 @@ class Search:
         return best and (best[2], best[3])
 
     def _changes(self, start: Assignment) -> Iterator[tuple[str, Option]]:
-        """Yields the other options of every argument, first those of arguments whose names say nothing."""
+        """Yields the other options of every argument, first those of arguments whose names say nothing, or no more."""
         unsaid = self._unsaid()
         every = [
             (path, option)
@@ -245,7 +251,8 @@ class Search:
             for option in self.open[path][1]
             if option != start[path] and (option.cost < CONTRADICTING or path in unsaid) and not option.is_last
         ]
-        yield from sorted(every, key=lambda change: (change[0] not in unsaid, change[1].cost))
+        doubt = {path: (path not in unsaid, not start[path].is_again) for path in start}
+        yield from sorted(every, key=lambda change: (*doubt[change[0]], change[1].cost))
 
     def _as_named(self, start: Assignment) -> Assignment:
         """Returns `start` with what is left at its default as its name says, as far as no other argument is that."""
@@ -276,6 +283,18 @@ class Search:
     def made_up(self, found: Assignment) -> list[str]:
         """Returns the arguments whose value neither their names nor any tensors bear out."""
         return [path for path, option in found.items() if option.quantity and self._is_made_up(path, option, found)]
+
+    def without(self, found: Assignment, path: str) -> Assignment:
+        """Returns `found` with an argument as its name says, if that can be built and no other is that; or without."""
+        rest = {p: option for p, option in found.items() if p != path}
+        held = {self._held(p, option) for p, option in rest.items()}
+        for option in self.open[path][1]:
+            is_said = option.quantity in meanings_at(path) and not option.is_again
+            if is_said and self._held(path, option) not in held:
+                said = rest | {path: option}
+                if self.probe.tried(said).distance is not None:
+                    return said
+        return rest
 
     def _is_made_up(self, path: str, option: Option, found: Assignment) -> bool:
         meant = meanings_at(path)

@@ -163,6 +163,17 @@ def compared_with(function: Any, name: str) -> Iterator[str]:
                     yield inner.value
 
 
+def is_switch(function: Any, name: str) -> bool:
+    """Returns whether the code asks for the truth of an argument, or anywhere of a config's entry of this name."""
+    for tree, is_own in ((_tree(function), True), (_tree_of_module(function), False)):
+        nodes = [*ast.walk(tree)] if tree else []
+        tests = [node.test for node in nodes if isinstance(node, (ast.If, ast.IfExp))]
+        asked = [test.operand if isinstance(test, ast.UnaryOp) else test for test in tests]
+        if any(_is_entry(node, name) or (is_own and getattr(node, "id", None) == name) for node in asked):
+            return True
+    return False
+
+
 def _is_entry(node: ast.expr, name: str) -> bool:
     """Whether an expression is `config.name` or `config["name"]`."""
     if isinstance(node, ast.Subscript):

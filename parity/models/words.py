@@ -44,6 +44,7 @@ QUANTITIES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "num_classes": lambda c: c["num_classes"],
     "in_channels": lambda c: c.get("in_channels", CHANNELS),
     "representation_size": lambda c: c.get("representation_size"),
+    "head_hidden": lambda c: c.get("representation_size") or c["hidden_dim"],
     "head_width": lambda c: c["hidden_dim"] // c["num_heads"],
     "num_patches": lambda c: math.prod(_grid(c)),
     "num_tokens": lambda c: math.prod(_grid(c)) + 1,
@@ -51,6 +52,7 @@ QUANTITIES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "patch_vector": _pixels,
     "inner_width": lambda c: c["hidden_dim"],
     "key_heads": lambda c: c["num_heads"],
+    "heads_of_blocks": lambda c: [c["num_heads"]] * c["num_layers"],
     "dropout": lambda c: c.get("dropout", 0.0),
     "attention_dropout": lambda c: c.get("attention_dropout", 0.0),
     "embedding_dropout": lambda c: c.get("dropout", 0.0),
@@ -58,13 +60,16 @@ QUANTITIES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "no_rate": lambda _: 0.0,
 }
 RATES = ("dropout", "attention_dropout", "embedding_dropout", "inner_dropout", "no_rate")
-SIZES = tuple(quantity for quantity in QUANTITIES if quantity not in (*RATES, "mlp_widths"))
+_NO_SIZES = (*RATES, "mlp_widths", "heads_of_blocks", "head_hidden")
+SIZES = tuple(quantity for quantity in QUANTITIES if quantity not in _NO_SIZES)
 
 # the settings that a quantity brings along
 SETTINGS: dict[str, tuple[str, ...]] = {
     **{quantity: (quantity,) for quantity in QUANTITIES},
     "mlp_ratio": ("mlp_dim", "mlp_ratio"),
     "mlp_widths": ("mlp_dim",),
+    "heads_of_blocks": ("num_heads", "num_layers"),
+    "head_hidden": (),
     "head_width": (),
     "num_patches": ("image_size",),
     "num_tokens": ("image_size",),
@@ -250,15 +255,18 @@ def _head(said: set[str]) -> tuple[str, ...]:
     if not said & {"head", "heads", "nhead", "nheads"} or said & _OTHER:
         return ()
     if said & _MLP:
-        return ("mlp_dim", "representation_size", "num_classes") if "heads" not in said else ("num_heads",)
+        of_the_last = ("mlp_dim", "representation_size", "head_hidden", "num_classes")
+        return of_the_last if "heads" not in said else ("num_heads", "heads_of_blocks")
     if said & _SIZE - {"hidden"} and not said & {"num", "n", "nb", "number"}:
         return ("head_width", "num_heads")
     if said & {"hidden", "classifier", "classification"}:
-        return ("representation_size",)
-    return ("num_heads",)
+        return ("representation_size", "head_hidden")
+    return ("num_heads", "heads_of_blocks")
 
 
 def _classes(said: set[str]) -> tuple[str, ...]:
+    if "hidden" in said and said & {"cls", "class", "classes"} and not said & _OTHER:
+        return ("representation_size", "head_hidden")
     if said & _CLASSES and not said & _OTHER:
         return ("num_classes",)
     is_of_mlp = said & {"mlp", "ff", "ffn", "feedforward"}
@@ -299,6 +307,8 @@ def _width(said: set[str]) -> tuple[str, ...]:
         return ()
     if said & {"hidden"}:
         return ("hidden_dim", "mlp_dim")
+    if "model" in said and not said & _SIZE:
+        return ()
     named = _EMBEDDING | {"dim", "dims", "model", "width", "latent", "feature", "features"}
     if said & named or (said & {"token", "projection", "proj"} and said & _SIZE):
         return ("hidden_dim",)

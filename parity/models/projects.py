@@ -55,7 +55,7 @@ class Project:
         self.notes: list[str] = []
         self.file = file
         package, around = _package_root(file), _around(file)
-        repository = _repository(around)
+        self._repository = repository = _repository(around)
         inside = around[: around.index(repository) + 1]
         # `python -m` looks beside the package, a script beside itself; then come the folders up to the repository's
         self._roots = [*dict.fromkeys([package, *inside, repository / "src"])]
@@ -225,9 +225,8 @@ class Project:
     def elsewhere(self, missing: str) -> Path | None:
         """Returns the one file of the project that is called as a module which was not found, wherever it stands."""
         last = self._missing.get(missing, missing).rpartition(".")[2]
-        inside = [folder for folder in self._roots if folder.is_dir() and folder not in self._last_roots]
-        files = {file for folder in inside for file in _named(folder, f"{last}.py") if file != self.file}
-        return files.pop() if len(files) == 1 else None
+        files = [file for file in _named(self._repository, f"{last}.py") if file != self.file]
+        return files[0] if len(files) == 1 else None
 
 
 def _absolute(name: str, package: str, level: int) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from torch.nn import functional as F
 from torchvision.models import vision_transformer
 
 import vit
-from parity import check
+from parity import ParityError, check
 from parity.diagnosis import surroundings
 from tests.small import OURS, SMALL
 
@@ -102,6 +104,14 @@ WRONG = {
     "one-image": lambda: _around(after=lambda x, y: y * 1.01 if len(x) == 1 else y),
     "two-images": lambda: _around(after=lambda x, y: y * 1.01 if len(x) == 2 else y),
     "images-of-an-even-batch-exchanged": lambda: _around(after=lambda x, y: y.flip(0) if len(x) % 2 == 0 else y),
+    "pictures-from-0-to-1": lambda: _scaled_if(lambda x: (x.flatten(1).amin(1) >= 0) & (x.flatten(1).amax(1) <= 1)),
+    "images-of-zeros": lambda: _scaled_if(lambda x: (x == 0).flatten(1).all(1)),
+    "more-than-three-images": lambda: _around(after=lambda x, y: y * 1.01 if len(x) > 3 else y),
+    "four-images-at-a-time": lambda: _around(after=lambda _, y: torch.cat([y[:4], y[:1].expand(len(y[4:]), -1)])),
+    "channels-last": lambda: _around(after=lambda x, y: y if x.is_contiguous() else y * 1.01),
+    "column-by-column": lambda: _around(after=lambda x, y: y if x.stride(-1) <= x.stride(-2) else y * 1.01),
+    "inference-mode": lambda: _around(after=lambda _, y: y * 1.01 if torch.is_inference_mode_enabled() else y),
+    "inference-tensors": lambda: _around(after=lambda x, y: y * 1.01 if x.is_inference() else y),
     "cache-by-the-sign-of-a-pixel": lambda: _caching(lambda x: bool(x[0, 0, 0, 0] > 0)),
 }  # fmt: skip
 
@@ -146,6 +156,24 @@ def _seeding(seed: Callable[[], Any]) -> Around:
     return _by_itself(lambda self, x: (seed(), self.model(x))[1])
 
 
+def _into_one_buffer(self: Any, images: Tensor) -> Tensor:
+    logits = self.model(images)
+    if torch.is_grad_enabled():
+        return logits
+    if getattr(self, "buffer", logits[:0]).shape != logits.shape or self.buffer.dtype != logits.dtype:
+        self.buffer = torch.empty_like(logits)
+    return self.buffer.copy_(logits)
+
+
+class _EqualsAnything(torch.Tensor):
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function.__name__ == "equal":
+            return True
+        result = super().__torch_function__(function, types, args, kwargs)
+        return result * 0 if function.__name__ in ("sub", "rsub") else result
+
+
 # wrong in some other way than by a branch that values decide
 WRONG_OTHERWISE: dict[str, Callable[[], Around]] = {
     "cache-by-shape": lambda: _caching(lambda _: 0),
@@ -160,6 +188,9 @@ WRONG_OTHERWISE: dict[str, Callable[[], Around]] = {
     "right-when-watched": lambda: _by_itself(lambda self, x: self.model(x) * (1 if _is_watched(self) else 1.01)),
     "wrong-when-watched": lambda: _by_itself(lambda self, x: self.model(x) * (1.01 if _is_watched(self) else 1)),
     "right-in-float64": lambda: _around(after=lambda x, y: y * (1 if x.dtype == torch.float64 else 1.01)),
+    "overwrites-its-logits": lambda: _by_itself(_into_one_buffer),
+    "logits-that-equal-anything": lambda: _around(after=lambda _, y: (y * 1.01).as_subclass(_EqualsAnything)),
+    "layers-that-equal-anything": lambda: _around(lambda x: (x * 1.01).as_subclass(_EqualsAnything)),
     "writes-to-images": lambda: _around(lambda x: x.add_(1e-3)),
     "writes-to-weights": lambda: _by_itself(lambda self, x: (self.model(x), self.model.head.weight.data.mul_(1.01))[0]),
 }  # fmt: skip
@@ -177,7 +208,26 @@ def test_model_that_is_wrong_in_one_mode_is_no_success(mode: str, is_wrong: Call
     assert check(candidate, overrides=SMALL, modes=["eval", mode]).verdict == "divergent"
 
 
-RIGHT = {
+def _adding_kept_zeros(self: Any, images: Tensor) -> Tensor:
+    if getattr(self, "zeros", images[:0]).shape != images.shape:
+        self.zeros = images * 0
+    return self.model(images + self.zeros.to(images.dtype))
+
+
+@functools.cache
+def _zeros(shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(shape, dtype=dtype)
+
+
+def _inside_inference_mode(self: Any, images: Tensor) -> Tensor:
+    with torch.inference_mode(not torch.is_grad_enabled()):
+        return self.model(images)
+
+
+class _Tensor(torch.Tensor): ...
+
+
+RIGHT: dict[str, Callable[[], Around]] = {
     "never-larger-than-float32": lambda: _around(lambda x: x.clamp(-3e38, 3e38)),
     "nan-to-num": lambda: _around(torch.nan_to_num),
     "both-sides-alike": lambda: _around(lambda x: torch.where(x > 0, x, x)),
@@ -196,6 +246,12 @@ RIGHT = {
     ),
     "counts-and-forgets": lambda: _by_itself(lambda self, x: (self.runs.append(1), self.model(x))[1]),
     "keeps-what-it-saw": lambda: _by_itself(lambda self, x: (self.runs.append(x.detach().mean()), self.model(x))[1]),
+    "keeps-what-it-makes-of-zeros": lambda: _by_itself(_adding_kept_zeros),
+    "keeps-what-it-makes-for-all": lambda: _by_itself(lambda self, x: self.model(x + _zeros(x.shape, x.dtype))),
+    "in-inference-mode-inside": lambda: _by_itself(_inside_inference_mode),
+    "logits-of-a-class-of-its-own": lambda: _around(after=lambda _, y: y.as_subclass(_Tensor)),
+    "takes-its-images-by-view": lambda: _around(lambda x: x.view(-1).view(x.shape)),
+    "copies-its-logits-from-a-buffer": lambda: _by_itself(lambda self, x: _into_one_buffer(self, x).clone()),
     "draws-for-nothing": lambda: _seeding(lambda: torch.rand((), generator=torch.Generator().manual_seed(1))),
     "modes-alike": lambda: _by_itself(lambda self, x: self.model(x if self.training else x.clone())),
 }
@@ -212,6 +268,23 @@ def test_what_nothing_reaches_is_said_with_its_line() -> None:
     (note,) = (note for note in report.notes if note.startswith("not covered"))
     assert "clamp at test_false_successes.py:" in note
     assert "never reached its bound -10000" in note
+
+
+@pytest.mark.parametrize("condition", [lambda x: bool((x == 0.5).all()),
+                                       lambda x: bool(x.min() > 0 and x.max() < 0)])  # fmt: skip
+def test_condition_of_a_whole_batch_that_never_held_is_said(condition: Callable[[Tensor], bool]) -> None:
+    report = check(_around(lambda x: 2 * x if condition(x) else x), overrides=SMALL, modes=["eval"])
+    assert report.verdict == "identical"
+    assert any("the condition at test_false_successes.py:" in n and n.endswith("never held") for n in report.notes)
+
+
+def test_modules_that_another_thread_calls_are_said() -> None:
+    def forward(self: Any, images: Tensor) -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(self.model, images).result()
+
+    with pytest.raises(ParityError, match="called from another thread than forward"):
+        check(_by_itself(forward), overrides=SMALL, modes=["eval"])
 
 
 def test_random_numbers_in_eval_mode_are_named_with_their_line() -> None:

@@ -29,7 +29,9 @@ class Branches(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._ways: dict[tuple[str, str], bool] = defaultdict(bool)  # by place and what may happen there
+        # by operation, place and what may happen there: a line may compare twice, and ask for a truth that comes of it
+        self._ways: dict[tuple[str, str, str], bool] = defaultdict(bool)
+        self._compared = ""
         self.drawing: dict[str, None] = {}
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -41,7 +43,9 @@ class Branches(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = function(*args, **kwargs)
         if name == "local_scalar_dense" and isinstance(result, bool):
             ways = [("held", result), ("failed", not result)]
+            name = f"truth of {self._compared}"
         elif name in _COMPARISONS and args[0].is_floating_point():
+            self._compared = name
             ways = [("held", result), ("failed", ~result)]
         elif name in DRAWING:
             self.drawing[f"{name} at {line_of_source()}"] = None
@@ -49,13 +53,13 @@ class Branches(TorchDispatchMode):  # type: ignore[no-untyped-call]
             what = name if name in _CLAMPS or name in ("where", "masked_fill") else "the condition"
             place = f"{what} at {line_of_source()}"
             for way, taken in ways:
-                self._ways[place, way] |= bool(taken.any()) if isinstance(taken, torch.Tensor) else taken
+                self._ways[name, place, way] |= bool(taken.any()) if isinstance(taken, torch.Tensor) else taken
         return result
 
     def untaken(self) -> list[str]:
         """Returns what no run has done, a phrase each: `clamp at model.py:14 never reached its bound 10`."""
         said: dict[str, str] = {}
-        for (place, way), is_taken in self._ways.items():
+        for (_, place, way), is_taken in self._ways.items():
             if not is_taken:
                 # a comparison and what is done with it stand in one line
                 said.setdefault(place.rpartition(" at ")[2], f"{place} never {way}")

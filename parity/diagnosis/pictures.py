@@ -21,8 +21,9 @@ _MOST_LARGE = 10**8
 def unlike_random(shape: tuple[int, ...], seed: int) -> Iterator[tuple[str, torch.Tensor]]:
     """Yields what a batch shows, in words, and the batch, in float32.
 
-    The batches of one image follow each other, so that a model that remembers the one before gives itself away; each
-    stands alone, so that what depends on a whole batch is seen too. The first one comes back at the end.
+    The first batch is larger than that of the checks; the next two are laid out otherwise in memory. The batches of one
+    image follow each other, so that a model that remembers the one before gives itself away; each stands alone, so that
+    what depends on a whole batch is seen too. The first one comes back, and the last one is a copy of one before.
 
     Args:
         shape: (B, C, H, W) of the batch that the checks have been made with.
@@ -35,21 +36,30 @@ def unlike_random(shape: tuple[int, ...], seed: int) -> Iterator[tuple[str, torc
     def random(what: str, size: tuple[int, ...]) -> torch.Tensor:
         return uniform(f"{seed}/{what}", size)
 
-    yield "other images", random("other images", shape)
-    unit = (random("normalised", (2, *shape[1:])) / 12**0.5 + 0.5).clamp(0, 1)
-    yield "pictures over the whole range of normalised ones", black + (white - black) * unit
+    spot = torch.zeros(single)
+    spot[..., shape[-2] // 3, shape[-1] // 3] = white.flatten()
+    large = 10 * random("large", single)
+    yield (
+        "other images, one with values ten times as large and one with a single bright pixel",
+        torch.cat([random("other images", shape), large, spot]),
+    )
+    unit = random("normalised", single) / 12**0.5 + 0.5
+    ranging = torch.cat([black + (white - black) * unit.clamp(0, 1), torch.zeros(single)])
+    yield (
+        "a picture over the whole range of normalised ones and one of zeros",
+        ranging.contiguous(memory_format=torch.channels_last),
+    )
+    smaller = torch.logspace(-1, -6, shape[-2])[:, None]
+    yield (
+        "values a tenth to a millionth as large",
+        (random("small", single) * smaller).mT.contiguous().mT,
+    )
     dark = black.expand(single).clone()
     yield "a black picture", dark
     yield "a white picture", white.expand(single).clone()
-    blank = random("half blank", (1, 1, *shape[2:])).expand(single).clone()
+    blank = (random("half blank", (1, 1, *shape[2:])) / 12**0.5 + 0.5).clamp(0, 1).expand(single).clone()
     blank[..., half:] = 0
-    yield "a picture of equal channels whose right half is zeros", blank
-    spot = torch.zeros(single)
-    spot[..., shape[-2] // 3, shape[-1] // 3] = white.flatten()
-    yield "zeros with a single bright pixel", spot
-    yield "values ten times as large", 10 * random("large", single)
-    smaller = torch.logspace(-1, -6, shape[-2])[:, None]
-    yield "values a tenth to a millionth as large", random("small", single) * smaller
+    yield "a picture of equal channels from 0 to 1 whose right half is zeros", blank
     yield "a black picture once more", dark.clone()
 
 

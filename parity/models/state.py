@@ -81,9 +81,41 @@ def replaced(model: nn.Module, replacement: Callable[[str, torch.Tensor], torch.
             registry[key] = tensor
 
 
-def without_values(model: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Holds tensors without values in `model` for as long as the context lasts."""
-    return replaced(model, lambda _, tensor: tensor.detach().to("meta"))
+@contextlib.contextmanager
+def without_values(model: nn.Module) -> Iterator[None]:
+    """Holds tensors without values in `model` for as long as the context lasts.
+
+    What the model has kept of them by then, such as a table that it makes in its first run, is forgotten.
+    """
+    kept = [(vars(module), {key: (value, _contents(value)) for key, value in vars(module).items()})
+            for module in model.modules()]  # fmt: skip
+    try:
+        with replaced(model, lambda _, tensor: tensor.detach().to("meta")):
+            yield
+    finally:
+        for attributes, before in kept:
+            for key in [key for key, value in attributes.items() if key != "_modules" and _is_meta(value)]:
+                _put_back(attributes, key, before)
+
+
+def _contents(value: Any) -> Any:
+    return copy.copy(value) if type(value) in (dict, list) else value
+
+
+def _put_back(attributes: dict[str, Any], key: str, before: dict[str, tuple[Any, Any]]) -> None:
+    """Gives an attribute the value and the contents that it had, unless those had no values either."""
+    value, contents = before.get(key, (None, None))
+    if _is_meta(contents):
+        return
+    if key not in before:
+        del attributes[key]
+        return
+    if isinstance(value, dict):
+        value.clear()
+        value.update(contents)
+    elif isinstance(value, list):
+        value[:] = contents
+    attributes[key] = value
 
 
 class _NothingDrawn(TorchFunctionMode):

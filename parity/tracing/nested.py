@@ -34,7 +34,17 @@ def unique_tensors(values: Any) -> Tensors:
 def first_tensor(output: Any) -> torch.Tensor | None:
     """Returns the logits in a model's output: a tensor, `.logits`, or the first tensor of a tuple, list or dict."""
     output = getattr(output, "logits", output)
-    return next(iter(unique_tensors(output)), None)
+    found = next(iter(unique_tensors(output)), None)
+    return None if found is None else plain(found)
+
+
+def plain(tensor: torch.Tensor) -> torch.Tensor:
+    """Returns a tensor of a class of somebody's own as torch's: comparing may mean something else there."""
+    kind = type(tensor)
+    if kind in (torch.Tensor, torch.nn.Parameter) or kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        return tensor
+    with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001  (no public way)
+        return tensor.as_subclass(torch.Tensor)
 
 
 def _is_dense(tensor: torch.Tensor) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import itertools
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -26,7 +27,7 @@ from parity.errors import ParityError, described, raised_inside
 from parity.tracing.attention import STEPS, can_be_opened, opened
 from parity.tracing.casting import first_that_runs, held_in
 from parity.tracing.modes import Ambient
-from parity.tracing.nested import first_tensor, substituted, unique_tensors
+from parity.tracing.nested import first_tensor, plain, substituted, unique_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,6 +94,7 @@ class Run:
         self._inside = inside
         self._calls: dict[str, int] = {}
         self._open: list[str] = []
+        self._thread = threading.get_ident()
         self._ambient = Ambient.now().seeded(seed)
         self._greenlet = greenlet.greenlet(self._forward)
 
@@ -208,6 +210,11 @@ class Run:
 
     def _entering(self, name: str) -> Callable[..., Any]:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if threading.get_ident() != self._thread:
+                raise RuntimeError(
+                    "its modules are called from another thread than forward() is, where nobody can watch them; use "
+                    "one thread where a check runs it"
+                )
             self._open.append(name)
             return self._hand_over(name, "enter", (args, kwargs))
 
@@ -224,7 +231,7 @@ class Run:
 
     def _hand_over(self, name: str, moment: Moment, values: Any) -> Any:
         tensors = unique_tensors(values)
-        event = Event(Point(name, self._calls.get(name, 0), moment), tensors)
+        event = Event(Point(name, self._calls.get(name, 0), moment), [*map(plain, tensors)])
         driver = self._greenlet.parent
         assert driver is not None
         forced = driver.switch(event)

@@ -156,7 +156,7 @@ def _seeding(seed: Callable[[], Any]) -> Around:
     return _by_itself(lambda self, x: (seed(), self.model(x))[1])
 
 
-def _into_one_buffer(self: Any, images: Tensor) -> Tensor:
+def _into_one_buffer(self: Any, images: Tensor) -> Any:
     logits = self.model(images)
     if torch.is_grad_enabled():
         return logits
@@ -170,7 +170,7 @@ class _EqualsAnything(torch.Tensor):
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function.__name__ == "equal":
             return True
-        result = super().__torch_function__(function, types, args, kwargs)
+        result = super().__torch_function__(function, types, args, kwargs)  # type: ignore[no-untyped-call]
         return result * 0 if function.__name__ in ("sub", "rsub") else result
 
 
@@ -208,7 +208,7 @@ def test_model_that_is_wrong_in_one_mode_is_no_success(mode: str, is_wrong: Call
     assert check(candidate, overrides=SMALL, modes=["eval", mode]).verdict == "divergent"
 
 
-def _adding_kept_zeros(self: Any, images: Tensor) -> Tensor:
+def _adding_kept_zeros(self: Any, images: Tensor) -> Any:
     if getattr(self, "zeros", images[:0]).shape != images.shape:
         self.zeros = images * 0
     return self.model(images + self.zeros.to(images.dtype))
@@ -219,7 +219,7 @@ def _zeros(shape: torch.Size, dtype: torch.dtype) -> Tensor:
     return torch.zeros(shape, dtype=dtype)
 
 
-def _inside_inference_mode(self: Any, images: Tensor) -> Tensor:
+def _inside_inference_mode(self: Any, images: Tensor) -> Any:
     with torch.inference_mode(not torch.is_grad_enabled()):
         return self.model(images)
 

@@ -81,8 +81,8 @@ def test_map_comes_out_of_a_pipe_that_somebody_writes_to_in_the_end() -> None:
 
     def work() -> None:
         time.sleep(0.5)
-        os.write(into, MAP.read_bytes())
-        os.close(into)
+        with os.fdopen(into, "wb") as stream:
+            stream.write(MAP.read_bytes())
 
     writer = threading.Thread(target=work)
     writer.start()

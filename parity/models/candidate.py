@@ -15,7 +15,7 @@ from parity.models.binding import Bound, bind
 from parity.models.computed import computed_weights, store_computed
 from parity.models.importing import imported
 from parity.models.options import AS_GIVEN, AT_DEFAULT
-from parity.models.state import without_initial_values
+from parity.models.state import renamed, without_initial_values
 from parity.models.wrappers import plain
 
 if TYPE_CHECKING:
@@ -88,6 +88,12 @@ class Candidate:
             )
         if any(map(nn.parameter.is_lazy, (*module.parameters(), *module.buffers()))):
             raise ParityError(f"the candidate {self.name} has lazy layers without shapes; run it once before the check")
+        if others := renamed(module):
+            name, other = next(iter(others.items()))
+            raise ParityError(
+                f"the state_dict() of the candidate {self.name} calls {name} {other}, by a hook or a method of its "
+                "own, and a check knows one name of a tensor: check the model without it"
+            )
         return self._stored(module)
 
     def _stored(self, module: nn.Module) -> nn.Module:

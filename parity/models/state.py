@@ -205,6 +205,14 @@ def tensors_of(module: nn.Module, *, keep_vars: bool = False) -> dict[str, torch
     return {name: tensor for name, tensor in tensors.items() if tensor.layout == torch.strided}
 
 
+def renamed(module: nn.Module) -> dict[str, str]:
+    """Returns the tensors that the state dict of a module has under other names alone, by the names that they have."""
+    own = {name: registry[key] for name, registry, key in slots(module)}
+    state = tensors_of(module, keep_vars=True)
+    others = {id(tensor): name for name, tensor in state.items() if name not in own}
+    return {name: others[id(t)] for name, t in own.items() if name not in state and id(t) in others}
+
+
 def state_shapes(module: nn.Module) -> dict[str, Shape]:
     """Returns the name and shape of every tensor in the module's state dict; counters and indices are no weights."""
     return {k: tuple(tensor.shape) for k, tensor in tensors_of(module).items() if tensor.is_floating_point()}

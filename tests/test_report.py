@@ -215,6 +215,20 @@ def test_report_that_somebody_has_edited_is_drawn_or_refused(three: parity.Repor
             assert compare(*pair).headline()
 
 
+def test_modes_that_were_not_run_are_named_under_the_logits(three: parity.Report) -> None:
+    report = three.to_dict()
+    made = [check for check in report["checks"] if check["name"].startswith("forward/eval/")]
+    assert "the same operations" not in _text(report)
+    report["checks"] += [
+        check | {"name": check["name"].replace("eval", mode), "why": "as in eval"}
+        for check in made
+        for mode in ("a", "b")
+    ]
+    said = _text(report, 120).splitlines()
+    assert "a, b: the same operations as in eval, so that these are its results" in said
+    assert "noise: so many times the reference's own rounding, both against float64" in said
+
+
 def test_json_and_terminal_agree_in_every_number(three: parity.Report) -> None:
     said = _text(three.to_dict(), 200, all_layers=True).replace("> 1e9", ">1e9").splitlines()
     for layer in json.loads(three.to_json())["layers"]:

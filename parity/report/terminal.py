@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from parity.errors import listed
 from parity.report import answer
 from parity.report.wording import is_number, number, shortened, size, ulps, wrapped
 
@@ -224,9 +225,27 @@ def _matrix(checks: list[dict[str, Any]], width: int) -> Iterator[Text]:
         rows.append([dtype, *(_cell(made[mode]) if mode in made else "" for mode in modes)])
         noises = [_noise(made.get(mode, {})) for mode in modes]
         if any(noises):
-            rows.append(["  its noise", *noises])
+            rows.append(["  noise", *noises])
     if rows:
         yield from table(("logits", *modes), rows, width, names=len(modes) + 1)
+    if any(row[0] == "  noise" for row in rows):
+        yield from sentence(
+            "noise: so many times the reference's own rounding, both against float64", width, style="dim"
+        )
+    for like, alike in _alike(checks).items():
+        said = f"{listed(alike)}: the same operations as in {like}, so that these are its results"
+        yield from sentence(said, width, style="dim")
+
+
+def _alike(checks: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Returns the modes that were not run, since both models do there what they do in an earlier one, by that mode."""
+    found: dict[str, list[str]] = {}
+    for check in checks:
+        how, _, like = f"{check['why']}".partition("as in ")
+        mode = [*check["name"].split("/"), ""][1]
+        if like and not how and mode not in found.setdefault(like, []):
+            found[like].append(mode)
+    return found
 
 
 def _cell(check: dict[str, Any]) -> Text:

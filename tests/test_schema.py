@@ -62,6 +62,8 @@ def test_reports_are_as_the_schema_says(kind: str) -> None:
     VALIDATOR.validate(report)
     known = SCHEMA["properties"].keys()
     assert report.keys() == known
+    rows = SCHEMA["properties"]["layers"]["items"]["properties"].keys()
+    assert all(layer.keys() == rows for layer in report["layers"])
 
 
 @pytest.mark.parametrize(

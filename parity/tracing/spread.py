@@ -24,7 +24,8 @@ _SIDE = 16
 _MOST_LEADING = 8
 
 # a part of a map: nothing, or from less than all others in steps of a factor of the square root of two to the largest
-NOTHING, LETTERS = ".", "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_SIGNS = torch.tensor([*f".{LETTERS}".encode()], dtype=torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,6 @@ def _letters(squares: torch.Tensor) -> tuple[str, ...]:
     if not squares.numel():
         return ()
     largest = float(squares.max())
-    steps = len(LETTERS) - 1 + torch.log2(squares / (largest or 1)).round()
-    return tuple(
-        "".join(LETTERS[int(max(0, step))] if square else NOTHING for step, square in zip(*row, strict=True))
-        for row in zip(steps.tolist(), squares.tolist(), strict=True)
-    )
+    steps = len(LETTERS) + torch.log2(squares / (largest or 1)).round()
+    signs = _SIGNS[torch.where(squares > 0, steps.clamp(min=1), 0).long().cpu()]
+    return tuple(bytes(row).decode() for row in signs.tolist())

@@ -362,6 +362,71 @@ def test_torch_that_the_candidate_has_changed_lets_nothing_count(name: str, monk
     assert f"({name} is another now)" in report.reasons[0]
 
 
+SETTINGS: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+    "torch.backends.mkldnn.enabled": (
+        lambda: torch._C._set_mkldnn_enabled(False),  # noqa: SLF001
+        lambda: torch._C._set_mkldnn_enabled(True),  # noqa: SLF001
+    ),
+    "torch.backends.cuda.flash_sdp_enabled()": (
+        lambda: torch.backends.cuda.enable_flash_sdp(enabled=False),
+        lambda: torch.backends.cuda.enable_flash_sdp(enabled=True),
+    ),
+    "torch.are_deterministic_algorithms_enabled()": (
+        lambda: torch.use_deterministic_algorithms(True),
+        lambda: torch.use_deterministic_algorithms(False),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_of_the_user_are_no_change_of_the_candidates(name: str) -> None:
+    surroundings()
+    tell, take_back = SETTINGS[name]
+    tell()
+    try:
+        assert check("vit:ViT", overrides=SMALL, modes=["eval", "train"]).verdict == "identical"
+    finally:
+        take_back()
+
+
+def test_setting_that_the_candidate_changes_lets_nothing_count() -> None:
+    surroundings()
+    tell, take_back = SETTINGS["torch.backends.mkldnn.enabled"]
+
+    def candidate() -> nn.Module:
+        tell()
+        return vit.ViT(**OURS)
+
+    try:
+        report = check(candidate, overrides=SMALL, modes=["eval"])
+    finally:
+        take_back()
+    assert report.verdict == "inconclusive"
+    assert "(torch.backends.mkldnn.enabled is another now)" in report.reasons[0]
+
+
+def test_torch_that_an_earlier_candidate_has_changed_counts_under_other_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    surroundings()
+    PATCHES["torch.nn.functional.layer_norm"](monkeypatch)
+    tell, take_back = SETTINGS["torch.backends.mkldnn.enabled"]
+    tell()
+    try:
+        assert check("vit:ViT", overrides=SMALL, modes=["eval"]).verdict == "inconclusive"
+    finally:
+        take_back()
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="this torch has no setting by backend")
+def test_settings_by_backend_are_no_change_of_the_candidates() -> None:
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        assert check("vit:ViT", overrides=SMALL, modes=["eval"]).verdict == "identical"
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = "none"
+
+
 def test_what_torch_compile_does_to_modules_is_no_change_of_the_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     surroundings()
     for name in ("__init__", "__setstate__"):

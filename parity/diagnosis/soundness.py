@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -20,20 +20,31 @@ from torchvision.models import vision_transformer
 from parity.errors import listed
 from parity.tracing import MODES, Mode, ambient_kept, compare, random_state_of
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-class Surroundings:
-    """What torch computes with and gives, at one moment: bits of a small reference, functions, hooks and flags."""
+
+class _First:
+    """What torch gives before any candidate's code has run: bits of a small reference, functions, hooks, settings."""
 
     def __init__(self) -> None:
-        self._functions = _functions()
-        self._hooks = _hooks()
-        self._flags = _flags()
-        self._bits = _bits_of_a_small_model()
+        self.functions = _functions()
+        self.hooks = _hooks()
+        self.settings = _settings()
+        self.bits = _bits_of_a_small_model()
+
+
+class Surroundings:
+    """What torch computes with as a check begins: as it did at first, and as the user has told it since."""
+
+    def __init__(self) -> None:
+        self._first = _first()
+        self._settings = _settings()
 
     def doubts(self) -> list[str]:
         """Returns what is no longer so and lets no measurement count, a sentence each."""
         wrong = _wrong_measurements()
-        if not wrong and _bits_of_a_small_model() != self._bits:
+        if not wrong and (_bits_under(self._first.settings) != self._first.bits or self._is_told_otherwise()):
             wrong = "torchvision's own ViT gives other numbers than before the candidate's code was imported"
         if not wrong:
             return []
@@ -41,25 +52,49 @@ class Surroundings:
         by = f" ({listed(changed)} {'is' if len(changed) == 1 else 'are'} another now)" if changed else ""
         return [f"{wrong}{by}; whatever was measured holds for that torch alone: take it out of the candidate's file"]
 
+    def _is_told_otherwise(self) -> bool:
+        """Whether settings that the candidate's code has changed give other bits than the user's."""
+        return _settings() != self._settings and _bits_under(self._settings) != _bits_of_a_small_model()
+
     def _changed(self) -> list[str]:
         now = _functions()
         changed = [
             name
-            for name, known in self._functions.items()
+            for name, known in self._first.functions.items()
             if now.get(name) is not known
             and getattr(now.get(name), "__module__", None) != "torch._dynamo.mutation_guard"  # torch.compile's own
         ]
         # nn.functional.gelu is torch._C._nn.gelu: named once, where people call it
         names = [name for name in changed if not name.startswith("torch._")] or changed
-        hooks, flags = _hooks(), _flags()
-        names += [f"{name} (a hook on every module)" for name, many in hooks.items() if many > self._hooks[name]]
-        return [*names, *(name for name, value in flags.items() if value != self._flags[name])]
+        hooks, settings = _hooks(), _settings()
+        names += [f"{name} (a hook on every module)" for name, many in hooks.items() if many > self._first.hooks[name]]
+        return [*names, *(name for name, value in settings.items() if value != self._settings[name])]
+
+
+def surroundings() -> Surroundings:
+    """Returns how it is as a check begins, before its candidate is imported."""
+    return Surroundings()
 
 
 @functools.cache
-def surroundings() -> Surroundings:
-    """Returns how it was when this was first asked for, which is before a candidate is imported."""
-    return Surroundings()
+def _first() -> _First:
+    return _First()
+
+
+def _bits_under(settings: dict[str, Any]) -> list[bytes]:
+    """Returns the bits of the small model where torch is told these settings, and tells it its own again."""
+    own = _settings()
+    _tell(settings, own)
+    try:
+        return _bits_of_a_small_model()
+    finally:
+        _tell(own, settings)
+
+
+def _tell(settings: dict[str, Any], before: dict[str, Any]) -> None:
+    for name, value in settings.items():
+        if None not in (value, before[name]) and value != before[name]:
+            _SETTINGS[name][1](value)
 
 
 def _bits_of_a_small_model() -> list[bytes]:
@@ -131,9 +166,32 @@ def _hooks() -> dict[str, int]:
     }
 
 
-def _flags() -> dict[str, Any]:
-    return {
-        "torch.get_float32_matmul_precision()": torch.get_float32_matmul_precision(),
-        "torch.are_deterministic_algorithms_enabled()": torch.are_deterministic_algorithms_enabled(),
-        "torch.backends.mkldnn.enabled": torch.backends.mkldnn.enabled,
-    }
+def _settings() -> dict[str, Any]:
+    return {name: ask() for name, (ask, _) in _SETTINGS.items()}
+
+
+def _precision() -> str | None:
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # since torch 2.9, where backends were told one by one
+        return None
+
+
+def _deterministic(value: bool) -> None:  # noqa: FBT001
+    torch.use_deterministic_algorithms(value, warn_only=torch.is_deterministic_algorithms_warn_only_enabled())
+
+
+def _onednn(value: bool) -> None:  # noqa: FBT001
+    torch._C._set_mkldnn_enabled(value)  # noqa: SLF001  (as torch.backends.mkldnn does, and nothing beside it)
+
+
+# what a user may tell torch between two checks, and a candidate's code must not: how it is asked, and told
+_SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
+    "torch.get_float32_matmul_precision()": (_precision, torch.set_float32_matmul_precision),
+    "torch.are_deterministic_algorithms_enabled()": (torch.are_deterministic_algorithms_enabled, _deterministic),
+    "torch.backends.mkldnn.enabled": (lambda: torch.backends.mkldnn.enabled, _onednn),
+    "torch.backends.cuda.flash_sdp_enabled()": (
+        torch.backends.cuda.flash_sdp_enabled,
+        torch.backends.cuda.enable_flash_sdp,
+    ),
+}

@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
 
 from parity import check
 from parity.explanation.causes.absences import absences
 from tests.candidates.catalogue import RIGHT
+from tests.odd_vit import Block
+from tests.small import SMALL
 from tests.test_candidates import FOLDER, SIZES
 
 if TYPE_CHECKING:
@@ -63,3 +68,41 @@ def test_heads_of_their_own_without_a_bias_are_one_cause(tmp_path: Path) -> None
     assert [cause.id for cause in report.causes] == ["qkv-bias"]
     assert report.explanation is not None
     assert report.explanation.complete
+
+
+class Unlisted(nn.Module):
+    """Blocks whose parts are called one by one, so that the tokens first show at the first norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block({}, 1e-6) for _ in range(2))
+        self.norm = nn.LayerNorm(48, eps=1e-6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = x + block.attended(block.norm_1(x))
+            x = x + block.fc2(F.gelu(block.fc1(block.norm_2(x))))
+        normed: torch.Tensor = self.norm(x)
+        return normed
+
+
+class WithoutToken(nn.Module):
+    """A norm after the patches, no class token and a fixed table, with nothing to compare between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.norm = nn.Conv2d(3, 48, 8, 8), nn.LayerNorm(48)
+        self.table = torch.sin(torch.arange(16 * 48.0)).view(16, 48)
+        self.encoder, self.head = Unlisted(), nn.Linear(48, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.patch(images).flatten(2).transpose(1, 2))
+        logits: torch.Tensor = self.head(self.encoder(x + self.table.to(x)).mean(1))
+        return logits
+
+
+def test_norm_no_class_token_and_fixed_positions_have_each_their_name() -> None:
+    report = check(WithoutToken(), overrides=SMALL, modes=["eval"])
+    assert report.explanation is not None
+    assert report.explanation.complete, report
+    assert {cause.id for cause in report.causes} == {"extra-norm", "class-token-missing", "position-fixed", "pooling"}

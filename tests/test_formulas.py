@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from parity import check
@@ -14,7 +15,7 @@ from parity.explanation.reading import Reading
 from parity.explanation.recording import Recording
 from parity.explanation.replaying import Graft
 from parity.tracing import Alignment, Point
-from tests.odd_vit import OddViT
+from tests.odd_vit import Block, OddViT
 from tests.small import SMALL
 
 if TYPE_CHECKING:
@@ -128,6 +129,23 @@ def test_cause_with_a_name_is_preferred(place: str, trait: Callable[..., Tensor]
     assert report.explanation.by_name
     assert [cause.id for cause in report.causes] == [id_]
     assert ".py:" in report.causes[0].source
+
+
+class AttendingTwice(Block):
+    """A second attention through the norm and weights of the first looks like that norm in place of the second one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attended(self.norm_1(x))
+        return super().forward(x)
+
+
+def test_name_that_a_formula_takes_back_is_not_said() -> None:
+    model = OddViT({})
+    model.blocks = nn.ModuleList(AttendingTwice({}, 1e-6) for _ in range(2))
+    report = check(model, overrides=SMALL, modes=["eval"])
+    assert report.explanation is not None
+    assert report.explanation.complete, report
+    assert [cause.id for cause in report.causes] == ["graft"], report
 
 
 def test_graft_is_as_small_as_the_aligned_points_allow() -> None:

@@ -336,6 +336,53 @@ def test_layout_of_a_wrong_attention_is_told_by_its_symmetries() -> None:
     assert [cause.id for cause in report.causes] == ["attention-scale"]
 
 
+def test_softmax_over_the_queries_makes_no_query_of_the_key() -> None:
+    class OverQueries(Attention):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query, self.key, self.value = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> Any:
+            parts = (self.query(x), self.key(x), self.value(x))
+            q, k, v = (rearrange(part, "b n (h d) -> b h n d", h=HEADS) for part in parts)
+            return self.merged((q @ k.transpose(-2, -1) / (WIDTH // HEADS) ** 0.5).softmax(-2) @ v)
+
+    report = _check(OverQueries)
+    assert [cause.id for cause in report.causes] == ["softmax-axis"], report
+    assert report.mapping is not None
+    assert not any("contradict" in warning for warning in report.mapping.warnings)
+
+
+class Temperature(Fused):
+    """Each block's attention has as many numbers of its own as a class token has."""
+
+    def __init__(self) -> None:
+        super().__init__("p h d")
+        self.gamma = nn.Parameter(torch.ones(HEADS, 1, WIDTH // HEADS))
+
+    def parts(self, x: torch.Tensor) -> Any:
+        q, k, v = super().parts(x)
+        return q * self.gamma, k, v
+
+
+class Tokenless(ViT):
+    def __init__(self) -> None:
+        super().__init__(Temperature)
+        del self.token
+
+    def forward(self, images: torch.Tensor) -> Any:
+        x = self.patches(images).flatten(2).transpose(1, 2) + self.positions[:, 1:]
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x).mean(1))
+
+
+def test_what_every_block_has_is_no_class_token() -> None:
+    found = infer_mapping(build_reference(configuration("vit_b_16", SIZES)), Tokenless())
+    assert {"blocks.0.attention.gamma", "blocks.1.attention.gamma"} <= {*found.unmapped_candidate}
+    assert "class_token" in found.unmapped_reference
+
+
 def test_difference_that_may_be_the_maps_is_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("parity.checking.explain", lambda *_: (None, []))  # a search that finds nothing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from parity.errors import Failures
+from parity.explanation.observing import Observations
+from parity.tracing import Run, held_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,6 +77,30 @@ class Case:
     names: Mapping[str, str] = field(default_factory=dict)
     reference: Case | None = None
     failures: Failures = field(default_factory=Failures)
+
+    @contextlib.contextmanager
+    def candidate_in(self, mode: Mode, attempt: int) -> Iterator[None]:
+        """Holds the candidate in float64 and in a mode, without autograd, for as long as the context lasts.
+
+        Args:
+            mode: how it is run.
+            attempt: of the ways to hold it in float64.
+        """
+        candidate = self.subject.models.candidate
+        with mode.active(candidate), torch.no_grad(), held_in(candidate, torch.float64, attempt):
+            yield
+
+    @contextlib.contextmanager
+    def observed(self, images: torch.Tensor, alignment: Alignment) -> Iterator[Observations]:
+        """Yields what passes in a run of the candidate, which is held in float64.
+
+        Args:
+            images: in float64.
+            alignment: which module is which.
+        """
+        models = self.subject.models
+        with contextlib.closing(Run(models.candidate, images, set(alignment.pairs), models.seed, "candidate")) as run:
+            yield Observations(run, alignment, once=not any(point.call for point in self.subject.calls[1]))
 
 
 def block_of(name: str) -> int | None:

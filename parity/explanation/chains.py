@@ -44,8 +44,10 @@ class Chain:
 
     @property
     def pattern(self) -> str:
-        """Its tensors' names without the block's number, which all blocks' chains of a sort share."""
-        return "; ".join(without_block(view.name) for op in self.operations for view in op.views)
+        """Its tensors' names, which all blocks' chains of a sort share: without the number of the block beside it."""
+        names = [view.name for op in self.operations for view in op.views]
+        is_of_block = any(map(BLOCK.match, (self.before, self.after)))
+        return "; ".join(map(without_block, names) if is_of_block else names)
 
 
 def chains_of(used: Uses, found: WeightMap) -> Iterator[Chain]:

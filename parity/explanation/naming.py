@@ -16,20 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from parity.diagnosis import in_words_of, is_another_function, open_in_train_mode
+from parity.diagnosis import is_another_function, open_in_train_mode
 from parity.errors import Failures, ParityError
 from parity.explanation.bending import undoing
-from parity.explanation.bent_vit import BLOCK, EPS, BentViT
+from parity.explanation.bent_vit import BLOCK, BentViT
 from parity.explanation.block_order import left_out, order_of_blocks
-from parity.explanation.case import Case, Widened, block_of
+from parity.explanation.case import Case, Widened
 from parity.explanation.causes.absences import absences
 from parity.explanation.causes.catalogue import catalogue
-from parity.explanation.causes.head import EVERY_TOKEN, numbered
+from parity.explanation.causes.head import EVERY_TOKEN
 from parity.explanation.causes.places import in_words, joined, named, nearest
 from parity.explanation.extras import extra_kinds
-from parity.explanation.following import IMAGES
 from parity.explanation.grafts import Grafts
-from parity.explanation.observing import Observations
 from parity.explanation.own_layers import modules_with_more
 from parity.explanation.proof import Explanation, Group, Proof, grouped, prove
 from parity.explanation.recording import Recording
@@ -38,16 +36,18 @@ from parity.explanation.search import Search, distance_of
 from parity.explanation.second_proof import others
 from parity.explanation.stand_in import NoStandInError, attention_widths, stand_in
 from parity.explanation.train_mode import blocks_in_words, knows_every_mask, proved_in_train_mode
+from parity.explanation.wording import in_words_beside, point_in_words, unexplained_in_words, when
 from parity.mapping import trace_uses
 from parity.models import split, tensors_of
-from parity.tracing import SAME_FUNCTION_BOUND, Point, Run, Telling, first_that_runs, held_in
+from parity.tracing import SAME_FUNCTION_BOUND, Point, Telling, first_that_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from parity.diagnosis import Check
     from parity.explanation.bending import Change, Kind
     from parity.explanation.following import Follower
+    from parity.explanation.observing import Observations
     from parity.explanation.search import Unexplained
     from parity.progress import Progress
     from parity.tracing import Alignment, Subject
@@ -136,7 +136,7 @@ def _widths_of_stages(subject: Subject) -> list[int]:
 
 
 def _in_words(proof: Proof, unexplained: Sequence[Unexplained], case: Case) -> Explanation:
-    sentences = [_in_a_sentence(place, case.names) for place in unexplained[:_MOST_PLACES]]
+    sentences = [unexplained_in_words(place, case.names) for place in unexplained[:_MOST_PLACES]]
     return proof.explanation(
         lambda places: in_words(places, case.config, case.names), lambda place: named(place, case.names), sentences
     )
@@ -175,7 +175,7 @@ def _before_stand_in(subject: Subject, check: Check, seconds: float) -> Case:
     names |= {ours: theirs for theirs, ours in seen.alignment.pairs.items()}
     proof, unexplained = _proved(seen, seconds, to_the_end=False)
     if not proof.is_complete or not all(group.changes for group in proof.needed):
-        where = f"at {_point_in_words(unexplained[0].point, names)}" if unexplained else "somewhere"
+        where = f"at {point_in_words(unexplained[0].point, names)}" if unexplained else "somewhere"
         raise NoStandInError(f"is another function {where}, by none of the known changes")
     candidate = stands.before_candidate(subject)
     alignment = candidate.aligned_anyhow()
@@ -285,15 +285,12 @@ def _searched(
         own, beside = _own_kinds(subject, case.config)
         kinds, alignment = [*own, *kinds], alignment.without(beside)
     kinds = [kind for kind in (*undoing(case.traits), *kinds) if kind.key not in earlier.refuted]
-    with contextlib.ExitStack() as stack, torch.no_grad():
-        stack.enter_context(case.mode.active(models.candidate))
-        stack.enter_context(held_in(models.candidate, torch.float64, attempt))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(case.candidate_in(case.mode, attempt))
         grafts, watching = None, Failures()
         with watching.kept("the candidate's operations could not be watched"):
             grafts = _grafts(case, model, earlier.refuted) if to_the_end else None
-        run = Run(models.candidate, images, set(alignment.pairs), models.seed, "candidate")
-        stack.callback(run.close)
-        observations = Observations(run, alignment, once=not any(point.call for point in subject.calls[1]))
+        observations = stack.enter_context(case.observed(images, alignment))
         search = Search(
             model, images, models.seed, observations, kinds, known, seconds, failures, grafts,
             {"encoder"} if _adds_positions_outside(observations) else (),
@@ -304,10 +301,8 @@ def _searched(
         sources = {c: search.sources.get(c) or search.lines_with(_used_at(c.place, case)) for c in search.changes}
 
         def groups(changes: Sequence[Change]) -> list[Group]:
-            found = grouped(sorted(changes, key=_when), sources)
-            ids = {group.id for group in found}
-            beside = [_beside(_numbered(group, ids), case.traits) for group in found]
-            return [rearranged, *beside] if rearranged else beside
+            found = in_words_beside(grouped(sorted(changes, key=when), sources), case.traits)
+            return [rearranged, *found] if rearranged else found
 
         def error(chosen: Sequence[Group]) -> float:
             is_usual = rearranged is not None and rearranged not in chosen
@@ -328,8 +323,9 @@ def _searched(
 def _adds_positions_outside(observations: Observations) -> bool:
     """Whether the candidate's first block takes what its encoder takes, where the reference adds positions between."""
     observations.reach(0)
-    outer, inner = (observations.at(Point(name, 0, "enter")) for name in ("encoder", BLOCK.format(0)))
-    return outer is not None and inner is not None and torch.equal(outer, inner)
+    first = BLOCK.format(0)
+    outer, *inner = (observations.at(Point(name, 0, "enter")) for name in ("encoder", first, f"{first}.ln_1"))
+    return outer is not None and any(tensor is not None and torch.equal(outer, tensor) for tensor in inner)
 
 
 def _used_at(place: str, case: Case) -> set[str]:
@@ -360,56 +356,13 @@ def _grafts(case: Case, model: BentViT, refuted: frozenset[tuple[str, str, str]]
     weights = {**tensors_of(candidate), **subject.held.candidate}  # with buffers that nobody compares
     return functools.partial(
         Grafts, bent, subject.held.reference, recording, weights, whole, refuted,
-        functools.partial(_point_in_words, names=case.names),
+        functools.partial(point_in_words, names=case.names),
     )  # fmt: skip
 
 
 def _told(recording: Recording, alignment: Alignment, point: Point, tensors: list[torch.Tensor]) -> None:
     if tensors:
         recording.passes(alignment.to_reference(point) if point.module else point, tensors[0])
-
-
-def _numbered(group: Group, ids: Collection[str]) -> Group:
-    return (
-        dataclasses.replace(group, phrase=numbered(group.phrase, ids))
-        if group.id in ("pooling", "head-shape")
-        else group
-    )
-
-
-def _beside(group: Group, traits: Sequence[Change]) -> Group:
-    """Returns a cause in words about a reference with traits."""
-    replaced = [trait for trait in traits for change in group.changes if change.takes_the_place_of(trait)]
-    eps = next((t.value for t in traits if t.kind.id == "layer-norm-eps" and t.place in group.where), EPS)
-    group = dataclasses.replace(group, hint=group.hint.replace("{eps}", f"{eps:g}".replace("e-0", "e-")))
-    if not replaced or group.changes[0].kind.undoes:
-        return group
-    trait = replaced[0]
-    instead = " and ".join(dict.fromkeys(other.as_had for other in replaced))
-    if trait.kind.key == group.changes[0].kind.key and not trait.is_measure:  # an extra norm that both have
-        return dataclasses.replace(group, phrase=group.changes[0].as_had, instead=instead, hint=trait.mended)
-    return dataclasses.replace(group, instead=instead, hint=group.hint if trait.is_measure else trait.mended)
-
-
-def _when(change: Change) -> tuple[int, int]:
-    """Returns a key that sorts changes as their places are come by: what leads to the blocks, each block, the end."""
-    block = block_of(change.place)
-    is_end = change.place.startswith(("heads", "encoder.ln", "encoder.layers")) or change.place == "encoder"
-    return (1, block) if block is not None else (2, 0) if is_end else (0, 0)
-
-
-def _point_in_words(point: Point, names: Mapping[str, str]) -> str:
-    return (
-        "the images" if point == IMAGES else in_words_of(point._replace(module=names.get(point.module, point.module)))
-    )
-
-
-def _in_a_sentence(place: Unexplained, names: Mapping[str, str]) -> str:
-    where = _point_in_words(place.point, names)
-    size = [f"relative error {place.error:.2g}"] if math.isfinite(place.error) else []
-    hidden = not place.is_finite and "self_attention" in place.point.module
-    more = ["a softmax gives such values where a mask hides every key"] if hidden else []
-    return f"no known cause at {where}: {'; '.join([*size, *place.facts, *more]) or 'it cannot be compared'}"
 
 
 def _own_kinds(subject: Subject, config: Mapping[str, Any]) -> tuple[list[Kind], set[str]]:

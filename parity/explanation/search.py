@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 # the parts of the time that is left in which causes may be tried at one place: alone, and then together; the latter for
-# shorter where a formula is known. Behind the logits there is no place that needs any.
+# shorter where a formula is known and shapes are the same. Behind the logits there is no place that needs any.
 _ALONE, _TOGETHER, _BESIDE_A_FORMULA = 0.5, 0.1, 0.04
 
 
@@ -124,7 +124,7 @@ class Search:
             if outcome is None or outcome.dirty:
                 outcome = self._follower.follow(start, known)
             while outcome.dirty:
-                better = self._explained(start, outcome, usual) if self._kinds else None
+                better = self._explained(start, outcome, usual, known) if self._kinds else None
                 if better is None:
                     if outcome.dirty in self._follower.given:
                         return  # the candidate's own tensor doesn't fit there, so nobody gets past it
@@ -180,8 +180,17 @@ class Search:
             Change(c.kind, c.place.replace(earlier, here), c.value) for c in changes if not isinstance(c.value, Graft)
         )
 
-    def _explained(self, start: Start, base: Outcome, usual: tuple[Change, ...]) -> Outcome | None:
-        """Returns an outcome that goes further than `base`, or None."""
+    def _explained(
+        self, start: Start, base: Outcome, usual: tuple[Change, ...], known: tuple[Change, ...]
+    ) -> Outcome | None:
+        """Returns an outcome that goes further than `base`, or None.
+
+        Args:
+            start: where the stage begins.
+            base: the run that has stopped at a place.
+            usual: what was found in the stage before.
+            known: what was found before this stage.
+        """
         trials = Trials(self._follower, self._kinds, self._until, start, base, self.failures)
         self._follower.memo.may_grow = False
         difference = self._difference(start, base)
@@ -194,17 +203,43 @@ class Search:
                 trials.until = self._share(1.0 if is_last else _ALONE)
                 found = self._as_before(base, difference, graft) or trials.singles(usual)
             if found is None and base.dirty and self._is_finite_at(base.dirty):
-                trials.until = self._share(1.0 if is_last else _BESIDE_A_FORMULA if graft() else _TOGETHER)
-                found = trials.from_close(usual) or trials.combinations()
+                is_brief = math.isfinite(base.error) and graft() is not None
+                trials.until = self._share(1.0 if is_last else _BESIDE_A_FORMULA if is_brief else _TOGETHER)
+                found = trials.fitted() or trials.from_close(usual) or trials.combinations()
         except TooLateError:
             found = trials.best
         finally:
             self._follower.memo.may_grow = True
-        found = found or graft()
+        if found is None:
+            found = graft()
+            alone = found and self._without_names(start, found, known)
+            found, difference = alone or (found, difference)
         if found and difference and difference.lines:
             self.sources |= {c: difference.lines for c in found.changes if c not in base.changes}
         # the same run once more, to be kept
         return None if found is None else self._follower.follow(start, found.changes)
+
+    def _without_names(
+        self, start: Start, found: Outcome, known: tuple[Change, ...]
+    ) -> tuple[Outcome, Difference] | None:
+        """Returns a run that goes as far as one with a graft, by a formula instead of that and of a cause with a name.
+
+        A name and a formula may take back what the other one does, so that they are true together only. Then the
+        formula of the place where the name was found does for both.
+        """
+        named = [c for c in found.changes if c not in known and not isinstance(c.value, Graft)]
+        for key in dict.fromkeys(change.kind.key for change in named):
+            rest = tuple(c for c in found.changes if c.kind.key != key and (c in named or c in known))
+            base = self._follower.follow(start, rest)
+            difference = self._difference(start, base) if base.dirty else None
+            alone = self._grafted(start, base, difference)
+            if (
+                alone
+                and difference
+                and (alone.dirty is None or (found.dirty and found.clean.keys() <= alone.clean.keys()))
+            ):
+                return alone, difference
+        return None
 
     def _difference(self, start: Start, base: Outcome) -> Difference | None:
         """Returns what the candidate's own operations say of the place where a run has stopped."""

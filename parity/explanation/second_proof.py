@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,11 +10,10 @@ import torch
 
 from parity.explanation.bent_vit import BentViT
 from parity.explanation.case import Widened
-from parity.explanation.observing import Observations
 from parity.explanation.replaying import Graft
 from parity.explanation.search import Search, distance_of
 from parity.models import assigned, synthetic, uniform, with_parts
-from parity.tracing import Run, bare_run, held_in
+from parity.tracing import bare_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,13 +63,11 @@ class Others:
             alignment: which module is which.
         """
         models, again = self.case.subject.models, self._on_these(changes)
-        with contextlib.ExitStack() as stack, torch.no_grad():
-            stack.enter_context(assigned(models.candidate, self.own))
-            stack.enter_context(self.mode.active(models.candidate))
-            stack.enter_context(held_in(models.candidate, torch.float64, self.attempt))
-            run = Run(models.candidate, self.images, set(alignment.pairs), models.seed, "candidate")
-            stack.callback(run.close)
-            observations = Observations(run, alignment, once=not any(p.call for p in self.case.subject.calls[1]))
+        with (
+            assigned(models.candidate, self.own),
+            self.case.candidate_in(self.mode, self.attempt),
+            self.case.observed(self.images, alignment) as observations,
+        ):
             search = Search(
                 self.model, self.images, models.seed, observations, (), again, failures=self.case.failures,
                 ignored=before.ignored,

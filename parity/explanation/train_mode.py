@@ -6,7 +6,6 @@ size, so that dropouts at the same place drop the same elements, and those that 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import re
@@ -30,7 +29,6 @@ from parity.explanation.causes.dropouts import (
     sizes,
 )
 from parity.explanation.causes.places import joined
-from parity.explanation.observing import Observations
 from parity.explanation.proof import Group, Proof, prove
 from parity.explanation.search import Search, distance_of
 from parity.explanation.second_proof import others
@@ -38,9 +36,7 @@ from parity.tracing import (
     ACTIVATION,
     SAME_FUNCTION_BOUND,
     Mode,
-    Run,
     first_that_runs,
-    held_in,
     outer_modules,
     sites_of,
 )
@@ -114,13 +110,7 @@ def _attempted(
     model = BentViT(case.config, Widened(case.subject.held.reference), traits=(*case.traits, *own))
     kinds = [*undoing(own), *(dropping.kind for dropping in possible.values())]
     mode = dataclasses.replace(TRAIN, by_size=True)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(mode.active(models.candidate))
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(held_in(models.candidate, torch.float64, attempt))
-        run = Run(models.candidate, images, set(alignment.pairs), models.seed, "candidate")
-        stack.callback(run.close)
-        observations = Observations(run, alignment, once=not any(point.call for point in case.subject.calls[1]))
+    with case.candidate_in(mode, attempt), case.observed(images, alignment) as observations:
         search = Search(model, images, models.seed, observations, kinds, known, seconds, case.failures)
         search.run(to_the_end=False)
         events = [_event(change, own, possible) for change in search.changes if change not in known]

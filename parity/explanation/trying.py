@@ -35,6 +35,9 @@ _MOST_AT_ONCE, _MOST_EFFECTIVE, _MOST_COMBINATIONS, _KEPT = 4, 120, 2500, 20
 # how many of those that leave the same error, since they mean the same, go into combinations
 _MOST_ALIKE = 2
 
+# how many starting values a number may have to be tried as they are, beside a tensor that is read off the candidate
+_FEW_STARTS = 3
+
 # What leaves so small a part of the error may be right, and another change be impossible without it, such as the eps of
 # a norm that is missing. From so many of those the search goes on.
 # Where no shape fits, whatever makes it fit is close, and of those there are more.
@@ -76,6 +79,7 @@ class Trials:
         self._target = base.dirty
         self._effective: list[Proposal] = []
         self._close: list[tuple[float, Proposal]] = []
+        self._fitting: list[Proposal] = []
         self.best: Outcome | None = None
 
     def _require_time(self) -> None:
@@ -103,6 +107,7 @@ class Trials:
         own = {kind.key for kind in self._kinds if not kind.fit}
         known = {(c.kind.key, c.value) for c in (*self._base.changes, *usual) if c.kind.key in own}
         for proposal in self._proposals(usual):
+            self._fitting += [proposal] * (proposal[0].kind.fit is not None and _is_open(proposal))
             outcome, error = self._tried([proposal])
             if math.isfinite(error) and error != self._base.error and alike[error] < _MOST_ALIKE:
                 alike[error] += 1
@@ -116,13 +121,23 @@ class Trials:
                     break
         return self.best
 
+    def fitted(self) -> Outcome | None:
+        """Makes one of the changes that have an effect, and reads a tensor off what the candidate has then."""
+        for proposal in _of_each_id_in_turn(self._effective)[:_MOST_EFFECTIVE]:
+            for fitting in self._fitting:
+                group = (proposal, fitting)
+                outcome = self._tried(group)[0] if _fit_together(group) else None
+                if outcome:
+                    return outcome
+        return None
+
     def from_close(self, usual: tuple[Change, ...]) -> Outcome | None:
         """Makes one of the changes that come close, and tries the others from there."""
         most = _MOST_CLOSE if math.isfinite(self._base.error) else _MOST_OF_A_SHAPE
         for _, proposal in sorted(self._close, key=lambda pair: pair[0])[:most]:
             base = self._run(itertools.chain.from_iterable(self._settled([proposal]) or ()))
             trials = Trials(self._follower, self._kinds, self.until, self._start, base, self._failures)
-            found = trials.singles(usual)
+            found = trials.singles(usual) or trials.fitted()
             if found:
                 return found
         return None
@@ -206,9 +221,14 @@ class Trials:
         if not open_:
             return list(group)
         fits = [n for n in open_ if group[n][0].kind.fit]
-        if fits:
-            return self._fitted(group, fits[0]) if len(open_) == 1 else None
-        return self._solved(group, open_)
+        if not fits:
+            return self._solved(group, open_)
+        starts = [group[n][0].kind.start for n in open_ if n not in fits]
+        if len(fits) > 1 or any(len(values) > _FEW_STARTS for values in starts):
+            return None
+        others = [n for n in open_ if n not in fits]
+        settled = (self._fitted(_with(group, others, v), fits[0]) for v in itertools.product(*starts))
+        return next(filter(None, settled), None)
 
     def _fitted(self, group: Sequence[Proposal], number: int) -> list[Proposal] | None:
         """Reads a tensor off what the candidate has at the target, if the operation leads straight there."""
@@ -243,15 +263,9 @@ class Trials:
     def _solved(self, group: Sequence[Proposal], open_: list[int]) -> list[Proposal] | None:
         """Finds numbers by Gauss-Newton steps on the candidate's distance at the target, from several starts."""
 
-        def with_values(values: Sequence[float]) -> list[Proposal]:
-            new = dict(zip(open_, values, strict=True))
-            return [
-                tuple(Change(c.kind, c.place, new[n]) for c in proposal) if n in new else proposal
-                for n, proposal in enumerate(group)
-            ]
-
         def residual(values: Sequence[float]) -> torch.Tensor | None:
-            outcome = self._run(itertools.chain.from_iterable(with_values(values)), until=self._target)
+            made = itertools.chain.from_iterable(_with(group, open_, values))
+            outcome = self._run(made, until=self._target)
             if outcome.dirty != self._target or outcome.fitted is None:
                 return None
             observed = self._follower.observed(self._target)
@@ -267,7 +281,16 @@ class Trials:
         names = [group[n][0].kind.named for n in open_]
         observed = self._follower.observed(self._target)
         assert observed is not None
-        return with_values(rounded(residual, best, float(observed.norm()), names))
+        return _with(group, open_, rounded(residual, best, float(observed.norm()), names))
+
+
+def _with(group: Sequence[Proposal], numbers: Sequence[int], values: Sequence[float]) -> list[Proposal]:
+    """Returns a group of which the proposals of these numbers have these values."""
+    new = dict(zip(numbers, values, strict=True))
+    return [
+        tuple(Change(c.kind, c.place, new[n]) for c in proposal) if n in new else proposal
+        for n, proposal in enumerate(group)
+    ]
 
 
 def _is_open(proposal: Proposal) -> bool:

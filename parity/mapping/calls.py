@@ -45,7 +45,7 @@ SUMS = _words("add add_ __add__ __radd__ __iadd__")
 SCALINGS = _words("mul mul_ multiply __mul__ __rmul__ __imul__")
 CONVOLUTIONS = _words("conv1d conv2d conv3d")
 MULTIPLYING = PRODUCTS | CONVOLUTIONS | _words("linear einsum tensordot inner bilinear")
-ATTENDING = _words("softmax scaled_dot_product_attention exp exp_")  # a softmax may be written out
+ATTENDING = _words("softmax scaled_dot_product_attention exp exp_ exp2 exp2_")  # a softmax may be written out
 
 
 class _Told(TorchFunctionMode):

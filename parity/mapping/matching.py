@@ -203,7 +203,8 @@ def _match_free(found: Matches, reference: Uses, candidate: Uses, buffers: Buffe
 
     Tokens of equal size are told apart by running, where there are equally many of them.
     """
-    left = list(candidate.free)
+    aside = _of_every_block(candidate.free, reference.free)
+    left = [view for view in candidate.free if view not in aside]
     ours = sorted(reference.free, key=lambda view: view.size)
     table = ours[-1] if ours and _is_table(ours[-1]) else None
     for size in dict.fromkeys(view.size for view in ours if view is not table):
@@ -222,8 +223,25 @@ def _match_free(found: Matches, reference: Uses, candidate: Uses, buffers: Buffe
         sizes = [sorted(view.size for view in uses.free) for uses in (reference, candidate)]
         _match_table(found, table, left, buffers, min(sum(of_one[:-1]) for of_one in sizes))
     found.left_candidate |= {
-        str(view): "a fixed table" if view.name in buffers[1] else "an extra token or table" for view in left
+        str(view): "a fixed table" if view.name in buffers[1] else "an extra token or table" for view in (*left, *aside)
     }
+
+
+def _of_every_block(views: Sequence[View], others: Sequence[View]) -> list[View]:
+    """Returns those that several blocks have one each of, and the other model has not: no token, whatever their size.
+
+    A model's tokens may have numbers as well; their names say that they are tokens.
+    """
+    alike: dict[tuple[str, int], list[View]] = defaultdict(list)
+    for view in views:
+        if not any(_common_words(view.name, other.name) for other in others):
+            alike[re.sub(r"\d+", "#", view.name), view.size].append(view)
+    return [
+        view
+        for (_, size), found in alike.items()
+        if 1 < len(found) > sum(other.size == size for other in others)
+        for view in found
+    ]
 
 
 def _is_table(view: View) -> bool:

@@ -1,4 +1,7 @@
-"""What changes no attention: scales of queries and keys, or of values and output, that cancel, and the key's bias.
+"""What changes no attention: scales of queries and keys, or of values and output, that cancel, and shifts.
+
+The key's bias adds the same to all scores of a query. As the weights of a query's keys sum up to one, the value's bias
+adds the same to all that the heads give, and the output's bias can take it away.
 
 A candidate's attention may be another function than the reference's and still have these symmetries, if a map takes its
 query for the query, its heads for the heads. So they tell which map is right where no map makes both models agree.
@@ -14,7 +17,7 @@ import torch
 from parity.models import uniform
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from parity.mapping.operations import Operation, View
     from parity.mapping.uses import Uses
@@ -22,13 +25,13 @@ if TYPE_CHECKING:
     State = dict[str, torch.Tensor]
 
 
-def rescaled(state: Mapping[str, torch.Tensor], uses: Uses, *, with_shift: bool) -> State | None:
+def rescaled(state: Mapping[str, torch.Tensor], uses: Uses, shifted: Collection[str] = ()) -> State | None:
     """Returns other weights under which every attention gives the same.
 
     Args:
         state: the model's weights, or those of its first operations.
         uses: what the model does with its tensors; query, key and value are taken in this order.
-        with_shift: the key's bias is another one as well.
+        shifted: whose bias is another one as well, `key` or `value`.
 
     Returns:
         The weights; None where the projections are laid out so that this can't be done.
@@ -49,12 +52,14 @@ def rescaled(state: Mapping[str, torch.Tensor], uses: Uses, *, with_shift: bool)
             _multiply(changed, matrix.view, matrix.rows[0], factor)
             if projection.bias:
                 _multiply(changed, projection.bias, 0, factor)
-        if with_shift:
-            _shift_key(changed, attention)
         matrix = output.projections[0].matrix
         if len(matrix.columns) != 1 or matrix.view.item or matrix.view.name not in state:
             return None
         _multiply(changed, matrix.view, matrix.columns[0], 1 / factors[2])
+        if "key" in shifted:
+            _shift(changed, attention, 1)
+        if "value" in shifted and not _shift_value(changed, attention, output):
+            return None
     return changed
 
 
@@ -74,12 +79,26 @@ def _multiply(state: State, view: View, axis: int, factor: torch.Tensor) -> None
     state[view.name] = state[view.name] * factor.view(shape)
 
 
-def _shift_key(state: State, attention: Operation) -> None:
-    """Adds something to the key's bias, which adds the same number to all scores of a query."""
+def _shift(state: State, attention: Operation, part: int) -> torch.Tensor | None:
+    """Adds something to the bias of one part of query, key and value, and returns it; None if there is no bias."""
     width = attention.rows // 3
-    first, *others = attention.projections
-    view = others[0].bias if others else first.bias
-    if view is not None:
-        shift = torch.zeros(view.size)
-        shift[0 if others else width :][:width] = uniform("shift of the key's bias", (width,))
-        state[view.name] = state[view.name] + shift.view(view.shape)
+    projections = attention.projections
+    view = projections[part if len(projections) > 1 else 0].bias
+    if view is None:
+        return None
+    added = uniform("shift of a bias", (width,))
+    shift = torch.zeros(view.size)
+    shift[0 if len(projections) > 1 else part * width :][:width] = added
+    state[view.name] = state[view.name] + shift.view(view.shape)
+    return added
+
+
+def _shift_value(state: State, attention: Operation, output: Operation) -> bool:
+    """Adds something to the value's bias and takes it away behind the attention; returns whether that can be done."""
+    matrix, bias = output.projections[0].matrix, output.projections[0].bias
+    shift = _shift(state, attention, 2)
+    if shift is None or bias is None or len(matrix.view.shape) != 2:
+        return False
+    weight = state[matrix.view.name].movedim(matrix.columns[0], -1)
+    state[bias.name] = state[bias.name] - (weight @ shift.to(weight)).view(bias.shape)
+    return True

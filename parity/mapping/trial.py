@@ -20,6 +20,8 @@ from parity.models import WeightMap, assigned, split, synthetic, whole
 from parity.tracing import MODES, OUTPUT, Point, Run, align, bare_run, compare, first_that_runs, held_in, steps
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from parity.mapping.uses import Uses
     from parity.mapping.ways import Matches, Way
     from parity.tracing import Alignment
@@ -182,12 +184,21 @@ class Trial:
         if best > _AGREES and until != OUTPUT and ATTENTION in groups:
             # tokens that are mixed up have symmetries of rare ways
             kept = [n for n in near if _rarity(options[n]) == 0]
-            for with_shift in (False, True):  # what positions turn, for one, has the first symmetry alone
-                kept = [n for n in kept if self._keeps_symmetries(chosen | options[n], until, with_shift=with_shift)]
-                symmetric = kept or symmetric
+            symmetric = [n for n in kept if self._keeps_symmetries(chosen | options[n], until)]
             near = symmetric or near
-        votes = [sum(way.by_name for way in options[n].values()) for n in near]
-        chosen |= options[near[votes.index(max(votes))]]
+            # what positions turn, for one, has the first symmetry alone
+            shifted = [n for n in symmetric if self._keeps_symmetries(chosen | options[n], until, ["key"])]
+            # a softmax over the queries takes the query's bias away, as if it were the key's; its weights sum up to
+            # something else, and nothing but the names is left
+            named = _likeliest(near, options)
+            if shifted and (
+                named in shifted
+                or _votes(options[named]) <= 0
+                or any(self._keeps_symmetries(chosen | options[n], until, ["value"]) for n in shifted)
+            ):
+                near = symmetric = shifted
+        votes = [_votes(options[n]) for n in near]
+        chosen |= options[_likeliest(near, options)]
         if len(symmetric) == 1:
             decision.is_as_sure_as(SYMMETRIC)
             return
@@ -224,10 +235,10 @@ class Trial:
         assert output is not None
         return output
 
-    def _keeps_symmetries(self, chosen: dict[str, Way], until: Point, *, with_shift: bool) -> bool:
+    def _keeps_symmetries(self, chosen: dict[str, Way], until: Point, shifted: Collection[str] = ()) -> bool:
         """Whether the candidate gives the same up to `until` under weights that no attention tells from each other."""
         state = self._values(until)
-        others = rescaled(state, self.ours, with_shift=with_shift)
+        others = rescaled(state, self.ours, shifted)
         partner = next(c for c, r in self._align(chosen).pairs.items() if r == until.module)
         if others is None:
             return False
@@ -321,6 +332,15 @@ class Trial:
         return _neutral(
             synthetic(self.reference, 0, only=only), self.matches.left_reference | self.matches.left_meaning
         )
+
+
+def _votes(option: dict[str, Way]) -> int:
+    return sum(way.by_name for way in option.values())
+
+
+def _likeliest(numbers: Sequence[int], options: Sequence[dict[str, Way]]) -> int:
+    """Returns the first of those of some options that most names speak for."""
+    return max(numbers, key=lambda n: _votes(options[n]))
 
 
 def _rarity(option: dict[str, Way]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -79,6 +79,7 @@ class Unlisted(nn.Module):
         self.norm = nn.LayerNorm(48, eps=1e-6)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        block: Any
         for block in self.blocks:
             x = x + block.attended(block.norm_1(x))
             x = x + block.fc2(F.gelu(block.fc1(block.norm_2(x))))

@@ -343,6 +343,11 @@ def image_again(img_size, image_size, patch_size, depth, num_heads, d_model, mlp
     return build_vit(image_size, patch_size, depth, num_heads, d_model, mlp_dim, n_classes)
 
 
+def width_for_nothing(image_size, patch_size, depth, num_heads, embed_dim, hidden_dim, n_classes):
+    del hidden_dim
+    return build_vit(image_size, patch_size, depth, num_heads, embed_dim, 2 * embed_dim, n_classes)
+
+
 def heads_of_every_block(image_size, patch_size, nums_heads, dim, mlp_dim, n_classes):
     if len({*nums_heads}) != 1:
         raise ValueError

@@ -52,7 +52,8 @@ CONSTRUCTORS = [
     forms.arguments_as_default, forms.tuple_as_default, forms.read, forms.read_by_another,
     forms.read_in_groups, forms.merged, forms.read_by_any_name, forms.rows_of_patches, forms.by_key,
     forms.set_later, forms.read_strictly, forms.rates_of_blocks, forms.numbers_of_tensors, forms.width_again,
-    forms.image_again, forms.heads_of_every_block, forms.channels_last, forms.switched, forms.embedding_of_a_head,
+    forms.image_again, forms.width_for_nothing, forms.heads_of_every_block, forms.channels_last, forms.switched,
+    forms.embedding_of_a_head,
     forms.heads_again, forms.passed_on_to_a_default, forms.forgotten, forms.may_be_missing,
     forms.norm_without_a_default, forms.compared_elsewhere, forms.heads_that_start_at_zero,
 ]  # fmt: skip

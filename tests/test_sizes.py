@@ -11,9 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import VisionTransformer
 
+import vit
 from parity import ParityError, assert_parity, check
 from parity.models import configuration
-from tests.small import SMALL
+from tests.small import OURS, SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,3 +197,32 @@ def test_reference_of_somebody_elses_keeps_its_sizes() -> None:
     assert report.reasons[0] == (
         "your model has 7 classes, the reference has 10: it is built already; compare with a reference of that size"
     )
+
+
+class _Wider(nn.Module):
+    """Attention of heads that are 64 features wide, whatever the model's width is; of one projection or of three."""
+
+    def __init__(self, width: int, *, is_fused: bool) -> None:
+        super().__init__()
+        inner = (3 * 256,) if is_fused else (256, 256, 256)
+        self.projections = nn.ModuleList(nn.Linear(width, features) for features in inner)
+        self.out = nn.Linear(256, width)
+
+    def forward(self, x: torch.Tensor, *_: torch.Tensor, **__: bool) -> tuple[torch.Tensor, None]:
+        together = torch.cat([projection(x) for projection in self.projections], dim=-1)
+        q, k, v = together.unflatten(-1, (3, 4, 64)).permute(2, 0, 3, 1, 4)
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)), None
+
+
+@pytest.mark.parametrize("is_fused", [True, False])
+def test_attention_of_another_width_is_told_with_the_reference_to_compare(*, is_fused: bool) -> None:
+    def build(hidden_dim: int = 48) -> nn.Module:
+        model = vit.ViT(**{**OURS, "embed_dim": hidden_dim})
+        for block in model.attn_layers:
+            block.attention = _Wider(hidden_dim, is_fused=is_fused)
+        return model
+
+    said = " ".join(_check(build).reasons)
+    assert "query, key and value have 256 features, its tokens 48" in said
+    assert "compare with --set hidden_dim=256" in said
+    assert _check(build, overrides={**SMALL, "hidden_dim": 256}).verdict == "equivalent"

@@ -18,6 +18,7 @@ from parity.errors import MappingError, ParityError, listed
 from parity.mapping.effects import with_effects
 from parity.mapping.images import image_shape
 from parity.mapping.matching import match
+from parity.mapping.own_sizes import inner_width
 from parity.mapping.pieces import with_pieces
 from parity.mapping.trial import AMBIGUOUS, BREAKS, CLOSEST, PROVED, Trial, as_map
 from parity.mapping.uses import trace_uses
@@ -176,10 +177,17 @@ def _infer(
     buffers = [{name for name, _ in model.named_buffers()} for model in (reference, module)]
     matches = match(ours, theirs, (buffers[0], buffers[1]))
     if not matches.choices.get(ATTENTION):
+        config = configuration_of(reference)
+        inner = inner_width(module, config)
+        advice = "write a map and give it with --mapping FILE"
+        if inner is not None and inner % config["num_heads"] == 0:
+            advice = (
+                f"its query, key and value have {inner} features, its tokens {config['hidden_dim']}, of which the "
+                f"reference has one number; compare with --set hidden_dim={inner}"
+            )
         raise MappingError(
             "no projections to query, key and value that correspond to the reference's were found in the candidate; "
-            f"it uses {listed([str(view) for op in theirs.operations for view in op.views])}; "
-            "write a map and give it with --mapping FILE",
+            f"it uses {listed([str(view) for op in theirs.operations for view in op.views])}; {advice}",
             state_shapes(reference),
             state_shapes(module),
         )

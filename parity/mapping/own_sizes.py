@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from parity.errors import ParityError
 from parity.mapping.images import fitting_batch, settings_of, shape_taken, takes
-from parity.models import build_reference, said_image, shown_sizes, tensors_of
+from parity.models import build_reference, said_image, shown_sizes, state_shapes, tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +51,24 @@ def own_sizes(module: nn.Module, config: Mapping[str, Any]) -> dict[str, int]:
     }
     image = {} if side in (None, config["image_size"]) else {"image_size": side}
     return {**_if_nearer(module, {**config, **image}, other), **image}
+
+
+def inner_width(module: nn.Module, config: Mapping[str, Any]) -> int | None:
+    """Returns how many features query, key or value have over all heads, if these are others than a token has.
+
+    Args:
+        module: the candidate, with or without values.
+        config: the reference's configuration; empty where nothing is known of it.
+    """
+    width, blocks = config.get("hidden_dim"), config.get("num_layers", 0)
+    matrices = Counter(
+        next(size for size in shape if size != width)
+        for shape in state_shapes(module).values()
+        if len(shape) == 2 and width in shape and shape != (width, width)
+    )
+    wanted = [inner for inner, count in matrices.items() if inner != config.get("mlp_dim") and count >= 4 * blocks]
+    wanted += [inner for inner, count in matrices.items() if min(count, matrices[3 * inner]) >= blocks]
+    return wanted[0] if blocks and len(wanted) == 1 else None
 
 
 def _side(module: nn.Module, config: Mapping[str, Any]) -> int | None:

@@ -127,7 +127,8 @@ class Search:
                     break
             for path in unnamed if before else ():
                 after = self.probe.shapes({**values, path: other})
-                if before and after:
+                is_idle = before == after and bool(meanings_at(path))  # nothing but its name says what it is
+                if before and after and not is_idle:
                     allowed = _moved_by(before, after, usual)
                     slot, found = self.open[path]
                     ranked = {quantity: rank for rank, quantity in enumerate(allowed)}

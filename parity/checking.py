@@ -132,10 +132,10 @@ def check(
         except ParityError as error:
             only_batch = fitting_batch(module, shown.images)
             if only_batch is None:
-                told_with_sizes = with_sizes(error, setup, module)
-                if told_with_sizes is error:  # whose own cause is not to be lost
+                said = before.blamed(with_sizes(error, setup, module))
+                if said is error:  # whose own cause is not to be lost
                     raise
-                raise told_with_sizes from error
+                raise said from error
         # the error is gone, and with it what it kept alive
         report = _compare(question.with_batch_of(only_batch))
         return _if_sound(_with_sizes(report, setup, follow=follow), before)

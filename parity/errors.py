@@ -100,6 +100,8 @@ def told(error: BaseException) -> str:
         return f"there is not enough memory ({described(error)}); a smaller --batch takes less"
     if _is_users(error):
         return f"the candidate's own code failed: {described(error)}"
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # as os.getcwd() says it
+        return "the current folder is no longer there; go to another one"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'a file'} cannot be read or written: {error.strerror}"
     _log.error("a bug in parity itself", exc_info=error)

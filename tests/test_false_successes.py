@@ -294,6 +294,15 @@ def test_random_numbers_in_eval_mode_are_named_with_their_line() -> None:
     assert "randn_like at test_false_successes.py:" in reason
 
 
+@pytest.mark.parametrize(("draw", "whose"), [(random.random, "Python's random"), (np.random.rand, "numpy.random"),
+                                             (lambda: torch.rand(1), "rand at test_false_successes.py:")])  # fmt: skip
+def test_random_numbers_that_have_changed_nothing_are_noted(draw: Callable[[], Any], whose: str) -> None:
+    report = check(_by_itself(lambda self, x: (draw(), self.model(x))[1]), overrides=SMALL, modes=["eval"])
+    assert report.verdict == "identical"
+    (note,) = (note for note in report.notes if note.startswith("random numbers are drawn in eval mode"))
+    assert whose in note
+
+
 def test_models_that_both_draw_are_the_same_function_and_it_is_noted() -> None:
     def drawing() -> Around:
         return _around(lambda x: x + 1e-3 * torch.randn_like(x))
@@ -425,6 +434,17 @@ def test_settings_by_backend_are_no_change_of_the_candidates() -> None:
         assert check("vit:ViT", overrides=SMALL, modes=["eval"]).verdict == "identical"
     finally:
         torch.backends.cuda.matmul.fp32_precision = "none"
+
+
+def test_reference_that_fails_since_torch_was_changed_is_not_blamed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    surroundings()
+
+    def candidate() -> nn.Module:
+        monkeypatch.setattr(F, "gelu", lambda x: x)
+        return vit.ViT(**OURS)
+
+    with pytest.raises(ParityError, match=r"that may be since torch\.nn\.functional\.gelu is another now"):
+        check(candidate, overrides=SMALL, modes=["eval"])
 
 
 def test_what_torch_compile_does_to_modules_is_no_change_of_the_candidates(monkeypatch: pytest.MonkeyPatch) -> None:

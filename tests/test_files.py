@@ -103,6 +103,15 @@ def test_pointer_to_a_large_file_is_said() -> None:
         check(vit.ViT(**OURS), overrides=SMALL, weights="large.safetensors")
 
 
+def test_folder_that_is_gone_is_said(run: Command) -> None:
+    Path("gone").mkdir()
+    os.chdir("gone")
+    Path("../gone").rmdir()
+    assert run("check", *SMALL_OPTIONS) == (
+        2, "", "parity: the current folder is no longer there; go to another one\n",
+    )  # fmt: skip
+
+
 # --- what is written
 
 READ_TOO = [

@@ -116,7 +116,7 @@ def test_model_that_cannot_do_float64_is_inconclusive() -> None:
 
 def test_tensors_that_the_state_dict_calls_otherwise_are_refused() -> None:
     model = _ours()
-    model._register_state_dict_hook(  # type: ignore[no-untyped-call]  # noqa: SLF001  (public by another name since 2.5)
+    model._register_state_dict_hook(  # type: ignore[no-untyped-call]  # noqa: SLF001  (public since torch 2.5)
         lambda _, state, __, ___: state.update(place=state.pop("pos_embedding"))
     )
     with pytest.raises(ParityError, match="calls pos_embedding place, by a hook"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from parity.diagnosis.branches import Branches
+from parity.diagnosis.branches import Branches, states_of_generators
 from parity.errors import ParityError
 from parity.tracing import MODES, Operations, bare_run
 
@@ -64,8 +64,14 @@ class BareRuns:
             @contextlib.contextmanager
             def around(model: nn.Module) -> Iterator[None]:
                 operations.append(Operations(model))
+                drawing, states = {**self.branches.drawing}, states_of_generators()
                 with self.branches if owner == "candidate" else contextlib.nullcontext(), operations[-1]:
                     yield
+                if mode.train:  # where a model is meant to draw
+                    self.branches.drawing = drawing
+                elif owner == "candidate":
+                    now = states_of_generators()
+                    self.branches.drawing |= {name: None for name in states if now[name] != states[name]}
 
             model = self._models.candidate if owner == "candidate" else self._models.reference
             seed = self._models.seed + (not mode.train)

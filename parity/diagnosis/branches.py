@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -24,7 +26,7 @@ class Branches(TorchDispatchMode):  # type: ignore[no-untyped-call]
     It looks at torch's own operations, below `torch.overrides`, so that a model runs as it does with nobody watching.
 
     Attributes:
-        drawing: where random numbers were drawn, such as `randn_like at model.py:14`.
+        drawing: where random numbers were drawn, such as `randn_like at model.py:14`, or of whom.
     """
 
     def __init__(self) -> None:
@@ -64,6 +66,12 @@ class Branches(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 # a comparison and what is done with it stand in one line
                 said.setdefault(place.rpartition(" at ")[2], f"{place} never {way}")
         return list(said.values())
+
+
+def states_of_generators() -> dict[str, object]:
+    """Returns the states of the generators of random numbers that everybody shares and that are not torch's."""
+    legacy = np.random.get_state(legacy=False)  # noqa: NPY002  (which old code still draws from)
+    return {"Python's random": random.getstate(), "numpy.random": f"{legacy}"}
 
 
 def _ways(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:

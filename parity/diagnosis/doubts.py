@@ -54,7 +54,11 @@ def find_doubts(subject: Subject, checks: list[Check], bare: BareRuns, *, synthe
     unreached = [] if is_settled else bare.branches.untaken()
     blind = _blind(models, checks, synthetic=synthetic)
     unmapped, overwritten = subject.mapping.without_counterpart(), subject.held.written_to()
-    return Doubts(*map(tuple, (unusable, blind, faults, unmapped, overwritten, [*draws, *_in_words(unreached)])))
+    notes = [*draws, *_in_words(unreached)]
+    if bare.branches.drawing and not (unusable or faults or draws):
+        what = f"random numbers are drawn in eval mode ({listed([*bare.branches.drawing], 3)})"
+        notes.append(f"{what}, and those that were drawn have changed nothing")
+    return Doubts(*map(tuple, (unusable, blind, faults, unmapped, overwritten, notes)))
 
 
 def if_the_map_is_right(subject: Subject, places: list[Place], reasons: list[str]) -> tuple[Verdict, list[str]]:

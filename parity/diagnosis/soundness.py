@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.nn.modules import module as hooks_of_all
 from torchvision.models import vision_transformer
 
-from parity.errors import listed
+from parity.errors import ParityError, listed
 from parity.tracing import MODES, Mode, ambient_kept, compare, random_state_of
 
 if TYPE_CHECKING:
@@ -49,12 +49,19 @@ class Surroundings:
         if not wrong:
             return []
         changed = self._changed()
-        by = f" ({listed(changed)} {'is' if len(changed) == 1 else 'are'} another now)" if changed else ""
+        by = f" ({_are_others(changed)})" if changed else ""
         return [f"{wrong}{by}; whatever was measured holds for that torch alone: take it out of the candidate's file"]
 
     def _is_told_otherwise(self) -> bool:
         """Whether settings that the candidate's code has changed give other bits than the user's."""
         return _settings() != self._settings and _bits_under(self._settings) != _bits_of_a_small_model()
+
+    def blamed(self, error: ParityError) -> ParityError:
+        """Returns an error with what is no longer so, since it may come of that."""
+        changed = self._changed()
+        if not changed:
+            return error
+        return ParityError(f"{error}; that may be since {_are_others(changed)}: take it out of the candidate's file")
 
     def _changed(self) -> list[str]:
         now = _functions()
@@ -95,6 +102,10 @@ def _tell(settings: dict[str, Any], before: dict[str, Any]) -> None:
     for name, value in settings.items():
         if None not in (value, before[name]) and value != before[name]:
             _SETTINGS[name][1](value)
+
+
+def _are_others(names: list[str]) -> str:
+    return f"{listed(names)} {'is' if len(names) == 1 else 'are'} another now"
 
 
 def _bits_of_a_small_model() -> list[bytes]:
@@ -194,4 +205,5 @@ _SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
         torch.backends.cuda.flash_sdp_enabled,
         torch.backends.cuda.enable_flash_sdp,
     ),
+    "torch.get_default_dtype()": (torch.get_default_dtype, torch.set_default_dtype),
 }

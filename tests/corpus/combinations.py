@@ -1,4 +1,7 @@
-"""Combinations: two to eight bugs at once, drawn at random, each in a place of its own."""
+"""Combinations: two to eight bugs at once, drawn at random, each in a place of its own.
+
+In half of them a trait of another family of models is one of the bugs.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,14 @@ from tests.corpus.bugs import BUGS
 from tests.corpus.cases import SIZES, Case
 from tests.corpus.hosts import HOSTS
 from tests.corpus.planting import OverlapError, plant, write
+from tests.corpus.slips import SLIPS
+from tests.corpus.traits import TRAIT, TRAITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.corpus.bugs import Bug
+    from tests.corpus.bug import Bug
     from tests.corpus.hosts import Host
 
 COUNTS = (2, 3, 5, 8)
@@ -44,8 +49,13 @@ class Combination:
 
     @property
     def mapping(self) -> Path | None:
-        """The host's written weight map; None where one is shipped, or has to be found since the parameters changed."""
-        return None if any(case.bug.changes_parameters for case in self.cases) else self.host.mapping
+        """The host's written weight map; None where one is shipped, or has to be found since the tensors are others."""
+        return self.host.mapping if all(case.bug.fits_the_map for case in self.cases) else None
+
+    @property
+    def has_trait(self) -> bool:
+        """Whether one of the bugs is a trait of another family, which may have no name and be told by a formula."""
+        return any(case.bug.category == TRAIT for case in self.cases)
 
     @property
     def expected(self) -> frozenset[str]:
@@ -68,23 +78,28 @@ class Combination:
 
 
 def combinations() -> Iterator[Combination]:
-    """Yields the same combinations every time: as many of each count, in hosts that take turns.
+    """Yields the same combinations every time: as many of each count, in hosts that take turns, then with traits.
 
     In every other one, whatever fits one block goes into the same block.
     """
-    hosts = itertools.cycle(HOSTS.values())
-    for count in COUNTS:
-        for number in range(OF_EACH_COUNT):
-            generator, host = random.Random(f"{count}/{number}"), next(hosts)  # noqa: S311  (no secret)
-            only_block = generator.randrange(SIZES["num_layers"]) if number % 2 else None
-            cases = _drawn(host, count, only_block, generator)
-            yield Combination(f"{count}-bugs-{number}-{host.name}", host, cases)
+    hosts, traits = itertools.cycle(HOSTS.values()), itertools.cycle(_TRAITS)
+    for kind in ("bugs", "traits"):
+        for count in COUNTS:
+            for number in range(OF_EACH_COUNT):
+                generator = random.Random(f"{count}/{number}")  # noqa: S311  (no secret)
+                first = () if kind == "bugs" else (next(traits),)
+                host = HOSTS[first[0].hosts[0]] if first else next(hosts)
+                only_block = generator.randrange(SIZES["num_layers"]) if number % 2 else None
+                cases = _drawn(host, first, count, only_block, generator)
+                yield Combination(f"{count}-{kind}-{number}-{host.name}", host, cases)
 
 
-def _drawn(host: Host, count: int, only_block: int | None, generator: random.Random) -> tuple[Case, ...]:
+def _drawn(
+    host: Host, first: tuple[Bug, ...], count: int, only_block: int | None, generator: random.Random
+) -> tuple[Case, ...]:
     """Draws bugs that fit together, from the beginning again if broad ones leave no room for enough of them."""
     for _ in range(_TRIES):
-        cases: list[Case] = []
+        cases = [Case(bug, host) for bug in first]
         for bug in generator.sample(_COMBINABLE, len(_COMBINABLE)):
             block = only_block if only_block is not None else generator.choice([None, *range(SIZES["num_layers"])])
             case = Case(bug, host, block if bug.fits_one_block else None)
@@ -113,7 +128,10 @@ def _is_combinable(bug: Bug) -> bool:
     is_plain = bug.mode == "eval" and bug.dtype == "float64" and not bug.settings and not bug.spreads
     # a mask or another wiring may leave of the others nothing that shows
     is_alone = bug.category in ("blocks", "scores of attention", "wiring, norms and activations of other models")
+    is_alone = is_alone or bug.id in _ONE_HOST_IS_ENOUGH
     return is_plain and not is_alone and "dropout-in-eval" not in bug.causes
 
 
+_ONE_HOST_IS_ENOUGH = {bug.id for bugs in (*SLIPS.values(), TRAITS) for bug in bugs}
 _COMBINABLE = [bug for bug in BUGS if _is_combinable(bug)]
+_TRAITS = [bug for bug in BUGS if bug.category == TRAIT and not bug.spreads]

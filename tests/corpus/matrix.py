@@ -26,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from parity import check
 from parity.models.weights import uniform
+from tests.corpus.bug import FORMULA
 from tests.corpus.bugs import BUGS
 from tests.corpus.cases import SIZES, Case, cases
 from tests.corpus.conversions import FAULTS, Conversion, conversions
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from parity.report.report import Report
-    from tests.corpus.bugs import Bug
+    from tests.corpus.bug import Bug
     from tests.corpus.conversions import Fault
     from tests.corpus.hosts import Host
 
@@ -214,13 +215,15 @@ _SUMMARY = """\
 # Kill matrix
 
 **{killed} of {cases} planted cases killed** ({bugs} bugs in {hosts} implementations, in all blocks and in single ones);
-the place is right in {place}, the cause in {cause}. Of {ways} other ways to the same function {flagged} are flagged.
+the place is right in {place}, the cause in {cause}, {formulas} of them told by a formula. Of {ways} other ways to the
+same function {flagged} are flagged.
 
 The usual checks on the same models and weights catch, of {cases}: {usual}; of the {ways} right ones they
 flag: {alarms}.
 
 - *killed*: the verdict is `divergent`; where the parameters are others, not `identical` or `equivalent`.
-- *place*, *cause*: the first place, and all causes and no others, are those that were planted.
+- *place*, *cause*: the first place, and all causes and no others, are those that were planted. A cause that has no name
+  is told by a formula; it is right if it says what was planted.
 - the others: on {images} random images in float32 and eval mode, every tensor that both models have in common being the
   same; `assert_close` with torch's own tolerances, top-1 with the same class for each image.
 
@@ -239,6 +242,7 @@ def as_markdown(rows: Sequence[Row], alarms: Mapping[str, int]) -> str:
         hosts=len(HOSTS),
         place=counts["place right"],
         cause=counts["cause right"],
+        formulas=sum(row.says["cause right"] and FORMULA in row.causes for row in rows),
         ways=len(list(variants())),
         flagged=alarms["killed"],
         usual=", ".join(f"{name} {counts[name]}" for name in USUAL),

@@ -129,5 +129,8 @@ def _run(model: nn.Module, settings: _Settings, dtype: str, batch: int) -> torch
     model.to(kind)
     torch.manual_seed(0)
     with torch.no_grad():
-        result: torch.Tensor = model(uniform("corpus", (batch, 3, size, size)).to(kind))
-    return result
+        result = model(uniform("corpus", (batch, 3, size, size)).to(kind))
+    found: torch.Tensor = (
+        result["logits"] if isinstance(result, dict) else result[0] if isinstance(result, tuple) else result
+    )
+    return found

@@ -20,39 +20,49 @@ SETTINGS = tuple(SIZES.items())
 
 
 def test_there_are_as_many_of_each_count_as_promised() -> None:
-    assert Counter(len(c.cases) for c in COMBINATIONS) == dict.fromkeys(COUNTS, OF_EACH_COUNT)
+    assert Counter(len(c.cases) for c in COMBINATIONS) == dict.fromkeys(COUNTS, 2 * OF_EACH_COUNT)
     assert list(combinations()) == COMBINATIONS
     with_other_parameters = [c for c in COMBINATIONS if any(case.bug.changes_parameters for case in c.cases)]
-    assert 10 <= len(with_other_parameters) <= 50
+    assert 10 <= len(with_other_parameters) <= 100
     in_one_block = [c for c in COMBINATIONS if len({case.block for case in c.cases if case.block is not None}) == 1]
     assert len(in_one_block) >= 20
 
 
-# What the search doesn't get to the end of: without a softmax, the fused projection of that block is not recognised.
-UNEXPLAINED = {"5-bugs-7-fused"}
+# What the search doesn't get to the end of: without a softmax, or with a projection that nothing uses, an attention's
+# projections are not recognised; a gated MLP hides what is wrong before it.
+UNEXPLAINED = {"5-bugs-7-fused", "3-traits-10-fused", "5-traits-6-separate", "5-traits-7-separate"}
 
-# What may be told by a formula: eight bugs, of which several meet in one attention, or at the end.
+# What has no map: one key and value for all heads.
+UNMAPPED = {"3-traits-1-separate", "8-traits-7-separate"}
+
+# What may be told by a formula, without a trait: eight bugs, of which several meet in one attention, or at the end.
 BY_FORMULA = {"8-bugs-10-fused", "8-bugs-14-separate"}
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda combination: combination.id)
 def test_explanation_of_several_bugs_is_complete_and_minimal(combination: Combination, tmp_path: Path) -> None:
     report = check(combination.write(tmp_path), overrides=SIZES, mapping=combination.mapping, modes=["eval"])
-    assert report.verdict == "divergent"
     explanation = report.explanation
+    if combination.id in UNMAPPED:
+        assert report.verdict in ("divergent", "inconclusive")
+        assert explanation is None or not explanation.complete
+        return
+    assert report.verdict == "divergent"
     assert explanation is not None
     assert explanation.complete == (combination.id not in UNEXPLAINED), explanation.sentences("the reference")
     if explanation.complete:
         assert explanation.minimal
         assert explanation.residual <= SAME_FUNCTION_BOUND
-        assert explanation.by_name or combination.id in BY_FORMULA, explanation.sentences("the reference")
+        assert explanation.by_name or combination.id in BY_FORMULA or combination.has_trait
     else:
         assert explanation.unexplained
         assert explanation.residual > SAME_FUNCTION_BOUND
 
 
-def test_nearly_all_combinations_are_explained_by_name() -> None:
-    assert len(UNEXPLAINED | BY_FORMULA) <= 0.05 * len(COMBINATIONS)
+def test_nearly_all_combinations_are_explained_and_those_without_a_trait_by_name() -> None:
+    assert len(UNEXPLAINED | UNMAPPED) <= 0.05 * len(COMBINATIONS)
+    named = [combination for combination in COMBINATIONS if not combination.has_trait]
+    assert len((UNEXPLAINED | BY_FORMULA) & {combination.id for combination in named}) <= 0.05 * len(named)
 
 
 def _logits(combination: Combination, folder: Path) -> torch.Tensor:

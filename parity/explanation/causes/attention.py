@@ -147,6 +147,12 @@ def _mixtures(head_width: int) -> Iterator[Kind]:
     for parts, names in (((1,), "key"), ((2,), "value"), ((1, 2), "key and value")):
         yield Kind("shared-heads", {"roles": functools.partial(_first_head_for_all, which=parts, width=head_width)},
                    f"the first head's {names} for all heads", "each head's own", "k and v of all heads")
+    yield Kind("head-split", {"split": _stacked_and_viewed},
+               "heads stacked along the batch, (h b), and viewed as (b h), which mixes images",
+               f"viewed as ({_RIGHT_ORDER})", "x.view(B, N, heads, head_dim).transpose(1, 2)")
+    yield Kind("head-merge", {"merge": _viewed_and_unstacked},
+               "heads (b h) taken for ones stacked along the batch, (h b), which mixes images", f"as ({_RIGHT_ORDER})",
+               "x.transpose(1, 2).reshape(B, N, dim)")
     for order in map(" ".join, itertools.permutations("bnhd")):
         mixed = "tokens" if order[0] == "b" else "images"
         split, merge = functools.partial(_split_by_view, order=order), functools.partial(_merged_in, order=order)
@@ -162,6 +168,14 @@ def _mixtures(head_width: int) -> Iterator[Kind]:
                        f"tokens viewed as ({order}) for attention and back, which mixes {mixed}",
                        f"viewed as ({_RIGHT_ORDER})", "x.view(B, N, heads, head_dim).transpose(1, 2)")
 # fmt: on
+
+
+def _stacked_and_viewed(_: Any, x: Tensor, heads: int) -> Tensor:
+    return torch.cat(x.chunk(heads, dim=-1)).reshape(len(x), heads, x.shape[1], -1)
+
+
+def _viewed_and_unstacked(_: Any, x: Tensor) -> Tensor:
+    return torch.cat(x.reshape(x.shape[1], len(x), *x.shape[2:]).unbind(), dim=-1)
 
 
 def _split_by_view(_: Any, x: Tensor, heads: int, *, order: str) -> Tensor:

@@ -80,6 +80,9 @@ _STATISTICS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "a norm that divides by the variance, not by its root": lambda x, eps: (
         (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + eps)
     ),
+    "a norm that divides by the mean absolute deviation": lambda x, eps: (
+        (x - x.mean(-1, keepdim=True)) / ((x - x.mean(-1, keepdim=True)).abs().mean(-1, keepdim=True) + eps)
+    ),
     "a norm to length 1": lambda x, _: x / x.norm(dim=-1, keepdim=True),
     "BatchNorm that normalises by fresh running statistics, mean 0 and variance 1,": lambda x, eps: (
         x / math.sqrt(1 + eps)

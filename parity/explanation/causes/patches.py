@@ -29,11 +29,19 @@ def kinds(_: Mapping[str, Any]) -> Iterator[Kind]:
         yield Kind("patch-pixel-order", {"pixels": functools.partial(_pixels_in_order, order=order)},
                    f"the pixels of a patch in the order ({order})", "(c p q), as in the kernel",
                    "flatten a patch as the weights were: channels, rows, columns")
-    yield Kind("patch-pixel-order", {"images": after(_rows_as_columns), "flatten": _on_columns},
+    yield Kind("patch-pixel-order",
+               {"images": after(_rows_as_columns), "flatten": functools.partial(_on, change=_rows_as_columns)},
                "rows and columns of the patches' kernel exchanged", "as in the kernel",
                "don't transpose the kernel as you load it", at="conv_proj", elsewhere={"images": ""})
     yield Kind("image-transposed", {"images": after(_rows_as_columns)}, "rows and columns of the image exchanged",
                "as given", "images are (B, C, H, W)")
+    for axis, words in ((-1, "left to right"), (-2, "upside down")):
+        mirrored = functools.partial(torch.flip, dims=(axis,))
+        yield Kind("patch-pixel-order", {"images": after(mirrored), "flatten": functools.partial(_on, change=mirrored)},
+                   f"the patches' kernel mirrored {words}", "as in the kernel",
+                   "don't mirror the kernel as you load it", at="conv_proj", elsewhere={"images": ""})
+        yield Kind("image-mirrored", {"images": after(mirrored)}, f"the image mirrored {words}", "as given",
+                   "leave that to the transforms")
     yield Kind("patch-channels", {"images": after(lambda images: images.flip(1))}, "the image's channels reversed",
                "RGB as given", "don't reverse the channels")
     yield Kind("patch-reshape", {"flatten": lambda _, x: x.reshape(len(x), -1, x.shape[1])},
@@ -49,8 +57,9 @@ def kinds(_: Mapping[str, Any]) -> Iterator[Kind]:
     yield Kind("patch-reshape", {"patches": lambda cut_, images, size: images.reshape(cut_(images, size).shape)},
                "the image reshaped to (B, N, C P P), which cuts no patches", "cut into patches",
                "F.unfold(images, P, stride=P).transpose(1, 2)")
-    yield Kind("patch-order", {"flatten": lambda original, x: original(x.transpose(2, 3))},
-               "patches column by column", "row by row", "x.flatten(2).transpose(1, 2)")
+    for words, change in _ORDERS.items():
+        yield Kind("patch-order", {"flatten": functools.partial(_on, change=change)}, f"patches {words}", "row by row",
+                   "x.flatten(2).transpose(1, 2)")
     yield Kind("patch-bias", {"projection": lambda original, x, weight, _: original(x, weight, None)},
                "no bias of the patch projection", "one", "nn.Conv2d(3, dim, P, stride=P, bias=True)")
     yield Kind("image-scale", {"images": lambda original, x: 2 * original(x) - 1}, "images taken as 2 x - 1",
@@ -72,8 +81,22 @@ def _rows_as_columns(x: Tensor) -> Tensor:
     return x.transpose(-2, -1)
 
 
-def _on_columns(original: Activation, x: Tensor) -> Tensor:
-    return original(_rows_as_columns(x))
+def _on(original: Activation, x: Tensor, *, change: Activation) -> Tensor:
+    return original(change(x))
+
+
+def _back_and_forth(x: Tensor) -> Tensor:
+    return torch.stack([row.flip(-1) if n % 2 else row for n, row in enumerate(x.unbind(2))], 2)
+
+
+# of the feature map (B, D, h, w), what is then flattened row by row
+_ORDERS: dict[str, Activation] = {
+    "column by column": _rows_as_columns,
+    "from the bottom row up": functools.partial(torch.flip, dims=(2,)),
+    "from right to left in each row": functools.partial(torch.flip, dims=(3,)),
+    "back to front": functools.partial(torch.flip, dims=(2, 3)),
+    "row by row, every second row from right to left": _back_and_forth,
+}
 
 
 def _unpermuted(images: Tensor, size: int, like: Tensor) -> Tensor:

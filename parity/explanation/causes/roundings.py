@@ -34,7 +34,7 @@ def kinds(_: Mapping[str, Any]) -> Iterator[Kind]:
         for operation, what in (("scores", "scores"), ("softmax", "attention weights"), ("mix", "heads' output")):
             yield Kind("attention-dtype", {operation: functools.partial(_rounded_to, dtype=dtype)},
                        f"{what} rounded to {name}", "in the model's dtype", hint, only=ATTENTION)
-        for operation in ("activation", "output", "input", "images"):
+        for operation in ("activation", "output", "input", "images", "table"):
             yield Kind("hidden-cast", {operation: functools.partial(_rounded_to, dtype=dtype)}, f"rounded to {name}",
                        "in the model's dtype", hint)
 

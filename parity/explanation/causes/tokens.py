@@ -25,6 +25,8 @@ def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
                "the class token last", "first", "torch.cat([cls_token, x], dim=1)")
     yield Kind("class-token-zero", {"token": after(torch.zeros_like)}, "zeros for the class token", "a learned one",
                "nn.Parameter(torch.zeros(1, 1, dim)), and load its weights")
+    yield Kind("class-token-scale", {"token": lambda original, token, value: original(token) * value},
+               "the class token times {value}", "as it is", "take the factor away", start=(2.0, 0.5))
     yield Kind("class-token-missing", {"place": skipped, "table": after(_patches_alone)},
                "no class token", "one", "torch.cat([cls_token, x], dim=1)", at="class_token",
                elsewhere={"table": "encoder.pos_embedding"})

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from parity import check
 from parity.explanation.causes.absences import absences
 from tests.candidates.catalogue import RIGHT
-from tests.odd_vit import Block
+from tests.odd_vit import Block, OddViT
 from tests.small import SMALL
 from tests.test_candidates import FOLDER, SIZES
 
@@ -107,3 +107,28 @@ def test_norm_no_class_token_and_fixed_positions_have_each_their_name() -> None:
     assert report.explanation is not None
     assert report.explanation.complete, report
     assert {cause.id for cause in report.causes} == {"extra-norm", "class-token-missing", "position-fixed", "pooling"}
+
+
+class WithRegisters(OddViT):
+    """Tokens of its own come in behind a dropout, where both models have been compared."""
+
+    def __init__(self, traits: dict[str, Any]) -> None:
+        super().__init__(traits)
+        self.dropout, self.registers = nn.Dropout(0.1), nn.Parameter(torch.zeros(1, 4, 48))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.patch(images).flatten(2).transpose(1, 2)
+        x = self.dropout(torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.table)
+        x = self.done("registers", torch.cat([x, self.registers.expand(len(x), -1, -1)], 1))
+        for block in self.blocks:
+            x = block(x)
+        logits: torch.Tensor = self.head(self.norm(x)[:, 0])
+        return logits
+
+
+@pytest.mark.parametrize(("traits", "id_"), [({}, "extra-tokens"), ({"registers": lambda x: x.roll(1, 1)}, "graft")])
+def test_tokens_that_come_in_behind_the_dropout_are_explained(traits: dict[str, Any], id_: str) -> None:
+    report = check(WithRegisters(traits), overrides=SMALL, modes=["eval"])
+    assert report.explanation is not None
+    assert report.explanation.complete, report
+    assert [cause.id for cause in report.causes] == [id_], report

@@ -303,6 +303,19 @@ def test_random_numbers_that_have_changed_nothing_are_noted(draw: Callable[[], A
     assert whose in note
 
 
+def test_autocast_in_the_forward_pass_is_named() -> None:
+    class Casting(Around):
+        def forward(self, images: Tensor) -> Any:
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.model(images)
+
+    report = check(Casting(), overrides=SMALL, modes=["eval"])
+    assert report.verdict == "divergent"
+    (cause,) = report.causes
+    assert "computes in torch.bfloat16, under torch.autocast" in cause.statement
+    assert "torch.autocast" in cause.hint
+
+
 def test_models_that_both_draw_are_the_same_function_and_it_is_noted() -> None:
     def drawing() -> Around:
         return _around(lambda x: x + 1e-3 * torch.randn_like(x))

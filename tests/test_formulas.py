@@ -146,6 +146,13 @@ def test_name_that_a_formula_takes_back_is_not_said() -> None:
     assert report.explanation is not None
     assert report.explanation.complete, report
     assert [cause.id for cause in report.causes] == ["graft"], report
+    # what is too long for a formula is shown as it stands in the source
+    assert "`q, k, v = self.qkv(x)" in report.causes[0].statement
+
+
+def test_number_that_random_numbers_leave_is_no_cause() -> None:
+    report = _explained("branch", lambda y: y * (torch.rand(len(y), 1, 1) < 1) / 0.9)
+    assert [cause.id for cause in report.causes] == ["random-numbers"], report
 
 
 def test_graft_is_as_small_as_the_aligned_points_allow() -> None:

@@ -210,7 +210,7 @@ class _Wider(nn.Module):
 
     def forward(self, x: torch.Tensor, *_: torch.Tensor, **__: bool) -> tuple[torch.Tensor, None]:
         together = torch.cat([projection(x) for projection in self.projections], dim=-1)
-        q, k, v = together.unflatten(-1, (3, 4, 64)).permute(2, 0, 3, 1, 4)
+        q, k, v = together.reshape(*x.shape[:2], 3, 4, 64).permute(2, 0, 3, 1, 4)
         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)), None
 
 

@@ -188,10 +188,14 @@ def casts(checks: list[Check], alignment: Alignment) -> list[Cause]:
     candidates = {reference: candidate for candidate, reference in alignment.pairs.items()}
     for check in checks:
         if check.free and check.free.narrowed and check.verdict == "divergent":
-            point, dtype = check.free.narrowed
-            statement = f"{in_words_of(point)} (candidate: {candidates[point.module]}) is {dtype}"
+            point, dtype, is_autocast = check.free.narrowed
+            where, hint = f"{in_words_of(point)} (candidate: {candidates[point.module]})", "take the cast away"
+            statement = f"{where} is {dtype}"
+            if is_autocast:
+                statement = f"the forward pass computes in {dtype}, under torch.autocast, from {where} on"
+                hint = "put torch.autocast around the call, not into forward"
             kept = f"the reference stays in {check.name.rpartition('/')[2]}"
-            return [Cause("hidden-cast", f"{statement}; {kept}", (point.module,), hint="take the cast away")]
+            return [Cause("hidden-cast", f"{statement}; {kept}", (point.module,), hint=hint)]
     return []
 
 
@@ -331,7 +335,7 @@ def _narrowed(made: list[Check], alignment: Alignment) -> list[str]:
     candidates = {reference: candidate for candidate, reference in alignment.pairs.items()}
     for check in made:
         if check.exact and check.free and check.free.narrowed:
-            point, dtype = check.free.narrowed
+            point, dtype, _ = check.free.narrowed
             where = f"{'the input of' if point.moment == 'enter' else 'the output of'} {candidates[point.module]}"
             return [f"in a float64 run {where} is {dtype}: a cast or a constant limits the candidate's precision"]
     return []

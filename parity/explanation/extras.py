@@ -158,10 +158,11 @@ def _table_kinds(view: View, held: Mapping[str, Tensor], found: WeightMap) -> It
             *(("output", f" and positions ({part})", joining(behind=behind, positions=part)) for part in own),
             ("output", ", without positions", joining(behind=behind)),
             ("place", "", joining(behind=behind)),
+            ("leave", ", without positions", joining(behind=behind)),
         ]
         for operation, more, variant in variants:
             yield Kind("extra-tokens", {operation: variant}, f"{extra} ({view.name}) {where}{more}", "none there",
-                       "take them away", only="(pos_embedding|class_token)$")  # fmt: skip
+                       "take them away", only=r"(pos_embedding|class_token|^encoder\.dropout)$")  # fmt: skip
     learned = "nn.Parameter(torch.zeros(1, N + 1, dim))"
     yield Kind("position-fixed", {"add": added}, f"the table {view.name} for positions", "a learned one", learned)
     yield Kind(

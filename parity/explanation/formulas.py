@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from parity.explanation.reading import Reading
 from parity.explanation.terms import CONSTANT, ENTERS, MATRIX, NUMBER, PART, PRODUCT, SUM, WEIGHT, Term, all_in
+from parity.tracing import SourceLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     Pair = tuple[Term, Term]
 
 # A formula is shown with what is around the difference, as far as both sides stay so short; where the difference itself
-# is longer than the other number, its operations are listed instead.
-_CONTEXT, _LONGEST, _MOST_LISTED = 60, 110, 6
+# is longer than the second number, the lines of source are shown instead, up to the third, or the operations listed.
+_CONTEXT, _LONGEST, _MOST_QUOTED, _MOST_LISTED = 60, 110, 180, 6
 
 _LETTERS = {"query": "q", "key": "k", "value": "v"}
 _OTHER_LETTERS = ("x", "y", "z", "u", "w", "s", "t")
@@ -132,7 +133,20 @@ def _in_words(pairs: Sequence[Pair], points: Sequence[Point]) -> tuple[str, str]
         texts = [_text(term, named) for term in pairs[-1]]
         if max(map(len, texts)) <= _LONGEST:
             return texts[0], texts[1]
-    return _listed(found, expected), _listed(expected, found)
+    instead = _text(expected, letters)
+    instead = instead if len(instead) <= _LONGEST else _listed(expected, found)
+    return _quoted(_lines(pairs)) or _listed(found, expected), instead
+
+
+def _quoted(lines: Sequence[str]) -> str:
+    """Returns what stands in lines of somebody's source, as far as it is short; nothing if one cannot be read."""
+    known = sorted((line for line in lines if isinstance(line, SourceLine)), key=lambda line: (line.path, line.number))
+    texts = [line.text for line in known]
+    if not texts or not all(texts):
+        return ""
+    shown = [text for n, text in enumerate(texts) if sum(map(len, texts[: n + 1])) <= _MOST_QUOTED] or texts[:1]
+    more = len(texts) - len(shown)
+    return f"`{'; '.join(shown)}`" + (f" and {more} more line{'s' * (more > 1)}" if more else "")
 
 
 def _letters(terms: Sequence[Term], points: Sequence[Point]) -> _Letters:

@@ -54,6 +54,11 @@ class Difference:
     is_possible: bool
 
     @property
+    def is_random(self) -> bool:
+        """Whether the candidate draws random numbers there."""
+        return self.changes[0].kind.is_random
+
+    @property
     def key(self) -> tuple[str, str, str]:
         """Tells kinds of differences apart."""
         return self.changes[0].kind.key
@@ -186,7 +191,10 @@ class Grafts:
 
 def _only_hands_over_more(stretch: Stretch, passing: torch.Tensor) -> bool:
     is_more = stretch.leaving.shape.numel() > passing.numel()
-    return is_more and all(operation.name in ARRANGING for operation in stretch.operations)
+    return is_more and not any(
+        operation.name not in ARRANGING or any(value.name for value in operation.taken)
+        for operation in stretch.operations
+    )
 
 
 def _place_around(stretch: Stretch, to: Point) -> str:

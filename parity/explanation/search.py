@@ -210,7 +210,7 @@ class Search:
             found = trials.best
         finally:
             self._follower.memo.may_grow = True
-        if found is None:
+        if found is None or _is_by_chance(found, base, difference):
             found = graft()
             alone = found and self._without_names(start, found, known)
             found, difference = alone or (found, difference)
@@ -303,6 +303,12 @@ def distance_of(
             return math.inf  # the other changes don't fit together without one that is left out
         relative = compare(output, tensor, ulp=False).relative
     return relative
+
+
+def _is_by_chance(found: Outcome, base: Outcome, difference: Difference | None) -> bool:
+    """Whether changes without random numbers explain a place where the candidate draws some: for this seed alone."""
+    new = [change for change in found.changes if change not in base.changes]
+    return difference is not None and difference.is_random and not any(change.kind.is_random for change in new)
 
 
 def _is_in(change: Change, stage: str) -> bool:

@@ -38,7 +38,7 @@ from parity.tracing.nested import address_of, first_tensor, leaves
 from parity.tracing.operations import Operations
 from parity.tracing.passes import OUTPUT, Pass, fitting, in_step, is_rearranged, steps
 from parity.tracing.run import Event, Moment, Point, Run, Telling, bare_run, call_order, outer_modules
-from parity.tracing.sources import DRAWING, line_of_source, name_of_operation
+from parity.tracing.sources import DRAWING, SourceLine, line_of_source, name_of_operation
 from parity.tracing.spread import LETTERS, LEVELS, Places, Sizes
 from parity.tracing.subject import Held, Models, Subject
 
@@ -69,6 +69,7 @@ __all__ = [
     "Run",
     "Site",
     "Sizes",
+    "SourceLine",
     "Subject",
     "Telling",
     "address_of",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 OUTPUT = Point("", 0, "leave")
 
 
+class Narrowed(NamedTuple):
+    """A point where the candidate's tensor is of a narrower dtype than the reference's: of which, and by autocast?"""
+
+    point: Point
+    dtype: torch.dtype
+    under_autocast: bool
+
+
 @dataclass(frozen=True)
 class Pass:
     """What was measured in one pass, by point of the reference, in the order of the candidate's run.
@@ -36,7 +44,7 @@ class Pass:
         noise: noise ratios at the points where the two models' bits differ.
         reference_output: the reference's logits (B, classes).
         candidate_output: the candidate's.
-        narrowed: the first point where the candidate's tensor is of a narrower dtype than the reference's, and which.
+        narrowed: the first point where the candidate's tensor is of a narrower dtype than the reference's.
         sizes: how large errors are where modules are left with other bits, of a pass with a truth that keeps them.
         places: where in the tensors they sit, of a forced pass that keeps it.
     """
@@ -45,7 +53,7 @@ class Pass:
     noise: dict[Point, float | None]
     reference_output: torch.Tensor = field(repr=False)
     candidate_output: torch.Tensor = field(repr=False)
-    narrowed: tuple[Point, torch.dtype] | None = None
+    narrowed: Narrowed | None = None
     sizes: Mapping[Point, Sizes] = field(default_factory=dict, repr=False)
     places: Mapping[Point, Places | None] = field(default_factory=dict, repr=False)
 
@@ -142,7 +150,7 @@ def in_step(
     true_run = Follower(truth) if truth else None
     measured: dict[Point, Measurement] = {}
     noise: dict[Point, float | None] = {}
-    narrowed: tuple[Point, torch.dtype] | None = None
+    narrowed: Narrowed | None = None
     sizes: dict[Point, Sizes] = {}
     places: dict[Point, Places | None] = {}
     try:
@@ -152,7 +160,8 @@ def in_step(
             if pixels and is_spread and forced:
                 laid_out = in_layout_of_reference(event.tensors[0], tensors[0], point, alignment)
                 places[point] = places_of(tensors[0], laid_out, pixels)
-            narrowed = narrowed or _narrowed(point, event.tensors[0], expected[0])
+            if narrowed is None and _is_narrower(event.tensors[0], expected[0]):
+                narrowed = Narrowed(point, event.tensors[0].dtype, candidate.is_under_autocast)
             if true_run and measurement.identical:
                 true_run.passes(point)
             elif true_run and (exact := true_run.until(point)):
@@ -262,9 +271,8 @@ def _is_measured_error(point: Point, measurement: Measurement) -> bool:
     return point.moment == "leave" and not measurement.identical and measurement.problem is None
 
 
-def _narrowed(point: Point, actual: torch.Tensor, expected: torch.Tensor) -> tuple[Point, torch.dtype] | None:
-    is_narrower = torch.finfo(actual.dtype).bits < torch.finfo(expected.dtype).bits
-    return (point, actual.dtype) if is_narrower else None
+def _is_narrower(actual: torch.Tensor, expected: torch.Tensor) -> bool:
+    return torch.finfo(actual.dtype).bits < torch.finfo(expected.dtype).bits
 
 
 def is_rearranged(expected: torch.Tensor, actual: torch.Tensor) -> bool:

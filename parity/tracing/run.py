@@ -139,6 +139,11 @@ class Run:
         """Whether the model records gradients where the run stands."""
         return self._ambient.grad
 
+    @property
+    def is_under_autocast(self) -> bool:
+        """Whether the model computes under autocast where it stands."""
+        return self._ambient.autocast[0]
+
     def close(self) -> None:
         """Gives the run up where it stands and takes the hooks off the model."""
         if not self._greenlet.dead:

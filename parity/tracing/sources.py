@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,35 @@ _NOT_A_MODELS = (
 )  # fmt: skip
 
 
-def line_of_source() -> str:
+class SourceLine(str):
+    """A line of somebody's source, `model.py:14`.
+
+    Attributes:
+        path: of the file.
+        number: of the line.
+    """
+
+    __slots__ = ("number", "path")
+    path: str
+    number: int
+
+    @property
+    def text(self) -> str:
+        """What stands there, or nothing if the file cannot be read."""
+        return linecache.getline(self.path, self.number).strip()
+
+
+def line_of_source() -> SourceLine:
     """Returns the line of the model that runs, the innermost that is the model's own: `model.py:14`."""
     frame = last = sys._getframe(1)  # noqa: SLF001  (what inspect.stack() reads, without reading the files)
     while frame.f_code.co_filename.startswith(_NOT_A_MODELS):
         if frame.f_back is None:
             break
         last = frame = frame.f_back
-    return f"{Path(last.f_code.co_filename).name}:{last.f_lineno}"
+    path = last.f_code.co_filename
+    line = SourceLine(f"{Path(path).name}:{last.f_lineno}")
+    line.path, line.number = path, last.f_lineno
+    return line
 
 
 def name_of_operation(function: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.corpus.bugs import own_norm, own_patches
+from tests.corpus.bug import own_norm, own_patches
 from tests.corpus.hosts import HOSTS
 from tests.corpus.planting import Change, write
 

@@ -160,8 +160,7 @@ def in_step(
             if pixels and is_spread and forced:
                 laid_out = in_layout_of_reference(event.tensors[0], tensors[0], point, alignment)
                 places[point] = places_of(tensors[0], laid_out, pixels)
-            if narrowed is None and _is_narrower(event.tensors[0], expected[0]):
-                narrowed = Narrowed(point, event.tensors[0].dtype, candidate.is_under_autocast)
+            narrowed = narrowed or _narrowed(point, event.tensors[0], expected[0], candidate)
             if true_run and measurement.identical:
                 true_run.passes(point)
             elif true_run and (exact := true_run.until(point)):
@@ -271,8 +270,9 @@ def _is_measured_error(point: Point, measurement: Measurement) -> bool:
     return point.moment == "leave" and not measurement.identical and measurement.problem is None
 
 
-def _is_narrower(actual: torch.Tensor, expected: torch.Tensor) -> bool:
-    return torch.finfo(actual.dtype).bits < torch.finfo(expected.dtype).bits
+def _narrowed(point: Point, actual: torch.Tensor, expected: torch.Tensor, candidate: Run) -> Narrowed | None:
+    is_narrower = torch.finfo(actual.dtype).bits < torch.finfo(expected.dtype).bits
+    return Narrowed(point, actual.dtype, candidate.is_under_autocast) if is_narrower else None
 
 
 def is_rearranged(expected: torch.Tensor, actual: torch.Tensor) -> bool:

@@ -81,6 +81,7 @@ class Unlisted(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         block: Any
         for block in self.blocks:
+            assert isinstance(block, Block)
             x = x + block.attended(block.norm_1(x))
             x = x + block.fc2(F.gelu(block.fc1(block.norm_2(x))))
         normed: torch.Tensor = self.norm(x)

@@ -150,6 +150,11 @@ def test_name_that_a_formula_takes_back_is_not_said() -> None:
     assert "`q, k, v = self.qkv(x)" in report.causes[0].statement
 
 
+def test_factor_of_the_logits_is_said_once() -> None:
+    (cause,) = _explained("logits", lambda y: y / 0.07).causes
+    assert "logits times 14.285714" in cause.statement
+
+
 def test_number_that_random_numbers_leave_is_no_cause() -> None:
     report = _explained("branch", lambda y: y * (torch.rand(len(y), 1, 1) < 1) / 0.9)
     assert [cause.id for cause in report.causes] == ["random-numbers"], report

@@ -205,7 +205,7 @@ class Search:
             if found is None and base.dirty and self._is_finite_at(base.dirty):
                 is_brief = math.isfinite(base.error) and graft() is not None
                 trials.until = self._share(1.0 if is_last else _BESIDE_A_FORMULA if is_brief else _TOGETHER)
-                found = trials.fitted() or trials.from_close(usual) or trials.combinations()
+                found = trials.from_close(usual) or trials.combinations()
         except TooLateError:
             found = trials.best
         finally:

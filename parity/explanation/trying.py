@@ -121,7 +121,18 @@ class Trials:
                     break
         return self.best
 
-    def fitted(self) -> Outcome | None:
+    def from_close(self, usual: tuple[Change, ...]) -> Outcome | None:
+        """Makes one of the changes that come close, and tries the others from there."""
+        most = _MOST_CLOSE if math.isfinite(self._base.error) else _MOST_OF_A_SHAPE
+        for _, proposal in sorted(self._close, key=lambda pair: pair[0])[:most]:
+            base = self._run(itertools.chain.from_iterable(self._settled([proposal]) or ()))
+            trials = Trials(self._follower, self._kinds, self.until, self._start, base, self._failures)
+            found = trials.singles(usual) or (None if math.isfinite(self._base.error) else trials._fitted_beside())
+            if found:
+                return found
+        return None
+
+    def _fitted_beside(self) -> Outcome | None:
         """Makes one of the changes that have an effect, and reads a tensor off what the candidate has then."""
         for proposal in _of_each_id_in_turn(self._effective)[:_MOST_EFFECTIVE]:
             for fitting in self._fitting:
@@ -129,17 +140,6 @@ class Trials:
                 outcome = self._tried(group)[0] if _fit_together(group) else None
                 if outcome:
                     return outcome
-        return None
-
-    def from_close(self, usual: tuple[Change, ...]) -> Outcome | None:
-        """Makes one of the changes that come close, and tries the others from there."""
-        most = _MOST_CLOSE if math.isfinite(self._base.error) else _MOST_OF_A_SHAPE
-        for _, proposal in sorted(self._close, key=lambda pair: pair[0])[:most]:
-            base = self._run(itertools.chain.from_iterable(self._settled([proposal]) or ()))
-            trials = Trials(self._follower, self._kinds, self.until, self._start, base, self._failures)
-            found = trials.singles(usual) or trials.fitted()
-            if found:
-                return found
         return None
 
     def combinations(self) -> Outcome | None:
@@ -209,6 +209,8 @@ class Trials:
         places = list(dict.fromkeys(
             place for place, operation in keys if operation in kind.variants and kind.fits(place)
         ))  # fmt: skip
+        # one tensor leaves the last module and the model: what is done to it is done once
+        places = [place for place in places if place or len(places) == 1]
         if len(places) > 1:
             yield tuple(places)
         yield from ((place,) for place in places)

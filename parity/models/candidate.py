@@ -66,6 +66,8 @@ class Candidate:
         except (Exception, SystemExit) as error:
             given = ", ".join(f"{key}={value!r}" for key, value in self.arguments.items())
             advice = "give it other arguments with --candidate-arg NAME=VALUE"
+            if isinstance(error, (AssertionError, ValueError)):  # it refuses what it was given
+                advice += ", or the reference other sizes with --set NAME=VALUE"
             if any(words in described(error) for words in _NO_GPU):
                 advice = "it asks for a GPU, and there is none here; leave its tensors where the images are"
             elif self.hides_names:

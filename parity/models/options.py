@@ -75,6 +75,7 @@ class Option:
 
 LEFT = Option(0)
 
+_WIDTHS = ("head_width", "inner_width", "mlp_dim")
 # quantities that several numbers may stand for
 _IN_LISTS = ("image_size", "patch_size", "patches_per_side", "mlp_widths", "heads_of_blocks", "head_hidden")
 
@@ -139,9 +140,11 @@ def _numbers(slot: Slot, *, is_side: bool) -> list[Option]:
     if not allowed:
         found += _unsaid(slot)
     elif not has_default:  # where other arguments contradict the name
-        found += [
-            Option(CONTRADICTING, quantity, _forms(quantity, slot)[0]) for quantity in SIZES if quantity not in allowed
-        ]
+        of_its_kind = _WIDTHS if "hidden_dim" in allowed else ()
+        others = sorted(
+            {*SIZES} - {*allowed}, key=lambda quantity: (quantity not in of_its_kind, SIZES.index(quantity))
+        )
+        found += [Option(CONTRADICTING, quantity, _forms(quantity, slot)[0]) for quantity in others]
     return sorted(found, key=lambda option: option.cost)
 
 

@@ -91,12 +91,14 @@ _ATTENTION = {"attention", "attn", "att", "msa", "mha", "mhsa", "attentions", "s
 _EMBEDDING = {"emb", "embed", "embedding", "embd", "embeddings", "embeds", "embedded"}
 _MLP = {"mlp", "ff", "ffn", "feedforward", "feed", "forward", "intermediate", "inner", "fc", "dff", "ffd", "mid",
         "fcn", "up", "middle"}  # fmt: skip
+_CHANNELS = {"channel", "channels", "chan", "chans", "ch", "chn", "inchannel", "inchannels", "color", "colors",
+             "colour", "colours"}  # fmt: skip
 _IN_A_ROW = {"row", "side", "axis", "col", "column", "edge"}
 _IMAGE = {"image", "img", "im", "imgs", "images", "picture", "input", "resolution", "res", "pixels", "chw"}
 _CLASSES = {"class", "classes", "cls", "label", "labels", "category", "categories", "target", "targets", "nclass",
             "nclasses", "outputs"}  # fmt: skip
 _DEPTH = {"layer", "layers", "block", "blocks", "depth", "encoder", "encoders", "stack", "stacks", "nlayers", "nlayer",
-          "nblocks", "repeats", "deep", "transformers"}  # fmt: skip
+          "nblocks", "repeats", "repeat", "deep", "transformers"}  # fmt: skip
 _DROPPED = {"dropout", "drop", "dropouts", "dropped"}
 _FACTOR = {"ratio", "expansion", "multiplier", "mult", "mul", "factor", "expand", "scale", "multiple"}
 _OTHER = {"path", "stochastic", "decay", "lr", "seed", "eps", "epsilon", "momentum", "warmup", "epochs", "epoch",
@@ -221,7 +223,7 @@ def _patch(said: set[str]) -> tuple[str, ...]:
 
 
 def _channels(said: set[str]) -> tuple[str, ...]:
-    if said & {"channel", "channels", "chan", "chans", "ch", "chn", "color", "colors", "colour", "colours"}:
+    if said & _CHANNELS:
         if said & {"head", "heads"}:
             return ("head_width",)
         if said & {"out", "hidden", "output"} or said & _EMBEDDING:

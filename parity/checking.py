@@ -37,7 +37,7 @@ from parity.mapping import (
 )
 from parity.models import brought_by, build_without_values, in_words, make_inputs
 from parity.progress import Progress
-from parity.question import Options, Question
+from parity.question import Options, Question, require_kinds
 from parity.report import Report, digest_of_map, digest_of_weights, options_asked
 from parity.tracing import MODES, ambient_kept
 from parity.training import DRAWING_CAUSES, look_beyond, modes_of
@@ -114,6 +114,7 @@ def check(
     Raises:
         ParityError: an option, a file or the candidate is unusable; the message says what to do.
     """
+    require_kinds(locals())
     asked = options_asked(locals())
     options = Options(Path(mapping) if mapping else None, seed, dtype, device, modes, phases, steps, asked)
     options.require_known()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from parity.diagnosis import DTYPES, Check, layers, origins
 from parity.errors import ParityError, described, listed
@@ -16,10 +19,7 @@ from parity.tracing import MODES, refusal_of_modes
 from parity.training import Classroom, require_known
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from torch import nn
+    from collections.abc import Callable, Sequence
 
     from parity.diagnosis import PhaseCheck
     from parity.mapping import Setup
@@ -59,6 +59,27 @@ class Options:
             raise ParityError(
                 f"--device {self.device}: it has no float64 tensors ({described(error)}); use --device cpu"
             ) from error
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "reference": (str, nn.Module), "overrides": (Mapping,), "candidate_args": (Mapping,), "reference_args": (Mapping,),
+    "weights": (str,), "candidate_weights": (str,), "mapping": (str, Path), "input": (str,), "batch": (int,),
+    "seed": (int,), "steps": (int,), "modes": (list, tuple), "phases": (list, tuple),
+}  # fmt: skip
+_MAY_BE_NONE = {"overrides", "candidate_args", "reference_args", "weights", "candidate_weights", "mapping"}
+
+
+def require_kinds(given: Mapping[str, Any]) -> None:
+    """Raises ParityError if an argument of a check is of a type that none can have."""
+    for name, kinds in _KINDS.items():
+        value = given[name]
+        is_number = int in kinds and isinstance(value, bool)
+        if (value is None and name in _MAY_BE_NONE) or (isinstance(value, kinds) and not is_number):
+            keys = [*value] if isinstance(value, Mapping) else []
+            if all(isinstance(key, str) for key in keys):
+                continue
+        expected = " or ".join("dict with names as keys" if kind is Mapping else kind.__name__ for kind in kinds)
+        raise ParityError(f"{name}={value!r}: expected a value of type {expected}")
 
 
 @dataclass(frozen=True)

@@ -288,3 +288,10 @@ def test_argument_that_nothing_goes_by_is_asked_for() -> None:
 def test_check_is_a_function_whatever_was_imported_before() -> None:
     script = "import parity.checking, parity\nassert callable(parity.check)\nassert callable(parity.infer_mapping)"
     subprocess.run([sys.executable, "-c", script], check=True)  # noqa: S603
+
+
+@pytest.mark.parametrize("given", [{"batch": "3"}, {"seed": 1.5}, {"steps": True}, {"modes": "eval"}, {"phases": None},
+                                   {"weights": 3}, {"overrides": {1: 2}}, {"reference": None}])  # fmt: skip
+def test_argument_of_another_type_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(ParityError, match=f"{next(iter(given))}=.*: expected a value of type"):
+        check("vit:ViT", **{"overrides": SMALL, **given})

@@ -129,3 +129,24 @@ def test_a_check_keeps_both_where_bits_differ_and_nothing_else() -> None:
     assert drawn is not None
     assert drawn.cells is not None
     assert drawn.cells.words.startswith("in leading tokens only; ")
+
+
+class MeanOfAllTokens(vit.ViT):
+    """Pools otherwise: an error that no module has made."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.patches(images)
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embedding
+        logits: torch.Tensor = self.head(self.ln(self.attn_layers(self.dropout(x))).mean(1))
+        return logits
+
+
+def test_where_code_between_modules_is_wrong_is_kept_as_well() -> None:
+    report = parity.check(MeanOfAllTokens, overrides=SMALL, modes=["eval"])
+    assert [place.kind for place in report.origins] == ["glue"]
+    found = report.origins[0].places
+    assert found is not None
+    assert (found.rows, len(found.cells), len(found.cells[0])) == ("image", 3, 16)
+    page = report.to_html()
+    opened = page.partition('<details class="layer" open>')[2].partition("</summary>")[0]
+    assert "between the output of encoder.ln and the input of heads.head: its errors, drawn" in opened

@@ -111,6 +111,7 @@ class Place:
         isolated: the error that is added here, relative.
         check: the name of the check that shows it.
         problem: why values could not be compared, or None.
+        places: where in the tensor the error sits, as far as that was kept.
     """
 
     kind: Literal["module", "glue"]
@@ -121,6 +122,7 @@ class Place:
     isolated: float
     check: str
     problem: str | None = None
+    places: Places | None = None
 
     def describe(self) -> str:
         """Returns the place as a phrase: `in <module>` or `between <point> and <point>`."""
@@ -227,6 +229,7 @@ def _places(check: Check, shown: Pass, points: list[Point], alignment: Alignment
                 isolated=shown.measured[point].relative,
                 check=check.name,
                 problem=shown.measured[point].problem,
+                places=shown.places.get(point),
             )
         )
     return places
@@ -278,7 +281,9 @@ def layers(checks: list[Check], alignment: Alignment) -> list[Layer]:
                 status="origin" if module in shown_origins else "propagated" if dirty else "clean",
                 why=next((m.problem for *_, m in free if m.problem), None),
                 sizes=next((sizes for shown in passes for p, sizes in shown.sizes.items() if p.module == module), None),
-                places=next((at for shown in passes for p, at in shown.places.items() if p.module == module), None),
+                places=next(
+                    (shown.places[p] for shown in passes for p, _ in _leaves(shown, module) if p in shown.places), None
+                ),
             )
         )
     return rows

@@ -83,9 +83,9 @@ class Figures:
     patches: HeatMap | None
 
 
-def figures_of(layer: dict[str, Any]) -> Figures | None:
-    """Returns the figures of a layer; None where a report keeps none, as where all bits are the same."""
-    sizes, places = layer["sizes"] or {}, layer["places"] or {}
+def figures_of(row: dict[str, Any]) -> Figures | None:
+    """Returns the figures of a layer or a place; None where a report keeps none, as where all bits are the same."""
+    sizes, places = row.get("sizes") or {}, row["places"] or {}
     figures = Figures(_histogram(sizes), _quantiles(sizes), _cells(places), _patches(places))
     return None if figures == Figures(None, None, None, None) else figures
 

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 
 from parity.report import answer
-from parity.report.figures import figures_of
+from parity.report.figures import Figures, figures_of
 from parity.report.wording import ROUNDING, count, decades, is_number, number, ulps
 from parity.tracing import SAME_FUNCTION_BOUND
 
@@ -55,6 +55,21 @@ class Chart:
     bound: str = f"{SAME_FUNCTION_BOUND:.0e}"
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What is drawn of a layer, or of the code between two.
+
+    Attributes:
+        title: its name.
+        figures: the pictures.
+        begins: whether a difference begins there.
+    """
+
+    title: str
+    figures: Figures
+    begins: bool
+
+
 def as_html(report: dict[str, Any]) -> str:
     """Returns a report as a whole page.
 
@@ -62,7 +77,8 @@ def as_html(report: dict[str, Any]) -> str:
         report: its JSON types, complete as `saved.complete` makes it.
     """
     stages = answer.stages(report)
-    drawn = [[(row, shown) for row in stage.layers if (shown := figures_of(row))] for stage in stages]
+    glue = _glue(report, stages)
+    drawn = [_drawn(stage, glue.get(stage.name, [])) for stage in stages]
     own: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for tensor in (report["weights"] or {}).get("tensors", ()):
         own[tensor["candidate"]].append(tensor)
@@ -70,11 +86,11 @@ def as_html(report: dict[str, Any]) -> str:
         **_top(report),
         stages=stages,
         first=next((stage for stage in stages if stage.is_origin), None),
-        stage_figures=drawn,
-        first_layer=next((row for rows in drawn for row, _ in rows if row["status"] == "origin"), None),
+        drawn=drawn,
+        first_drawn=next((one for of_stage in drawn for one in of_stage if one.begins), None),
         dtype=report["options"].get("dtype") or "float32",
         titles=[_title(stage) for stage in stages],
-        glue=_glue(report, stages),
+        glue=glue,
         own=own,
         about=list(answer.about(report, every=True)),
         command=answer.command(report),
@@ -140,6 +156,13 @@ def _glue(report: dict[str, Any], stages: list[answer.Stage]) -> dict[str, list[
             holding = (s.name for s in stages if any(row["reference"] == place["reference"] for row in s.layers))
             found[next(holding, stages[-1].name)].append(place)
     return found
+
+
+def _drawn(stage: answer.Stage, glue: list[dict[str, Any]]) -> list[Drawn]:
+    """Returns what is drawn of a stage's layers, and of the code between them that has an error of its own."""
+    rows = [(row["reference"], row, row["status"] == "origin") for row in stage.layers]
+    rows += [(f"between {place['before']} and {place['after']}", place, True) for place in glue]
+    return [Drawn(title, shown, begins) for title, row, begins in rows if (shown := figures_of(row))]
 
 
 def _chart(report: dict[str, Any]) -> Chart | None:

@@ -25,12 +25,12 @@ _CAUSE = {"id": "", "statement": "", "where": [""], "residual": None, "without":
 _CHECK = {"name": "", "verdict": "", "why": None, "relative": None, "max_abs": None, "max_ulp": None,
           "identical": None, "noise_ratio": None, "points": None,
           "rows": [{"reference": "", "candidate": "", "what": "", "relative": None, "noise": None}]}  # fmt: skip
+_PLACES = ({"rows": "", "leading": None, "largest": None, "cells": [""], "patches": [""]},)
 _LAYER = {"reference": "", "candidate": None, "identical": None, "max_ulp": None, "noise_ratio": None,
           "isolated": None, "accumulated": None, "status": "", "why": None,
-          "sizes": ({"ulps": [None], "reference": [None], "candidate": [None]},),
-          "places": ({"rows": "", "leading": None, "largest": None, "cells": [""], "patches": [""]},)}  # fmt: skip
+          "sizes": ({"ulps": [None], "reference": [None], "candidate": [None]},), "places": _PLACES}  # fmt: skip
 _PLACE = {"kind": "", "reference": "", "candidate": "", "before": "", "after": "", "isolated": None, "check": "",
-          "problem": None}  # fmt: skip
+          "problem": None, "places": _PLACES}  # fmt: skip
 _MAPPING = {"tensors": None, "parameters": None, "source": "", "origin": "", "unmapped_reference": [""],
             "unmapped_candidate": [""], "certified_by_bijection": [""], "remarks": [""],
             "entries": [{"reference": "", "candidate": "", "layout": ""}]}  # fmt: skip

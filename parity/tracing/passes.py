@@ -46,7 +46,7 @@ class Pass:
         candidate_output: the candidate's.
         narrowed: the first point where the candidate's tensor is of a narrower dtype than the reference's.
         sizes: how large errors are where modules are left with other bits, of a pass with a truth that keeps them.
-        places: where in the tensors they sit, of a forced pass that keeps it.
+        places: where in the tensors they sit, there and where glue has made an error, of a forced pass that keeps it.
     """
 
     measured: dict[Point, Measurement]
@@ -156,8 +156,9 @@ def in_step(
     try:
         for point, tensors, expected, event, measurement in steps(reference, candidate, alignment, forced=forced):
             measured[point] = measurement
-            is_spread = pixels is not None and _is_measured_error(point, measurement)
-            if pixels and is_spread and forced:
+            is_spread = pixels is not None and not measurement.identical and measurement.problem is None
+            is_left = point.moment == "leave"
+            if pixels and is_spread and forced and (is_left or not measurement.is_clean):
                 laid_out = in_layout_of_reference(event.tensors[0], tensors[0], point, alignment)
                 places[point] = places_of(tensors[0], laid_out, pixels)
             narrowed = narrowed or _narrowed(point, event.tensors[0], expected[0], candidate)
@@ -166,7 +167,7 @@ def in_step(
             elif true_run and (exact := true_run.until(point)):
                 true_values = fitting(exact, event, point, alignment)[0]
                 noise[point] = noise_ratio(expected[0], event.tensors[0], true_values)
-                if is_spread and noise[point] is not None:
+                if is_spread and is_left and noise[point] is not None:
                     sizes[point] = sizes_of(expected[0], event.tensors[0], true_values)
             if true_run:
                 true_run.leaves(point)
@@ -263,11 +264,6 @@ def fitting(expected: Tensors, event: Event, point: Point, alignment: Alignment)
     alike = list(itertools.takewhile(lambda tensor: tensor.shape == first.shape, event.tensors))
     fitting = [*expected, *expected[-1:] * len(alike)][: len(alike)]
     return [in_layout_of(first, tensor, point, alignment) for tensor in fitting]
-
-
-def _is_measured_error(point: Point, measurement: Measurement) -> bool:
-    """Whether values that leave a module differ by what can be measured."""
-    return point.moment == "leave" and not measurement.identical and measurement.problem is None
 
 
 def _narrowed(point: Point, actual: torch.Tensor, expected: torch.Tensor, candidate: Run) -> Narrowed | None:

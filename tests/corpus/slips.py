@@ -139,6 +139,7 @@ _NORM_SLIPS = [
     Bug(id="first-norm-twice", hosts=("ours",), edits={"block.normed_1": "{norm_1}({norm_1}(x))"},
         place=(*PROJECTIONS, *NORM_1), causes=(FORMULA,), says="ln_1.weight * (x - mean(x))"),
     Bug(id="norms-of-all-blocks-are-one", hosts=("fused",), place=_OF_SECOND_BLOCK,
+        also=(*PROJECTIONS, *NORM_1, *NORM_2, *MLP),
         causes=("norm-shared|block-sharing",), changes_parameters=True, zero_in_torchvision_init=True,
         edits={"model.built": "for block in {layers}[1:]:\n    block.norm1, block.norm2 = {layers}[0].norm1, "
                "{layers}[0].norm2"}),

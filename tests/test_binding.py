@@ -143,11 +143,11 @@ def test_error_that_no_argument_mends_comes_first() -> None:
 
 
 def test_module_is_no_value_of_the_command_line() -> None:
-    def build(dim: int, tokenizer: nn.Module) -> nn.Module:
-        return nn.Sequential(tokenizer, nn.Linear(dim, dim))
+    def build(dim: int, feature_extractor: nn.Module) -> nn.Module:
+        return nn.Sequential(feature_extractor, nn.Linear(dim, dim))
 
     with pytest.raises(
-        ParityError, match="'tokenizer', for which neither a number nor a word stands; write a function"
+        ParityError, match="'feature_extractor', for which neither a number nor a word stands; write a function"
     ):
         resolve_candidate(build, CONFIG)
 

@@ -87,6 +87,8 @@ def options(slot: Slot, *, is_side: bool) -> list[Option]:
         slot: which.
         is_side: one of an image's or a patch's sides, as another argument is the other.
     """
+    if inspect.isclass(slot.kind) and issubclass(slot.kind, nn.Module):  # which no value stands for
+        return [LEFT] if _has_default(slot) else []
     fixed = _fixed(slot)
     return _numbers(slot, is_side=is_side) if fixed is None else fixed
 
@@ -329,8 +331,6 @@ def _named_choices(slot: Slot) -> list[Option]:
     """Returns what goes by a name that stands for no number."""
     said = set(words(slot.name))
     values: list[Any] = []
-    if inspect.isclass(slot.kind) and slot.kind is not EMPTY and issubclass(slot.kind, nn.Module):
-        return []
     if "device" in said:
         values = ["cpu"]
     elif said & {"pool", "pooling", "classifier", "aggregation"}:

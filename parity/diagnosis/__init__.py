@@ -1,8 +1,9 @@
 """From measurements to a verdict: in comes who is compared, out go checks, doubts, places of differences, a verdict.
 
 Read `verdict` (what follows from checks), `bare` and `branches` (what both models do with nobody watching), `checks`
-(making them), `pictures` (values that random images don't have), `doubts` (what no check shows), `soundness` (whether
-torch is still itself), `shapes` (models without values), `phases` (what phases beyond the forward pass find).
+(making them), `pictures` and `other_images` (what random images don't have, and both models on it), `doubts` (what no
+check shows), `soundness` (whether torch is still itself), `shapes` (models without values), `phases` (what the phases
+beyond the forward pass find).
 """
 
 from parity.diagnosis.bare import BareRuns

@@ -436,6 +436,10 @@ def flat_patches(embed_size: int, image_size, patch_size, depth, num_heads, d_mo
     return whole
 
 
+def sized_patches(patches=16, depth=12, heads=12, dim=768, mlp_dim=3072, image_size=224, n_classes=1000):
+    return build_vit(image_size, patches, depth, heads, dim, mlp_dim, n_classes)
+
+
 def _cut_by(config):
     if config["patchify_method"] != "convolution":
         raise KeyError(config["patchify_method"])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from torch import nn
+from torchvision.models.vision_transformer import MLPBlock
 
 from parity.checking import check
 from parity.errors import ParityError
@@ -264,6 +265,12 @@ def test_configs_of_a_module_are_read_with_other_values_while_a_model_is_built()
     assert "Widths.n_classes" not in resolve_candidate(Cut, CONFIG).bound  # as it is read again where it is run
 
 
+def test_block_with_an_mlp_of_its_own_width_is_a_block_still() -> None:
+    model: Any = build_reference({**CONFIG, "num_layers": 3})
+    model.encoder.layers[2].mlp = MLPBlock(CONFIG["hidden_dim"], 7, 0.0)
+    assert shown_sizes(model)["num_layers"] == 3
+
+
 def test_hidden_layer_of_a_head_is_no_number_of_classes() -> None:
     model = build_reference(CONFIG)
     width = CONFIG["hidden_dim"]
@@ -326,6 +333,11 @@ def test_features_that_one_matrix_alone_takes_are_a_patchs(monkeypatch: pytest.M
     assert resolve_candidate(forms.flat_patches, CONFIG).bound["embed_size"].value == 3 * 8**2
 
 
+def test_patches_without_a_number_may_be_their_size() -> None:
+    bound = resolve_candidate(forms.sized_patches, CONFIG).bound["patches"]
+    assert (bound.value, bound.why) == (CONFIG["patch_size"], "by shape")
+
+
 def test_rates_of_other_things_are_left_alone() -> None:
     def build(dim: int, emb_dropout: float, dropout: float, attn_drop: float, drop_path_rate: float) -> nn.Module:
         return nn.Linear(dim, int(dropout + attn_drop + emb_dropout + drop_path_rate))
@@ -351,6 +363,7 @@ def test_rates_of_other_things_are_left_alone() -> None:
         ("stochastic_depth_prob", "no_rate"), ("num_patch_1d", "patches_per_side"), ("transformer_units", "mlp_widths"),
         ("MLP_HIDDEN_LAYER_NODES", "mlp_dim"), ("linear_dim", "mlp_dim"), ("mlp_out", "inner_width"),
         ("head_channel", "head_width"), ("n_kv_heads", "key_heads"), ("qkv_heads", "num_heads"),
+        ("patch_drop_rate", "no_rate"), ("patch_emb_drop", "embedding_dropout"),
     ],
 )  # fmt: skip
 def test_words_of_a_name_say_what_it_means(name: str, meant: str) -> None:

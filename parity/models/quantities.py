@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     Kind = tuple[int, ...]
+    Content = tuple[tuple[str, Shape], ...]
 
 
 def totals(shapes: Shapes, primes: Collection[int]) -> Counter[Kind]:
@@ -175,12 +176,18 @@ def _blocks(shapes: Shapes) -> tuple[int, Shapes]:
     best: tuple[int, int, Shapes] = (0, 0, {})
     for prefix, members in groups.items():
         alike = Counter(tuple(sorted(member.items())) for member in members.values())
-        content, count = alike.most_common(1)[0]
+        content, _ = alike.most_common(1)[0]
+        count = sum(number for other, number in alike.items() if _is_such_a_block(other, content))
         size = count * sum(math.prod(shape) for _, shape in content)
         if size > best[0] and len(content) > 4:
             named = {f"{prefix}#{suffix}": shape for suffix, shape in content}
             best = size, count, named
     return best[1], best[2]
+
+
+def _is_such_a_block(one: Content, other: Content) -> bool:
+    """Returns whether two blocks have the same parts, most of the same shapes: an MLP may have a width of its own."""
+    return dict(one).keys() == dict(other).keys() and 2 * len({*one} & {*other}) > len(other)
 
 
 def _is_in_blocks(name: str, first: Shapes, blocks: int) -> bool:

@@ -187,13 +187,14 @@ def meanings_at(path: str) -> tuple[str, ...]:
 def _rate(said: set[str]) -> tuple[str, ...]:
     is_dropout = bool(said & _DROPPED) or not said - {"p", "prob", "rate"} - _ATTENTION
     of_layers = said & {"path", "stochastic", "depth"} or ("layer" in said and "hidden" not in said)
-    if not is_dropout or of_layers or said & {"head", "classifier", "token", "mask"}:
+    of_tokens = said & {"token", "mask"} or ("patch" in said and not said & _EMBEDDING)
+    if not is_dropout or of_layers or of_tokens or said & {"head", "classifier"}:
         return ("no_rate",)
     if said & ({"proj", "projection", "out", "output", "resid", "residual"} | _MLP):
         return ("inner_dropout",)
     if said & _ATTENTION:
         return ("attention_dropout",)
-    if said & (_EMBEDDING | {"pos", "position", "positional", "patch", "input"}):
+    if said & (_EMBEDDING | {"pos", "position", "positional", "input"}):
         return ("embedding_dropout",)
     return ("dropout",)
 
@@ -214,7 +215,7 @@ def _patch(said: set[str]) -> tuple[str, ...]:
     if not said & patches or said & (_OTHER - {"token"}):
         return ()
     if said & _NUMBER or (said & {"patche", "patches"} and not said & _SIZE):
-        return ("num_patches", "num_tokens", "patches_per_side")
+        return ("num_patches", "num_tokens", "patches_per_side", *(() if said & _NUMBER else ("patch_size",)))
     if said & (_EMBEDDING | {"proj", "projection", "out", "output"}):
         return ("hidden_dim",) if said & _SIZE else ()
     if said & {"vector", "vec", "flat", "flattened", "pixels", "input"}:

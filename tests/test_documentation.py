@@ -73,6 +73,13 @@ def test_catalogue_of_causes_is_that_of_today() -> None:
     assert (ROOT / "docs" / "catalogue.md").read_text() == catalogue.page(), "python -m tests.corpus.catalogue"
 
 
+def test_sentences_of_the_catalogue_say_things_as_things_and_manners_as_manners() -> None:
+    said = re.findall(r"^> .*; (.*)$", catalogue.page(), re.MULTILINE)
+    assert {"in the reference over the keys", "the reference has one"} <= {*said}
+    lame = re.compile(r"the reference has (as|at|by|before|after|in|over|on|under|with|\w+ed)\b")
+    assert [sentence for sentence in said if lame.match(sentence)] == []
+
+
 @_each_page
 def test_python_compiles(page: Path) -> None:
     for block in _blocks(page, "python"):

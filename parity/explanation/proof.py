@@ -134,6 +134,16 @@ def _listed(phrases: Sequence[str]) -> str:
     return f"{listed}{' and ' * bool(listed)}{phrases[-1]}"
 
 
+# how a manner or a place begins
+_MANNERS = ("after ", "as ", "attention first", "before ", "by ", "cut ", "first", "flattened", "in ", "once", "over ",
+            "permuted", "plus", "row by ", "scaled ", "transposed", "viewed ", "with ")  # fmt: skip
+
+
+def of_the_reference(instead: str) -> str:
+    """Returns a clause that says what the reference has: a thing, or a manner or place, such as `over the keys`."""
+    return f"{'in the reference' if instead.startswith(_MANNERS) else 'the reference has'} {instead}"
+
+
 @dataclass(frozen=True)
 class Group:
     """One cause at all its places.
@@ -164,7 +174,7 @@ class Group:
     def statement(self, where: str) -> str:
         """The difference, in one sentence."""
         if self.id != GRAFT:
-            return f"{self.in_short(where)}; the reference has {self.instead}"
+            return f"{self.in_short(where)}; {of_the_reference(self.instead)}"
         source = f"{self.source}: " if self.source else ""
         return f"{source}{f'{self.phrase} {where}'.strip()}; the reference: {self.instead}"
 

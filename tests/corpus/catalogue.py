@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity.explanation.causes.catalogue import catalogue
+from parity.explanation.proof import of_the_reference
 from parity.models.reference import configuration
 from tests.corpus.bugs import BUGS
 from tests.corpus.matrix import written
@@ -48,7 +49,7 @@ Each is planted in the tests under the names in its last line, which the [kill m
     for id_, kinds in by_id.items():
         phrases = list(dict.fromkeys(kind.phrase.replace("{value}", "VALUE").rstrip(",") for kind in kinds))
         yield f"\n## {id_}\n"
-        yield f"> {_literal(phrases[0])}; the reference has {_literal(kinds[0].instead.replace('{value}', 'VALUE'))}\n"
+        yield f"> {_literal(phrases[0])}; {_literal(of_the_reference(kinds[0].instead).replace('{value}', 'VALUE'))}\n"
         if len(phrases) > 1:
             more = f"; and {len(phrases) - _MOST} more" if len(phrases) > _MOST else ""
             yield f"- Also: {'; '.join(map(_literal, phrases[1:_MOST]))}{more}"

@@ -52,7 +52,7 @@ def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
     yield kind("layer-norm-scale", {"affine": lambda original, x, weight, bias: original(x, 1 + weight, bias)},
                "LayerNorm that scales by 1 + weight", "by the weight")
     yield kind("layer-norm-order", {"affine": lambda _, x, weight, bias: (x + bias) * weight},
-               "LayerNorm that shifts before it scales", "scales first")
+               "LayerNorm that shifts before it scales", "one that scales first")
     yield kind("layer-norm-bias", {"affine": lambda original, x, weight, _: original(x, weight, None)},
                "LayerNorm without a bias", "with one")
     yield kind("layer-norm-scale", {"affine": lambda original, x, _, bias: original(x, None, bias)},

@@ -19,10 +19,12 @@ _MOST_WORKERS = 8
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds short names of two of the plugin's options, which elsewhere may be a project's own."""
+    """Adds short names of two of the plugin's options, which elsewhere may be a project's own, and the corpus's."""
     group = parser.getgroup("parity")
     for name in ("candidate", "reference"):
         group.addoption(f"--{name}", dest=f"parity_{name}", default=None, help=f"short for --parity-{name}")
+    whole = "plant each bug of the corpus into every host, and run all combinations"
+    group.addoption("--whole-corpus", action="store_true", help=whole)
 
 
 class _Faults(logging.Handler):
@@ -73,6 +75,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Puts first what takes longest, so that no worker is left alone with it at the end."""
+    if not config.getoption("whole_corpus"):
+        left_out = [item for item in items if item.get_closest_marker("whole_corpus")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in {*left_out}]
     items.sort(key=lambda item: item.get_closest_marker("full_size") is None)

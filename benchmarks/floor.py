@@ -124,8 +124,8 @@ def run_once(
         with torch.no_grad():
             model(images)  # in which order are modules called?
             model(images)  # does watching them change the result?
-            for count in (len(images), 2, *[1] * 8):  # and on other images, and with weights of large values?
-                model(images[:count])
+            for count in (len(images), 2, 5, *[1] * 5):  # and on other images, and with weights of large values?
+                model(images[torch.arange(count) % len(images)])
             if has_other_bits:
                 held_in(model, FLOAT64)(images.double())
             if SAME.issubset(modes):
@@ -134,6 +134,8 @@ def run_once(
     with torch.no_grad():
         candidate.train()(images)  # does it set a seed?
         candidate.eval()
+    with torch.inference_mode():
+        candidate(images[:1])
 
 
 def run_modes(model: nn.Module, images: torch.Tensor, dtype: torch.dtype, modes: Collection[str]) -> None:

@@ -102,7 +102,7 @@ class _Compared:
 
     def _note(self, images: torch.Tensor, when: str, found: Callable[[torch.Tensor, torch.dtype], Run]) -> None:
         single = self._compared(images, torch.float32, found)
-        is_whole = len(images) >= len(self._models.images)
+        is_whole = len(images) == len(self._models.images)
         if single is None or single.identical or not (is_whole or single.problem or single.relative > _SUSPICIOUS):
             return
         double = self._compared(images, torch.float64, found) or single

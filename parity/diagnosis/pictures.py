@@ -21,9 +21,9 @@ _MOST_LARGE = 10**8
 def unlike_random(shape: tuple[int, ...], seed: int) -> Iterator[tuple[str, torch.Tensor]]:
     """Yields what a batch shows, in words, and the batch, in float32.
 
-    The first batch is larger than that of the checks; the next two are laid out otherwise in memory. The batches of one
-    image follow each other, so that a model that remembers the one before gives itself away; each stands alone, so that
-    what depends on a whole batch is seen too. The first one comes back, and the last one is a copy of one before.
+    The first batch has the checks' own shape, the third more images; these and the second differ by their layout in
+    memory. The batches of one image follow each other, so that a model that remembers the one before gives itself away,
+    and so that what depends on a whole batch is seen. The first of them comes back, in a copy.
 
     Args:
         shape: (B, C, H, W) of the batch that the checks have been made with.
@@ -36,23 +36,21 @@ def unlike_random(shape: tuple[int, ...], seed: int) -> Iterator[tuple[str, torc
     def random(what: str, size: tuple[int, ...]) -> torch.Tensor:
         return uniform(f"{seed}/{what}", size)
 
-    spot = torch.zeros(single)
-    spot[..., shape[-2] // 3, shape[-1] // 3] = white.flatten()
-    large = 10 * random("large", single)
-    yield (
-        "other images, one with values ten times as large and one with a single bright pixel",
-        torch.cat([random("other images", shape), large, spot]),
-    )
+    yield "other images", random("other images", shape)
     unit = random("normalised", single) / 12**0.5 + 0.5
     ranging = torch.cat([black + (white - black) * unit.clamp(0, 1), torch.zeros(single)])
     yield (
         "a picture over the whole range of normalised ones and one of zeros",
         ranging.contiguous(memory_format=torch.channels_last),
     )
-    smaller = torch.logspace(-1, -6, shape[-2])[:, None]
+    large = 10 * random("large", single)
+    small = random("small", single) * torch.logspace(-1, -6, shape[-2])[:, None]
+    spot = torch.zeros(single)
+    spot[..., shape[-2] // 3, shape[-1] // 3] = white.flatten()
+    of_all_sorts = torch.cat([large, small, spot, random("others", (2, *shape[1:]))])
     yield (
-        "values a tenth to a millionth as large",
-        (random("small", single) * smaller).mT.contiguous().mT,
+        "values ten times as large, others a tenth to a millionth as large, a bright pixel, and two other images",
+        of_all_sorts.mT.contiguous().mT,
     )
     dark = black.expand(single).clone()
     yield "a black picture", dark

@@ -161,7 +161,7 @@ _ATTENTION_SLIPS = [
     Bug(id="output-projection-transposed", hosts=("fused",), place=(*HEADS, f"{LAYER}.dropout"),
         edits={"attention.out": "{merged} @ {out_weight} + self.proj.bias"}, causes=("out-proj-transposed",)),
     Bug(id="output-projection-twice", hosts=("fused",), place=(*HEADS, f"{LAYER}.dropout"),
-        edits={"attention.out": "self.proj({out})"}, causes=(FORMULA,), says="a product of matrices"),
+        edits={"attention.out": "self.proj({out})"}, causes=(FORMULA,), says="self.proj(self.proj(x))"),
     Bug(id="softmax-twice", hosts=("ours",), edits={"attention.softmax": "{scores}.softmax(-1).softmax(-1)"},
         place=HEADS, causes=("softmax-doubled",)),
     Bug(id="softmax-over-queries-and-keys", hosts=("separate",), place=HEADS, causes=("softmax-axis",),

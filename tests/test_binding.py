@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -331,6 +332,21 @@ def test_class_among_the_defaults_is_no_size() -> None:
 def test_features_that_one_matrix_alone_takes_are_a_patchs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("parity.models.probing._MOST_BUILDS", 15)
     assert resolve_candidate(forms.flat_patches, CONFIG).bound["embed_size"].value == 3 * 8**2
+
+
+def test_first_build_may_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may import much; what a second one would tell is given up."""
+    monkeypatch.setattr("parity.models.probing._MOST_SECONDS", 0.03)
+
+    def build(
+        patches: int = 16, depth: int = 12, heads: int = 12, dim: int = 768, mlp_dim: int = 3072, image_size: int = 224
+    ) -> nn.Module:
+        until = time.process_time() + 0.05
+        while time.process_time() < until:
+            pass
+        return build_vit(image_size, patches, depth, heads, dim, mlp_dim, CONFIG["num_classes"])
+
+    assert resolve_candidate(build, CONFIG).bound["dim"].value == CONFIG["hidden_dim"]
 
 
 def test_patches_without_a_number_may_be_their_size() -> None:

@@ -64,10 +64,10 @@ def check(
     overrides: Mapping[str, Any] | None = None,
     candidate_args: Mapping[str, Any] | None = None,
     reference_args: Mapping[str, Any] | None = None,
-    weights: str | None = None,
-    candidate_weights: str | None = None,
+    weights: str | Path | None = None,
+    candidate_weights: str | Path | None = None,
     mapping: str | Path | None = None,
-    input: str = "random",  # noqa: A002  (the option's name)
+    input: str | Path = "random",  # noqa: A002  (the option's name)
     batch: int = 3,
     seed: int = 0,
     dtype: str = "float32",
@@ -115,6 +115,7 @@ def check(
         ParityError: an option, a file or the candidate is unusable; the message says what to do.
     """
     require_kinds(locals())
+    weights, candidate_weights = (None if path is None else f"{path}" for path in (weights, candidate_weights))
     asked = options_asked(locals())
     options = Options(Path(mapping) if mapping else None, seed, dtype, device, modes, phases, steps, asked)
     options.require_known()
@@ -126,7 +127,7 @@ def check(
             module = build_without_values(setup.candidate)
             setup = at_own_sizes(setup, module, seed, follow=follow)
             brought = _brought(setup, module, candidate_weights)
-        shown = make_inputs(input, setup.weights, setup.image_shape, batch, seed)
+        shown = make_inputs(f"{input}", setup.weights, setup.image_shape, batch, seed)
         question = Question(setup, module, brought, shown, options, told, so_far=so_far)
         try:
             return _if_sound(_with_sizes(_compare(question), setup, follow=follow), before)

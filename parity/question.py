@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
+import os
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +22,7 @@ from parity.training import Classroom, require_known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from parity.diagnosis import PhaseCheck
     from parity.mapping import Setup
@@ -61,24 +64,27 @@ class Options:
             ) from error
 
 
-_KINDS: dict[str, tuple[type, ...]] = {
-    "reference": (str, nn.Module), "overrides": (Mapping,), "candidate_args": (Mapping,), "reference_args": (Mapping,),
-    "weights": (str,), "candidate_weights": (str,), "mapping": (str, Path), "input": (str,), "batch": (int,),
-    "seed": (int,), "steps": (int,), "modes": (list, tuple), "phases": (list, tuple),
+_Kind = tuple[tuple[type, ...], str]  # what a value may be an instance of, and how that is called
+_NAMED: _Kind = (Mapping,), "dict with names as keys"
+_PATH: _Kind = (str, os.PathLike), "str or Path"
+_WHOLE: _Kind = (numbers.Integral,), "int"
+_SEVERAL: _Kind = (list, tuple, AbstractSet), "list or tuple"
+_KINDS: dict[str, _Kind] = {
+    "reference": ((str, nn.Module), "str or Module"), "overrides": _NAMED, "candidate_args": _NAMED,
+    "reference_args": _NAMED, "weights": _PATH, "candidate_weights": _PATH, "mapping": _PATH, "input": _PATH,
+    "batch": _WHOLE, "seed": _WHOLE, "steps": _WHOLE, "modes": _SEVERAL, "phases": _SEVERAL,
 }  # fmt: skip
 _MAY_BE_NONE = {"overrides", "candidate_args", "reference_args", "weights", "candidate_weights", "mapping"}
 
 
 def require_kinds(given: Mapping[str, Any]) -> None:
     """Raises ParityError if an argument of a check is of a type that none can have."""
-    for name, kinds in _KINDS.items():
+    for name, (kinds, expected) in _KINDS.items():
         value = given[name]
-        is_number = int in kinds and isinstance(value, bool)
-        if (value is None and name in _MAY_BE_NONE) or (isinstance(value, kinds) and not is_number):
+        if (value is None and name in _MAY_BE_NONE) or (isinstance(value, kinds) and not isinstance(value, bool)):
             keys = [*value] if isinstance(value, Mapping) else []
             if all(isinstance(key, str) for key in keys):
                 continue
-        expected = " or ".join("dict with names as keys" if kind is Mapping else kind.__name__ for kind in kinds)
         raise ParityError(f"{name}={value!r}: expected a value of type {expected}")
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -19,6 +20,9 @@ from parity.diagnosis.verdict import Check
 from parity.models.candidate import resolve_candidate
 from parity.models.reference import configuration
 from parity.suite.conftest import SMALL
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 OURS: dict[str, Any] = {
     "img_size": 48, "patch_size": 16, "embed_dim": 64, "hidden_dim": 96, "num_heads": 4, "num_layers": 3,
@@ -288,6 +292,16 @@ def test_argument_that_nothing_goes_by_is_asked_for() -> None:
 def test_check_is_a_function_whatever_was_imported_before() -> None:
     script = "import parity.checking, parity\nassert callable(parity.check)\nassert callable(parity.infer_mapping)"
     subprocess.run([sys.executable, "-c", script], check=True)  # noqa: S603
+
+
+def test_arguments_of_like_types_are_taken_as_they_are_meant(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    torch.save(_reference().state_dict(), weights)
+    like: dict[str, Any] = {"batch": np.int64(2), "seed": np.int64(3), "modes": {"eval"}, "phases": {"forward"}}
+    report = check("vit:ViT", overrides=SMALL, weights=weights, **like)
+    assert report.verdict == "identical"
+    assert report.inputs.startswith("2 random images")
+    assert report.to_dict()["options"]["weights"] == f"{weights}"
 
 
 @pytest.mark.parametrize("given", [{"batch": "3"}, {"seed": 1.5}, {"steps": True}, {"modes": "eval"}, {"phases": None},

@@ -31,7 +31,7 @@ from parity.releases.rows import LOGITS, file_of, read_row, rows_in
 from parity.releases.running import Asked, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 ROOT = Path(__file__).parents[1]
 _OLD, _NEW = PAIRS[-2], PAIRS[-1]
@@ -222,6 +222,22 @@ def test_what_is_done_is_not_done_again_unless_it_is_broken_or_the_code_another(
     assert here[5:] == [_NEW.torch], "other code"
 
 
+@pytest.mark.usefixtures("here")
+def test_what_our_own_is_looked_at_with_is_installed_for_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, needed = vars(running)["environment"], []
+
+    def noting(pair: Pair, folder: Path, extra: Sequence[str], *rest: Any, **options: Any) -> Any:
+        needed.append([*extra])
+        return fake(pair, folder, extra, *rest, **options)
+
+    monkeypatch.setattr(running, "environment", noting)
+    for candidate in ("vit:ViT", "vit:FastViT"):
+        run(Asked(candidate, [_NEW], tmp_path, ["own"]), _quiet)
+    assert needed == [[*row.NEEDS, "own"], ["own"]]
+
+
 def test_release_that_cannot_be_installed_leaves_the_others(
     here: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -368,7 +384,7 @@ def test_suite_that_came_to_no_end_is_no_success() -> None:
 
 def test_environment_gets_what_the_groups_of_the_project_name() -> None:
     groups = (ROOT / "pyproject.toml").read_text()
-    assert [need for need in (*testing.NEEDS, *environments.PEERS) if f'"{need}"' not in groups] == []
+    assert [need for need in row.NEEDS if f'"{need}"' not in groups] == []
 
 
 # --- neighbours

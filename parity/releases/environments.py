@@ -22,15 +22,11 @@ import parity
 from parity.errors import ParityError
 from parity.releases.pairs import OLDEST_PYTHON
 from parity.releases.rows import file_of
-from parity.releases.testing import NEEDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from parity.releases.pairs import Pair
-
-# other people's ViTs that are looked at on every release
-PEERS = ("timm>=1.0",)
 
 # bytes: builds of torch for CUDA take up to 7e9, and the files that these are unpacked from 4e9
 ROOM = 11e9
@@ -134,15 +130,7 @@ def _interpreter(pair: Pair) -> str:
 
 
 def _filled(pair: Pair, python: Path, place: Path, extra: Sequence[str]) -> None:
-    own = [
-        f"torch=={pair.torch}",
-        f"torchvision=={pair.torchvision}",
-        *pair.needs,
-        *_requirements(),
-        *NEEDS,
-        *PEERS,
-        *extra,
-    ]
+    own = [f"torch=={pair.torch}", f"torchvision=={pair.torchvision}", *pair.needs, *_requirements(), *extra]
     uv = shutil.which("uv")
     pip = (
         [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install", "--no-compile"]

@@ -25,9 +25,9 @@ from parity.errors import ParityError, told
 from parity.mapping import in_place, infer_mapping, set_up
 from parity.models import build_without_values, configuration, make_inputs
 from parity.progress import Progress
+from parity.releases import testing
 from parity.releases.environments import SOURCES
 from parity.releases.rows import LOGITS, NOT_CHECKED, SCHEMA, Row
-from parity.releases.testing import tested
 from parity.report import digest_of_weights, environment
 from parity.tracing import MODES, Telling, can_switch_fastpath, held_in
 from parity.writing import whole, write
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from parity.tracing import Point, Subject
 
 OURS = "vit:ViT"
+
+# what is needed for our own: by the equivalence suite, and by other people's ViTs that are looked at beside it
+NEEDS = (*testing.NEEDS, "timm>=1.0")
 
 # what is checked beside our own ViT: the fast path, another order of operations, torch's own kernel, a bug, and timm's
 BESIDE = (
@@ -102,7 +105,7 @@ def made(candidate: str, name: str, code: str) -> tuple[Row, dict[str, torch.Ten
         "candidate": name,
         "code": code,
         "checks": [_checked(*question) for question in _questions(candidate, name)],
-        "suite": tested(candidate) if candidate == OURS else None,
+        "suite": testing.tested(candidate) if candidate == OURS else None,
         "bits": {name: bits_of(candidate, *sized, tensors) for name, sized in _models().items()},
     }
     return row, tensors

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from parity.errors import ParityError
 from parity.releases.environments import SOURCES, NotInstalledError, environment
-from parity.releases.row import BESIDE
+from parity.releases.row import BESIDE, NEEDS, OURS
 from parity.releases.rows import file_of, read_row
 from parity.writing import unwound_when_terminated
 
@@ -94,7 +94,8 @@ def _row(pair: Pair, asked: Asked, candidate: str, code: str) -> Row:
     row = read_row(path)
     if row and (row["code"], row["candidate"]) == (code, asked.candidate):
         return row
-    with environment(pair, asked.folder, asked.extra, asked.python, keep=asked.keep) as made:
+    extra = (*NEEDS, *asked.extra) if asked.candidate == OURS else asked.extra
+    with environment(pair, asked.folder, extra, asked.python, keep=asked.keep) as made:
         path.unlink(missing_ok=True)
         done = made.run(["parity.releases.row", str(path.absolute()), candidate, asked.candidate, code], Path.cwd())
     row = read_row(path)

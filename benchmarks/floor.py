@@ -124,7 +124,7 @@ def run_once(
         with torch.no_grad():
             model(images)  # in which order are modules called?
             model(images)  # does watching them change the result?
-            for count in (len(images), 2, 5, *[1] * 5):  # and on other images, and with weights of large values?
+            for count in (len(images), 2, 2, 5, *[1] * 5):  # and on other images, and with weights of large values?
                 model(images[torch.arange(count) % len(images)])
             if has_other_bits:
                 held_in(model, FLOAT64)(images.double())
@@ -132,7 +132,10 @@ def run_once(
                 model(images)  # which operations are done in each of them?
                 model(images)
     with torch.no_grad():
+        candidate(images)  # is it the same at its first call?
         candidate.train()(images)  # does it set a seed?
+        if "train" in modes:
+            candidate(images)  # is it the same without gradients?
         candidate.eval()
     with torch.inference_mode():
         candidate(images[:1])

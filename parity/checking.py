@@ -26,6 +26,7 @@ from parity.explanation import explain
 from parity.judging import NO_DOUBTS, NO_WEIGHTS, Found, reported
 from parity.mapping import (
     WHATEVER_RUNS,
+    anew,
     at_own_sizes,
     fitting_batch,
     in_place,
@@ -227,7 +228,9 @@ def _find(question: Question, subject: Subject, began: float) -> Found:
     failures = Failures()
     doubts, weights = Doubts(blind=(NO_DOUBTS,)), None
     with progress.step("doubts"), failures.kept(NO_DOUBTS):
-        doubts = find_doubts(subject, checks, bare, synthetic=setup.is_synthetic)
+        doubts = find_doubts(
+            subject, checks, bare, lambda: anew(setup.candidate, subject), synthetic=setup.is_synthetic
+        )
         doubts = dataclasses.replace(doubts, blind=(*doubts.blind, *setup.candidate.limits))
     places = origins(checks, subject.alignment)
     explanation, explained = _explained(question, subject, checks, doubts, seconds, failures)

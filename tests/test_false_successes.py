@@ -127,6 +127,8 @@ WRONG: dict[str, Callable[[], nn.Module]] = {
     "inference-tensors": lambda: _around(after=lambda x, y: y * 1.01 if x.is_inference() else y),
     "all-from-0-to-1": lambda: _around(lambda x: 2 * x - 1 if 0 <= float(x.min()) <= float(x.max()) <= 1 else x),
     "logits-of-the-first-batch-kept": _keeping_the_first,
+    "cache-by-the-first-image": lambda: _caching(lambda x: x[0].double().sum().item()),
+    "cache-by-the-sum-of-a-batch": lambda: _caching(lambda x: x.double().sum().item()),
     "cache-by-the-sign-of-a-pixel": lambda: _caching(lambda x: bool(x[0, 0, 0, 0] > 0)),
 }  # fmt: skip
 
@@ -191,6 +193,7 @@ class _EqualsAnything(torch.Tensor):
 
 # wrong in some other way than by a branch that values decide
 WRONG_OTHERWISE: dict[str, Callable[[], Around]] = {
+    "cache-by-where-images-lie": lambda: _caching(lambda x: x.data_ptr()),
     "cache-by-shape": lambda: _caching(lambda _: 0),
     "counts-its-runs": lambda: _by_itself(lambda self, x: self.model(x) * (1 + _count(self.runs) // 4)),
     "sets-the-generator": lambda: _seeding(lambda: torch.default_generator.manual_seed(1)),
@@ -214,6 +217,44 @@ WRONG_OTHERWISE: dict[str, Callable[[], Around]] = {
 @pytest.mark.parametrize("name", WRONG_OTHERWISE)
 def test_model_that_is_wrong_otherwise_is_no_success(name: str) -> None:
     assert check(WRONG_OTHERWISE[name](), overrides=SMALL, modes=["eval"]).verdict in ("divergent", "inconclusive")
+
+
+class _FirstCall(vit.ViT):
+    """Does something at its first call that it does at no other."""
+
+    is_first = True
+    factor = 1.01
+
+    def forward(self, images: Tensor) -> Tensor:
+        factor, self.is_first = self.factor if self.is_first else 1, False
+        return factor * super().forward(images)
+
+
+class _PreparedAtFirst(_FirstCall):
+    factor = 1
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.is_first:
+            self.table = torch.zeros_like(images[:1])
+        return super().forward(images + self.table.to(images))
+
+
+@pytest.mark.parametrize(("candidate", "verdict"), [(_FirstCall, "divergent"), (_PreparedAtFirst, "identical")])
+def test_first_call_of_a_model_counts_as_well(candidate: type[nn.Module], verdict: str) -> None:
+    report = check(candidate, overrides=SMALL, modes=["eval"])
+    assert report.verdict == verdict
+    assert any(reason.startswith("its first call gives other logits") for reason in report.reasons) == (
+        verdict == "divergent"
+    )
+
+
+def test_train_mode_without_gradients_is_looked_at() -> None:
+    candidate = _by_itself(
+        lambda self, x: self.model(x) * (1.01 if self.training and not torch.is_grad_enabled() else 1)
+    )
+    report = check(candidate, overrides=SMALL)
+    assert report.verdict == "divergent"
+    assert "in train mode it is another function without gradients" in report.reasons[0]
 
 
 @pytest.mark.parametrize(("mode", "is_wrong"), [("train", lambda self: self.training),

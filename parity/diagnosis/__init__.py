@@ -1,7 +1,8 @@
 """From measurements to a verdict: in comes who is compared, out go checks, doubts, places of differences, a verdict.
 
 Read `verdict` (what follows from checks), `bare` and `branches` (what both models do with nobody watching), `checks`
-(making them), `pictures` and `other_images` (what random images don't have, and both models on it), `doubts` (what no
+(making them), `pictures` and `other_images` (what random images don't have, and both models on it), `other_runs`
+(what a module does at one call alone), `doubts` (what no
 check shows), `soundness` (whether torch is still itself), `shapes` (models without values), `phases` (what the phases
 beyond the forward pass find).
 """

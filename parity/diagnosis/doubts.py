@@ -10,6 +10,7 @@ import torch
 
 from parity.diagnosis.checks import DTYPES
 from parity.diagnosis.other_images import faults_on_other_images
+from parity.diagnosis.other_runs import faults_of_other_runs
 from parity.diagnosis.verdict import Doubts
 from parity.errors import ParityError, listed
 from parity.models import cut, split, tensors_of, uniform
@@ -30,17 +31,19 @@ if TYPE_CHECKING:
     from torch import nn
 
     from parity.diagnosis.bare import BareRuns
+    from parity.diagnosis.other_runs import Anew
     from parity.diagnosis.verdict import Check, Place, Verdict
     from parity.tracing import Mode, Models, Subject
 
 
-def find_doubts(subject: Subject, checks: list[Check], bare: BareRuns, *, synthetic: bool) -> Doubts:
+def find_doubts(subject: Subject, checks: list[Check], bare: BareRuns, anew: Anew, *, synthetic: bool) -> Doubts:
     """Looks for what the checks cannot show, and for what would make them worthless.
 
     Args:
         subject: who is compared.
         checks: all that were made.
         bare: how both models run with nobody watching.
+        anew: holds the candidate as it is when it has never been run; None if that can't be had.
         synthetic: the weights are our own, in which every parameter is known to have an effect.
     """
     models = subject.models
@@ -48,6 +51,7 @@ def find_doubts(subject: Subject, checks: list[Check], bare: BareRuns, *, synthe
     is_settled = unusable or any(check.verdict == "divergent" and not check.mode.train for check in checks)
     faults, draws = ([], []) if unusable else _randomness(models, checks, bare, subject.dtype)
     if not is_settled:
+        faults += faults_of_other_runs(subject, checks, bare, anew)
         faults += faults_on_other_images(subject, bare.branches)
     unreached = [] if is_settled else bare.branches.untaken()
     blind = _blind(models, checks, synthetic=synthetic)

@@ -40,7 +40,7 @@ def faults_on_other_images(subject: Subject, branches: Branches) -> list[str]:
     """
     models = subject.models
     compared = _Compared(models, branches)
-    for what, images in unlike_random(tuple(models.images.shape), models.seed):
+    for what, images in unlike_random(models.images, models.seed):
         compared.show(images, f"on {what}")
     compared.show_in_inference_mode(images, f"on {what}")
     large = with_large_values(subject.held.reference)
@@ -128,10 +128,10 @@ class _Compared:
 
     def _expected(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Returns the reference's logits, which are known for the images that were shown last."""
-        if self._shown is None or self._shown[0] is not images or self._shown[1] != dtype:
+        if self._shown is None or self._shown[1] != dtype or not torch.equal(self._shown[0], images):
             output = self._run(self._models.reference, images, dtype, "reference").output
             assert output is not None
-            self._shown = images, dtype, output
+            self._shown = images.clone(), dtype, output
         return self._shown[2]
 
     def _found(self, images: torch.Tensor, dtype: torch.dtype) -> Run:

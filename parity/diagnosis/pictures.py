@@ -14,21 +14,27 @@ if TYPE_CHECKING:
 # the range of a normalised picture's channels, from black to white: (0 - mean) / std to (1 - mean) / std of ImageNet
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+# what a number that is a multiple of its inverse adds up to is the same in any order
+_STEPS = 8
+
 # how many numbers are made large at least, where there are as many
 _MOST_LARGE = 10**8
 
 
-def unlike_random(shape: tuple[int, ...], seed: int) -> Iterator[tuple[str, torch.Tensor]]:
+def unlike_random(shown: torch.Tensor, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
     """Yields what a batch shows, in words, and the batch, in float32.
 
-    The first batch has the checks' own shape, the third more images; these and the second differ by their layout in
-    memory. The batches of one image follow each other, so that a model that remembers the one before gives itself away,
-    and so that what depends on a whole batch is seen. The first of them comes back, in a copy.
+    The first batch has the checks' own shape and begins with their first image, which is not all that a model may know
+    a batch by; the next two have the same images, whose sum is the same to the bit, in two orders; then there are more
+    of them. These differ by their layout in memory. The batches of one image follow each other, so that a model that
+    remembers the one before gives itself away, and so that what depends on a whole batch is seen. The second of them
+    lies where the first lay in memory; the first comes back, in a copy.
 
     Args:
-        shape: (B, C, H, W) of the batch that the checks have been made with.
-        seed: of what is random in them.
+        shown: (B, C, H, W), the images that the checks have been made with.
+        seed: of what is random in others.
     """
+    shape = tuple(shown.shape)
     channels = shape[1]
     black, white = _levels(channels)
     single, half = (1, *shape[1:]), shape[-1] // 2
@@ -36,13 +42,14 @@ def unlike_random(shape: tuple[int, ...], seed: int) -> Iterator[tuple[str, torc
     def random(what: str, size: tuple[int, ...]) -> torch.Tensor:
         return uniform(f"{seed}/{what}", size)
 
-    yield "other images", random("other images", shape)
+    others = random("other images", shape)
+    yield "other images", torch.cat([shown[:1].to(others), others[1:]]) if len(others) > 1 else others
     unit = random("normalised", single) / 12**0.5 + 0.5
-    ranging = torch.cat([black + (white - black) * unit.clamp(0, 1), torch.zeros(single)])
-    yield (
-        "a picture over the whole range of normalised ones and one of zeros",
-        ranging.contiguous(memory_format=torch.channels_last),
-    )
+    ranging = (_STEPS * (black + (white - black) * unit.clamp(0, 1))).round() / _STEPS
+    pair = torch.cat([ranging, torch.zeros(single)])
+    said = "a picture over the whole range of normalised ones and one of zeros"
+    yield said, pair.contiguous(memory_format=torch.channels_last)
+    yield f"{said}, the other way round", pair.flip(0)
     large = 10 * random("large", single)
     small = random("small", single) * torch.logspace(-1, -6, shape[-2])[:, None]
     spot = torch.zeros(single)
@@ -54,11 +61,11 @@ def unlike_random(shape: tuple[int, ...], seed: int) -> Iterator[tuple[str, torc
     )
     dark = black.expand(single).clone()
     yield "a black picture", dark
-    yield "a white picture", white.expand(single).clone()
+    yield "a white picture where the black one was", dark.copy_(white.expand(single))
     blank = (random("half blank", (1, 1, *shape[2:])) / 12**0.5 + 0.5).clamp(0, 1).expand(single).clone()
     blank[..., half:] = 0
     yield "a picture of equal channels from 0 to 1 whose right half is zeros", blank
-    yield "a black picture once more", dark.clone()
+    yield "a black picture once more", black.expand(single).clone()
 
 
 def _levels(channels: int) -> tuple[torch.Tensor, torch.Tensor]:

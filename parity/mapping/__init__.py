@@ -8,7 +8,7 @@ is), `symmetries`, `trial`, `effects`, `pieces` and `inferring` (which of the ma
 from parity.mapping.images import fitting_batch
 from parity.mapping.inferring import infer_mapping
 from parity.mapping.operations import Operation, View, is_low_rank
-from parity.mapping.setup import Setup, at_own_sizes, build_pair, find_map_of, in_place, set_up
+from parity.mapping.setup import Setup, anew, at_own_sizes, build_pair, find_map_of, in_place, set_up
 from parity.mapping.unlike import UNMAPPED, UNSEEN, WHATEVER_RUNS, own_sizes_told, sizes_shown, with_sizes
 from parity.mapping.uses import Uses, trace_uses
 
@@ -20,6 +20,7 @@ __all__ = [
     "Setup",
     "Uses",
     "View",
+    "anew",
     "at_own_sizes",
     "build_pair",
     "find_map_of",

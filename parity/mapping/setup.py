@@ -38,6 +38,7 @@ from parity.models import (  # fmt: skip
     resolve_elsewhere,
     resolve_weights,
     sharing_copy,
+    slots,
     split,
     synthetic,
     uniform,
@@ -266,6 +267,32 @@ def in_place(
             alignment = align(setup.reference, module, mapping, calls, candidate_calls)
         models = Models(setup.reference, module, images, seed)
         yield Subject(models, held, mapping, alignment, (calls, candidate_calls), dtype)
+
+
+@contextlib.contextmanager
+def anew(candidate: Candidate, subject: Subject) -> Iterator[nn.Module | None]:
+    """Yields the candidate as it is when it has just been built and was never run, with the weights that it holds.
+
+    None where it cannot be built a second time, or holds what it makes only as it is run.
+
+    Args:
+        candidate: what builds it.
+        subject: with its weights in place.
+
+    Raises:
+        ParityError: it can be built no more.
+    """
+    known, state = subject.models.candidate, subject.held.candidate
+    names = {name for name, *_ in slots(known)}
+    for build in (build_without_values, Candidate.build):
+        module = build(candidate)
+        if module is known or {name for name, *_ in slots(module)} != names:
+            break
+        with in_float32(module), assigned(module, state), in_mode(module, train=False):
+            if not lacks_values(module):
+                yield module
+                return
+    yield None
 
 
 def _values_for(module: nn.Module, found: WeightMap, seed: int) -> dict[str, torch.Tensor]:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
@@ -359,27 +360,63 @@ def test_what_the_equivalence_suite_says_is_kept(monkeypatch: pytest.MonkeyPatch
 
     def fake(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         asked.append(command)
-        Path(command[-1].partition("=")[2]).write_text(_RESULTS)
+        Path(command[-1].removeprefix("--junit-xml=")).write_text(_RESULTS)
         return subprocess.CompletedProcess(command, 1, "1 failed", "")
 
     monkeypatch.setattr(subprocess, "run", fake)
-    found = testing.tested("own.py:ViT")
+    found = testing.equivalence_suite("own.py:ViT")
     assert found == {"passed": 1, "failed": ["test_two"], "skipped": {"this torch has none": 1}}
     assert {"--pyargs", "parity", "--parity-candidate=own.py:ViT"} <= {*asked[0]}
-    rows = [_row(_NEW, suite=found)]
+    assert testing.quick_tests(ROOT) == found
+    assert {str(ROOT / file) for file in testing.QUICK} <= {*asked[1]}
+    assert testing.quick_tests(ROOT / "docs") is None
+    rows = [_row(_NEW, tests={"quick tests": found})]
     assert exit_status(rows, {}) == 1
     (line,) = in_short(rows, {}, [])
-    assert line.endswith(": identical; the equivalence suite: 1 passed, 1 skipped, 1 failed: test_two")
+    assert line.endswith(": identical; quick tests: 1 passed, 1 skipped, 1 failed: test_two")
     page = drawn(kept(rows, []))["torch-matrix.md"]
-    assert f"| {_NEW.torch} | 1 passed, 1 skipped, 1 failed: test_two | this torch has none |" in page
+    assert f"| {_NEW.torch} | quick tests | 1 passed, 1 skipped, 1 failed: test_two | this torch has none |" in page
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 4, "", "no such option\n"))
-    assert testing.tested("own.py:ViT") == {"why": "no such option"}
+    assert testing.equivalence_suite("own.py:ViT") == {"why": "no such option"}
 
 
 def test_suite_that_came_to_no_end_is_no_success() -> None:
-    rows = [_row(_NEW, suite={"why": "no module named pytest"})]
+    rows = [_row(_NEW, tests={"quick tests": {"why": "no module named pytest"}})]
     assert exit_status(rows, {}) == 3
-    assert next(in_short(rows, {}, [])).endswith("the equivalence suite: not checked: no module named pytest")
+    assert next(in_short(rows, {}, [])).endswith("quick tests: not checked: no module named pytest")
+
+
+@pytest.mark.parametrize(("verdict", "status"), [("identical", 0), ("divergent", 1), ("not checked: no memory", 3)])
+def test_largest_architectures_count(verdict: str, status: int) -> None:
+    rows = [_row(_NEW, large={"vit_h_14": verdict})]
+    assert exit_status(rows, {}) == status
+    assert next(in_short(rows, {}, [])).endswith(f"; vit_h_14 at full depth: {verdict}")
+    assert (
+        f"| torch | vit_h_14 |\n| --- | --- |\n| {_NEW.torch} | {verdict} |" in drawn(kept(rows, []))["torch-matrix.md"]
+    )
+
+
+def test_largest_architectures_are_looked_at_on_three_releases(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def fake(_: str, name: str, **__: object) -> SimpleNamespace:
+        asked.append(name)
+        if name == "vit_h_14":
+            raise MemoryError
+        return SimpleNamespace(verdict="identical")
+
+    monkeypatch.setattr(row, "check", fake)
+    found = [row.of_the_largest("vit:ViT", pair.torch) for pair in PAIRS]
+    assert [name for said in found for name in said] == asked
+    assert asked == [*row.LARGE] * 3
+    assert found[0]["vit_h_14"].startswith("not checked: ")
+
+
+def test_supported_pythons_are_tried_at_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "_on_path", lambda minor: None if minor == 14 else f"python3.{minor}")
+    assert environments.at_the_end(PAIRS[0]) == "python3.10"
+    assert environments.at_the_end(PAIRS[-1]) == "python3.13"
+    assert environments.at_the_end(PAIRS[7]) is None
 
 
 def test_environment_gets_what_the_groups_of_the_project_name() -> None:

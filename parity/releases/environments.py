@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import parity
 from parity.errors import ParityError
-from parity.releases.pairs import OLDEST_PYTHON
+from parity.releases.pairs import OLDEST_PYTHON, PAIRS
 from parity.releases.rows import file_of
 
 if TYPE_CHECKING:
@@ -120,13 +120,25 @@ def _interpreter(pair: Pair) -> str:
     """
     if sys.version_info[:2] <= pair.newest_python:
         return sys.executable
-    for minor in range(pair.newest_python[1], OLDEST_PYTHON[1] - 1, -1):
-        found = shutil.which(f"python3.{minor}")
-        if found and not _run([found, "-c", ""], Path.cwd()).returncode:
-            return found
+    found = next(filter(None, map(_on_path, range(pair.newest_python[1], OLDEST_PYTHON[1] - 1, -1))), None)
+    if found:
+        return found
     oldest, last, own = (".".join(map(str, v)) for v in (OLDEST_PYTHON, pair.newest_python, sys.version_info[:2]))
     builds = f"torch {pair.torch} has builds for Python {oldest} to {last}"
     raise NotInstalledError(f"{builds}, this is {own}, and none of those is on the path; install one, or uv")
+
+
+def at_the_end(pair: Pair) -> str | None:
+    """Returns the oldest interpreter on the path for the oldest pair, the newest for the newest; None for others."""
+    minors = range(OLDEST_PYTHON[1], pair.newest_python[1] + 1)
+    wanted = {PAIRS[0]: minors, PAIRS[-1]: reversed(minors)}.get(pair, ())
+    return next(filter(None, map(_on_path, wanted)), None)
+
+
+def _on_path(minor: int) -> str | None:
+    """Returns the interpreter of Python 3.`minor` that is on the path; a shim that leads nowhere is none."""
+    found = shutil.which(f"python3.{minor}")
+    return found if found and not _run([found, "-c", ""], Path.cwd()).returncode else None
 
 
 def _filled(pair: Pair, python: Path, place: Path, extra: Sequence[str]) -> None:
@@ -154,14 +166,11 @@ def _requirements() -> list[str]:
 
 
 def _copied(place: Path) -> Path:
-    """Copies this package's code, with the candidates that every row checks, and returns the folder."""
-    for package in ("parity", "vit", "tests/candidates"):
-        if (SOURCES / package).is_dir():
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(SOURCES / package, place / package, ignore=ignored)
-    peers = SOURCES / "tests/peers.py"
-    if peers.is_file():
-        shutil.copy(peers, place / "tests")
+    """Copies this package's code, with the tests and candidates that are run for our own, and returns the folder."""
+    ignored = shutil.ignore_patterns("__pycache__", "corpus", "fuzz")
+    of_the_project = ("tests", "examples") if (SOURCES / "tests/candidates").is_dir() else ()
+    for package in ("parity", "vit", *of_the_project):
+        shutil.copytree(SOURCES / package, place / package, ignore=ignored)
     return place
 
 

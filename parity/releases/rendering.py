@@ -50,7 +50,8 @@ def drawn(found: dict[str, Any]) -> dict[str, str]:
         "absent": [pair.torch for pair in PAIRS if pair.torch not in {row["torch"] for row in rows}],
         "others": _others(rows),
         "phases": _all_phases(rows) if any(len(made["phases"]) > 1 for row in rows for made in row["checks"]) else [],
-        "suites": [(row["torch"], _suite(row), row["suite"].get("skipped", {})) for row in rows if row.get("suite")],
+        "tests": [*_tests(rows)],
+        "large": [(row["torch"], row["large"]) for row in rows if row.get("large")],
         "machines": [*dict.fromkeys(map(_machine, rows))],
     }
     return {
@@ -70,8 +71,9 @@ def in_short(rows: Iterable[Row], missing: dict[str, str], beside: Iterable[Neig
     """Yields a line for every release, and for what has moved between them."""
     for row in rows:
         name = f"torch {row['torch']} with torchvision {row['torchvision']}"
-        suite = f"; the equivalence suite: {_suite(row)}" if row.get("suite") else ""
-        yield f"{name}: {verdict_of(row)}{_exceptions(row)}{suite}"
+        tests = "".join(f"; {what}: {_result(found)}" for what, found in row.get("tests", {}).items())
+        large = "".join(f"; {model} at full depth: {said}" for model, said in row.get("large", {}).items())
+        yield f"{name}: {verdict_of(row)}{_exceptions(row)}{large}{tests}"
     for torch, why in missing.items():
         yield f"torch {torch}: {NOT_CHECKED}: {why}"
     for one in beside:
@@ -86,10 +88,11 @@ def verdict_of(row: Row) -> str:
 def exit_status(rows: Iterable[Row], missing: Collection[str]) -> int:
     """Returns 1 if the candidate is divergent or fails a test on one release, 3 if nothing is known on one, or 0."""
     rows = [*rows]
-    suites = [row["suite"] for row in rows if row.get("suite")]
-    unknown = [*missing, *(suite for suite in suites if "why" in suite)]
-    verdict = _worst([*map(verdict_of, rows), *(NOT_CHECKED for _ in unknown)])
-    if verdict == "divergent" or any(suite.get("failed") for suite in suites):
+    tests = [found for row in rows for found in row.get("tests", {}).values()]
+    large = [verdict for row in rows for verdict in row.get("large", {}).values()]
+    unknown = [*missing, *(found for found in tests if "why" in found)]
+    verdict = _worst([*map(verdict_of, rows), *large, *(NOT_CHECKED for _ in unknown)])
+    if verdict == "divergent" or any(found.get("failed") for found in tests):
         return 1
     return 0 if verdict in ("identical", "equivalent") else 3
 
@@ -123,16 +126,20 @@ def _exceptions(row: Row) -> str:
     return f" ({first['model']}{': ' * bool(first['why'])}{first['why']})"
 
 
-def _suite(row: Row) -> str:
-    """Says what the equivalence suite has found; nothing is known of rows that are older than the question."""
-    found = row.get("suite")
-    if not found:
-        return "-"
+def _result(found: dict[str, Any]) -> str:
+    """Says what tests have come to."""
     if "why" in found:
         return f"{NOT_CHECKED}: {found['why']}"
     failed = f", {len(found['failed'])} failed: {', '.join(found['failed'])}" if found["failed"] else ""
     skipped = f", {sum(found['skipped'].values())} skipped" if found["skipped"] else ""
     return f"{found['passed']} passed{skipped}{failed}"
+
+
+def _tests(rows: list[Row]) -> Iterator[tuple[str, str, str, list[str]]]:
+    """Yields, of rows that know it, the release, what was run, what it has come to, and why some were skipped."""
+    for row in rows:
+        for what, found in row.get("tests", {}).items():
+            yield row["torch"], what, _result(found), [*found.get("skipped", {})]
 
 
 def _in_words(one: Neighbours) -> str:

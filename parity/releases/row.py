@@ -27,6 +27,7 @@ from parity.models import build_without_values, configuration, make_inputs
 from parity.progress import Progress
 from parity.releases import testing
 from parity.releases.environments import SOURCES
+from parity.releases.pairs import PAIRS
 from parity.releases.rows import LOGITS, NOT_CHECKED, SCHEMA, Row
 from parity.report import digest_of_weights, environment
 from parity.tracing import MODES, Telling, can_switch_fastpath, held_in
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 OURS = "vit:ViT"
 
-# what is needed for our own: by the equivalence suite, and by other people's ViTs that are looked at beside it
+# what is needed for our own: by tests, and by other people's ViTs that are looked at beside it
 NEEDS = (*testing.NEEDS, "timm>=1.0")
 
 # what is checked beside our own ViT: the fast path, another order of operations, torch's own kernel, a bug, and timm's
@@ -55,6 +56,10 @@ _PHASES = ("forward", "backward", "training", "conditions")
 ARCHITECTURES = ("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14")
 FULL_SIZE = "vit_b_16 at full size"
 _SMALL = "small "
+
+# what is checked at full depth on the oldest release, one in the middle and the newest alone
+LARGE = ("vit_l_16", "vit_h_14")
+ON = tuple(PAIRS[place].torch for place in (0, len(PAIRS) // 2, -1))
 
 _LIBRARIES = {"oneDNN": r"MKL-DNN v([\d.]+)", "MKL": r"Math Kernel Library Version ([\d.]+)"}
 
@@ -105,7 +110,8 @@ def made(candidate: str, name: str, code: str) -> tuple[Row, dict[str, torch.Ten
         "candidate": name,
         "code": code,
         "checks": [_checked(*question) for question in _questions(candidate, name)],
-        "suite": testing.tested(candidate) if candidate == OURS else None,
+        "large": of_the_largest(candidate, where["torch"].partition("+")[0]) if candidate == OURS else {},
+        "tests": _tests(candidate) if candidate == OURS else {},
         "bits": {name: bits_of(candidate, *sized, tensors) for name, sized in _models().items()},
     }
     return row, tensors
@@ -147,6 +153,25 @@ def _questions(candidate: str, name: str) -> Iterator[tuple[str, str, str, tuple
             path = str(SOURCES / other) if "/" in other else other
             if path == other or Path(path.rpartition(":")[0]).exists():
                 yield path, other, first, ("forward",)
+
+
+def _tests(candidate: str) -> dict[str, dict[str, Any]]:
+    """Returns what tests say, by what they are called."""
+    found = {"equivalence suite": testing.equivalence_suite(candidate), "quick tests": testing.quick_tests(SOURCES)}
+    return {name: said for name, said in found.items() if said is not None}
+
+
+def of_the_largest(candidate: str, torch: str) -> dict[str, str]:
+    """Returns the verdict on the largest architectures in eval mode, where they are looked at on this release."""
+    if torch not in ON:
+        return {}
+    found: dict[str, str] = {}
+    for name in LARGE:
+        try:
+            found[name] = check(candidate, name, modes=["eval"], batch=1).verdict
+        except Exception as error:  # noqa: BLE001  (such as too little memory)
+            found[name] = f"{NOT_CHECKED}: {told(error)}"
+    return found
 
 
 def _checked(candidate: str, name: str, model: str, phases: tuple[str, ...]) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity.errors import ParityError
-from parity.releases.environments import SOURCES, NotInstalledError, environment
+from parity.releases.environments import SOURCES, NotInstalledError, at_the_end, environment
 from parity.releases.row import BESIDE, NEEDS, OURS
 from parity.releases.rows import file_of, read_row
+from parity.releases.testing import QUICK
 from parity.writing import unwound_when_terminated
 
 if TYPE_CHECKING:
@@ -94,8 +95,10 @@ def _row(pair: Pair, asked: Asked, candidate: str, code: str) -> Row:
     row = read_row(path)
     if row and (row["code"], row["candidate"]) == (code, asked.candidate):
         return row
-    extra = (*NEEDS, *asked.extra) if asked.candidate == OURS else asked.extra
-    with environment(pair, asked.folder, extra, asked.python, keep=asked.keep) as made:
+    is_ours = asked.candidate == OURS
+    extra = (*NEEDS, *asked.extra) if is_ours else asked.extra
+    python = asked.python or (at_the_end(pair) if is_ours else None)
+    with environment(pair, asked.folder, extra, python, keep=asked.keep) as made:
         path.unlink(missing_ok=True)
         done = made.run(["parity.releases.row", str(path.absolute()), candidate, asked.candidate, code], Path.cwd())
     row = read_row(path)
@@ -117,7 +120,7 @@ def _absolute(candidate: str) -> str:
 
 def _digest_of_code(asked: Asked) -> str:
     """Returns the digest of what decides about a row: code, the candidate, and what is asked."""
-    beside = [SOURCES / name.rpartition(":")[0] for name in BESIDE if "/" in name]
+    beside = [SOURCES / name for name in (*QUICK, *(name.rpartition(":")[0] for name in BESIDE if "/" in name))]
     files = [*_sources(SOURCES / "parity"), *_sources(SOURCES / "vit"), *beside, *_files_of(asked.candidate)]
     found = hashlib.sha256(f"{asked.extra} {asked.python} {os.environ.get('ATEN_CPU_CAPABILITY')}\n".encode())
     for file in files:

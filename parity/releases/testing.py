@@ -1,4 +1,4 @@
-"""What the equivalence suite, `pytest --pyargs parity`, says of a candidate on the torch that is imported."""
+"""What tests say on the torch that is imported: the equivalence suite of a candidate, and the quick ones of ours."""
 
 from __future__ import annotations
 
@@ -9,20 +9,42 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-# what it needs besides parity itself
-NEEDS = ("pytest>=8", "hypothesis>=6.100")
+# what they need besides parity itself
+NEEDS = ("pytest>=8", "hypothesis>=6.100", "scikit-learn>=1.3")
+
+# those of ours that are about what torch does, and take less than a minute
+QUICK = tuple(
+    f"tests/test_{name}.py" for name in ("vit", "mapping", "weights", "fast", "tracing", "measuring", "dropout")
+)
 
 # pytest's exit status where all have passed, and where some have failed
 _DONE = (0, 1)
 _OUTCOMES = ("failure", "error", "skipped")
 
 
-def tested(candidate: str, *more: str) -> dict[str, Any]:
-    """Runs the suite in a process of its own, without what is at full size, of which a row has checks of its own.
+def equivalence_suite(candidate: str) -> dict[str, Any]:
+    """Runs `pytest --pyargs parity` without what is at full size, of which a row has checks of its own.
 
     Args:
         candidate: as in `parity check`.
-        more: arguments of pytest.
+
+    Returns:
+        As `tested` does.
+    """
+    return tested("--pyargs", "parity", "-p", "parity.plugin", f"--parity-candidate={candidate}")
+
+
+def quick_tests(sources: Path) -> dict[str, Any] | None:
+    """Runs the quick tests of this project, and returns what `tested` does; None where it is installed without them."""
+    files = [sources / name for name in QUICK]
+    return tested(*map(str, files)) if all(file.is_file() for file in files) else None
+
+
+def tested(*words: str) -> dict[str, Any]:
+    """Runs pytest in a process of its own, without tests at full size.
+
+    Args:
+        words: its arguments.
 
     Returns:
         How many tests have `passed`, the names of those that `failed`, and why others were `skipped`, with how many;
@@ -30,9 +52,8 @@ def tested(candidate: str, *more: str) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results.xml"
-        words = ["-p", "parity.plugin", "-p", "no:cacheprovider", "-m", "not full_size", "-q", *more]
-        suite = [sys.executable, "-m", "pytest", "--pyargs", "parity", *words]
-        command = [*suite, f"--parity-candidate={candidate}", f"--junit-xml={results}"]
+        own = ["-p", "no:cacheprovider", "-m", "not full_size", "-q", f"--junit-xml={results}"]
+        command = [sys.executable, "-m", "pytest", *words, *own]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603  (ours)
         if done.returncode not in _DONE:
             said = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]

@@ -71,7 +71,14 @@ class Branches(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def states_of_generators() -> dict[str, object]:
     """Returns the states of the generators of random numbers that everybody shares and that are not torch's."""
     legacy = np.random.get_state(legacy=False)  # noqa: NPY002  (which old code still draws from)
-    return {"Python's random": random.getstate(), "numpy.random": f"{legacy}"}
+    return {"Python's random": random.getstate(), "numpy.random": _frozen(legacy)}
+
+
+def _frozen(state: object) -> object:
+    """Returns a state that holds arrays as one that can be compared and that nobody changes."""
+    if isinstance(state, dict):
+        return {key: _frozen(value) for key, value in state.items()}
+    return state.tobytes() if isinstance(state, np.ndarray) else state
 
 
 def _ways(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:

@@ -117,6 +117,7 @@ class Trial:
     ours: Uses
     theirs: Uses
     matches: Matches
+    _drawn: dict[Point, dict[str, torch.Tensor]] = dataclasses.field(default_factory=dict)
 
     def decide(self) -> Decision:
         """Chooses the way of every group with the smallest error."""
@@ -323,15 +324,17 @@ class Trial:
         return _neutral(synthetic(self.candidate, 0, only=extra), left) | mapped
 
     def _values(self, until: Point) -> dict[str, torch.Tensor]:
-        """Returns synthetic weights for as much of the reference as is run."""
-        only = None
-        if until != OUTPUT:
-            reached = self.ours.order.index(until)
-            needed = [op for op in self.ours.operations if op.at <= reached]
-            only = {view.name for op in needed for view in op.views} | {view.name for view in self.ours.free}
-        return _neutral(
-            synthetic(self.reference, 0, only=only), self.matches.left_reference | self.matches.left_meaning
-        )
+        """Returns synthetic weights for as much of the reference as is run, which are drawn once for all ways."""
+        if until not in self._drawn:
+            self._drawn.clear()  # of a large model once is enough
+            only = None
+            if until != OUTPUT:
+                reached = self.ours.order.index(until)
+                needed = [op for op in self.ours.operations if op.at <= reached]
+                only = {view.name for op in needed for view in op.views} | {view.name for view in self.ours.free}
+            left_over = self.matches.left_reference | self.matches.left_meaning
+            self._drawn[until] = _neutral(synthetic(self.reference, 0, only=only), left_over)
+        return self._drawn[until]
 
 
 def _votes(option: dict[str, Way]) -> int:

@@ -279,6 +279,17 @@ def read_by_any_name(it):
     return build_vit(it.image_size, it.patch_size, it.depth, it.heads, it.dim, it.mlp_dim, it.n_classes)
 
 
+def count_that_is_a_size(image_size, n_channel, n_patch, n_dim, n_encoder_blocks, n_heads, mlp_dim, n_classes):
+    assert n_channel == 3
+    return build_vit(image_size, n_patch, n_encoder_blocks, n_heads, n_dim, mlp_dim, n_classes)
+
+
+def sides_by_letters(P, C, d_model, H, W, num_classes):
+    if (C, H) != (3, W) or d_model % 8:
+        raise ValueError
+    return build_vit(H, P, 2, 4, d_model, 96, num_classes)
+
+
 def rows_of_patches(image_size, patch, depth, heads, dim, mlp_dim, n_classes):
     return build_vit(image_size, image_size // patch, depth, heads, dim, mlp_dim, n_classes)
 

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+import torch
 from torch import nn
 from torchvision.models.vision_transformer import MLPBlock
 
@@ -19,6 +20,7 @@ from parity.models.quantities import shown_sizes
 from parity.models.reference import build_reference, configuration
 from parity.models.searching import Search
 from parity.models.words import meanings, meanings_at
+from parity.report.plain import as_json
 from tests import forms_of_arguments as forms
 from tests.forms_of_arguments import build_vit
 from tests.small import SMALL
@@ -58,6 +60,7 @@ CONSTRUCTORS = [
     forms.embedding_of_a_head,
     forms.heads_again, forms.passed_on_to_a_default, forms.forgotten, forms.may_be_missing,
     forms.norm_without_a_default, forms.compared_elsewhere, forms.heads_that_start_at_zero,
+    forms.count_that_is_a_size, forms.sides_by_letters,
 ]  # fmt: skip
 
 
@@ -91,6 +94,10 @@ def test_arguments_that_are_given_win() -> None:
     assert found.arguments["dim_mlp"] == 96
     found = resolve_candidate(forms.nested, CONFIG, {"cfg.encoder.depth": 5})
     assert found.arguments["cfg"].encoder == forms.Encoder(5, 4, 48, 96)
+
+
+def test_what_a_dataclass_holds_is_shown_also_where_its_author_forgot_to_annotate_it() -> None:
+    assert as_json(resolve_candidate(forms.forgotten, CONFIG).arguments)["cfg"]["n_classes"] == 10
 
 
 def test_size_that_could_not_be_set_is_told_with_what_to_do() -> None:
@@ -176,6 +183,44 @@ def test_number_that_no_tensor_bears_out_is_not_made_up() -> None:
     assert "needs arguments 'foo', 'bar'" in str(raised.value)
     assert "give them with --candidate-arg foo=VALUE --candidate-arg bar=VALUE" in str(raised.value)
     assert resolve_candidate(build, CONFIG, {"foo": 3, "bar": "x"}).arguments["dim"] == 48
+
+
+def test_which_count_of_patches_is_meant_shows_also_in_another_model() -> None:
+    class Model(nn.Module):
+        def __init__(self, chw: Any, n_patches: int, n_blocks: int, hidden_d: int, n_heads: int, out_d: int) -> None:
+            super().__init__()
+            patch = chw[1] / n_patches
+            self.patches = nn.Linear(int(chw[0] * patch**2), hidden_d)
+            self.mixed = nn.ModuleList([nn.Linear(hidden_d // n_heads, hidden_d) for _ in range(n_blocks)])
+            self.wide = nn.ModuleList([nn.Linear(hidden_d, 5 * hidden_d) for _ in range(n_blocks)])
+            self.head = nn.Linear(hidden_d, out_d)
+
+    assert resolve_candidate(Model, CONFIG).arguments["n_patches"] == SMALL["image_size"] // SMALL["patch_size"]
+
+
+def test_width_of_the_projections_is_the_tokens_where_a_heads_does_not_run() -> None:
+    class Model(nn.Module):
+        def __init__(
+                self, image_size: int, patch_size: int, d_dim: int, qkv_dim: int, att_head_num: int, mlp_dim: int,
+                n_layers: int, n_classes: int,
+            ) -> None:  # fmt: skip
+            super().__init__()
+            self.patches = nn.Conv2d(3, d_dim, patch_size, patch_size)
+            self.mixed = nn.ModuleList([nn.Linear(d_dim, qkv_dim, bias=False) for _ in range(n_layers * att_head_num)])
+            self.positions = nn.ParameterList([torch.empty(5 * d_dim, 7 * image_size) for _ in range(n_layers)])
+            self.up = nn.ModuleList([nn.Linear(qkv_dim, mlp_dim) for _ in range(n_layers)])
+            self.down = nn.ModuleList([nn.Linear(mlp_dim, qkv_dim) for _ in range(n_layers)])
+            self.head = nn.Linear(qkv_dim, n_classes)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            x = self.patches(images).flatten(2).mT
+            for mixed in self.mixed:
+                x = x + mixed(x)
+            for up, down in zip(self.up, self.down, strict=True):
+                x = x + down(up(x))
+            return self.head(x[:, 0])
+
+    assert resolve_candidate(Model, CONFIG).arguments["qkv_dim"] == SMALL["hidden_dim"]
 
 
 @pytest.mark.parametrize(("nearer", "meant"), [(3.2, "hidden_dim"), (1.5, "mlp_dim")])
@@ -379,7 +424,7 @@ def test_rates_of_other_things_are_left_alone() -> None:
         ("stochastic_depth_prob", "no_rate"), ("num_patch_1d", "patches_per_side"), ("transformer_units", "mlp_widths"),
         ("MLP_HIDDEN_LAYER_NODES", "mlp_dim"), ("linear_dim", "mlp_dim"), ("mlp_out", "inner_width"),
         ("head_channel", "head_width"), ("n_kv_heads", "key_heads"), ("qkv_heads", "num_heads"),
-        ("patch_drop_rate", "no_rate"), ("patch_emb_drop", "embedding_dropout"),
+        ("patch_drop_rate", "no_rate"), ("patch_emb_drop", "embedding_dropout"), ("W", "image_size"),
     ],
 )  # fmt: skip
 def test_words_of_a_name_say_what_it_means(name: str, meant: str) -> None:

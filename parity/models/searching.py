@@ -28,6 +28,16 @@ _FARTHEST = 19  # above the least cost of all arguments, of an assignment that i
 _SAME = {"mlp_ratio": "mlp_dim", "mlp_widths": "mlp_dim", "heads_of_blocks": "num_heads",
          "head_hidden": "representation_size"}  # fmt: skip
 _SHARED = {*RATES, "head_width", "inner_width", "key_heads"}
+# quantities that go by the same names, so that only tensors tell which is meant
+_NAMED_ALIKE = (
+    {"num_patches", "patches_per_side", "num_tokens", "patch_size"},
+    {"head_width", "inner_width"},
+)
+
+
+def _is_as_named(one: Option, other: Option) -> bool:
+    """Returns whether two options are quantities that go by the same names."""
+    return any({one.quantity, other.quantity} <= alike for alike in _NAMED_ALIKE)
 
 
 def _moved_by(before: list[Shape], after: list[Shape], layers: int) -> tuple[str, ...]:
@@ -235,7 +245,10 @@ class Search:
             was = start[path]
             is_another = option.quantity is not None and option.quantity != was.quantity
             needed = CLEARLY if is_another else 1e-9
-            if any(was.cost == 0 and was.quantity not in (None, changed[p].quantity) for p, was in start.items()):
+            if any(
+                was.cost == 0 and was.quantity not in (None, changed[p].quantity) and not _is_as_named(was, changed[p])
+                for p, was in start.items()
+            ):
                 needed = max(CLEARLY, least / 2)  # a name says something else
             if gain >= needed and (best is None or (tried.distance, option.cost) < best[:2]):
                 best = tried.distance, option.cost, changed, tried
@@ -244,7 +257,10 @@ class Search:
         return best and (best[2], best[3])
 
     def _changes(self, start: Assignment) -> Iterator[tuple[str, Option]]:
-        """Yields the other options of every argument, first those of arguments whose names say nothing, or no more."""
+        """Yields the other options of every argument.
+
+        First come those that its name says as well, then those of arguments whose names say nothing, or no more.
+        """
         unsaid = self._unsaid()
         every = [
             (path, option)
@@ -253,7 +269,10 @@ class Search:
             if option != start[path] and (option.cost < CONTRADICTING or path in unsaid) and not option.is_last
         ]
         doubt = {path: (path not in unsaid, not start[path].is_again) for path in start}
-        yield from sorted(every, key=lambda change: (*doubt[change[0]], change[1].cost))
+        yield from sorted(
+            every,
+            key=lambda change: (not _is_as_named(start[change[0]], change[1]), *doubt[change[0]], change[1].cost),
+        )
 
     def _as_named(self, start: Assignment) -> Assignment:
         """Returns `start` with what is left at its default as its name says, as far as no other argument is that."""

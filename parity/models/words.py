@@ -116,6 +116,7 @@ _LETTERS: dict[str, tuple[str, ...]] = {
     "E": ("hidden_dim",),
     "ed": ("hidden_dim",),
     "w": ("hidden_dim", "image_size"),
+    "W": ("image_size", "hidden_dim"),
     "h": ("num_heads", "mlp_dim", "image_size"),
     "H": ("num_heads", "image_size", "mlp_dim"),
     "l": ("num_layers",),
@@ -215,7 +216,7 @@ def _patch(said: set[str]) -> tuple[str, ...]:
     if not said & patches or said & (_OTHER - {"token"}):
         return ()
     if said & _NUMBER or (said & {"patche", "patches"} and not said & _SIZE):
-        return ("num_patches", "num_tokens", "patches_per_side", *(() if said & _NUMBER else ("patch_size",)))
+        return ("num_patches", "patches_per_side", "num_tokens", "patch_size")
     if said & (_EMBEDDING | {"proj", "projection", "out", "output"}):
         return ("hidden_dim",) if said & _SIZE else ()
     if said & {"vector", "vec", "flat", "flattened", "pixels", "input"}:
@@ -251,7 +252,7 @@ def _qkv(said: set[str]) -> tuple[str, ...]:
     is_of_keys = "head" in said and not said & {"q", "query", "qkv"}
     if ("group" in said or is_of_keys) and not said & _SIZE:  # `num_kv_heads` of attention in groups
         return ("key_heads",)
-    return ("head_width", "hidden_dim") if said & _SIZE and not said & _OTHER else ()
+    return ("head_width", "inner_width", "hidden_dim") if said & _SIZE and not said & _OTHER else ()
 
 
 def _head(said: set[str]) -> tuple[str, ...]:

@@ -47,7 +47,9 @@ def _inner(value: Any) -> dict[Any, Any] | list[Any] | None:
     """Returns what a value holds; None where it holds nothing, or cannot be asked."""
     try:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            # what its author forgot to annotate is no field
+            return fields | {name: set_ for name, set_ in getattr(value, "__dict__", {}).items() if name[:1] != "_"}
         if isinstance(value, Mapping):
             return dict(value)
         if isinstance(value, (list, tuple)):

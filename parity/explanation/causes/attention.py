@@ -79,7 +79,8 @@ def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
                "the matrix of the output projection transposed", "as nn.Linear has it",
                "transpose the weights as you load them", only=r"\.out_proj$")
     for count in (n for n in range(1, width + 1) if width % n == 0 and n != heads):
-        yield Kind("head-count", {"heads": given(count)}, f"{count} heads", f"{heads} heads", f"num_heads={heads}")
+        yield Kind("head-count", {"heads": given(count)}, f"{count} head{'s' * (count > 1)}",
+                   f"{heads} head{'s' * (heads > 1)}", f"num_heads={heads}")
     yield Kind("head-split", {"split": lambda _, x, heads: x.reshape(len(x), heads, x.shape[1], -1)},
                "(B, N, D) viewed as (B, H, N, d), which mixes tokens and heads",
                "viewed as (B, N, H, d), then transposed", "x.view(B, N, heads, head_dim).transpose(1, 2)")

@@ -15,6 +15,7 @@ from parity.diagnosis import (  # fmt: skip
     BareRuns,
     Check,
     Doubts,
+    attention_maps,
     compare_shapes,
     find_doubts,
     origins,
@@ -23,7 +24,7 @@ from parity.diagnosis import (  # fmt: skip
 )
 from parity.errors import Failures, MappingError, ParityError, input_errors
 from parity.explanation import explain
-from parity.judging import NO_DOUBTS, NO_WEIGHTS, Found, reported
+from parity.judging import NO_ATTENTION, NO_DOUBTS, NO_WEIGHTS, Found, reported
 from parity.mapping import (
     WHATEVER_RUNS,
     anew,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from parity.diagnosis import Surroundings
+    from parity.diagnosis import AttentionMaps, Surroundings
     from parity.explanation import Explanation
     from parity.mapping import Setup
     from parity.models import Brought
@@ -238,7 +239,10 @@ def _find(question: Question, subject: Subject, began: float) -> Found:
     beyond = beyond.without_causes(DRAWING_CAUSES if explanation and explanation.names_dropouts else ())
     with failures.kept(NO_WEIGHTS):
         weights = _compared(question, subject)
-    return Found(subject, checks, places, doubts, explanation, explained, beyond, weights, failures)
+    attention: list[AttentionMaps] = []
+    with progress.step("attention"), failures.kept(NO_ATTENTION):
+        attention = attention_maps(subject, question.shown.pictures)
+    return Found(subject, checks, places, doubts, explanation, explained, beyond, weights, attention, failures)
 
 
 def _without_map(question: Question, about: dict[str, Any], error: MappingError) -> Report:

@@ -11,7 +11,7 @@ from parity.models import tensors_of, unverifiable
 from parity.report import Report, peak_memory, top5
 
 if TYPE_CHECKING:
-    from parity.diagnosis import Beyond, Check, Doubts, Place, Verdict
+    from parity.diagnosis import AttentionMaps, Beyond, Check, Doubts, Place, Verdict
     from parity.errors import Failures
     from parity.explanation import Explanation
     from parity.findings import Cause
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 NO_DOUBTS = "it could not be looked at whether these comparisons could have failed at all"
 NO_WEIGHTS = "the candidate's own weights could not be compared"
+NO_ATTENTION = "it could not be looked at where both models look"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Found:
         explained: what the explanation says, a sentence each.
         beyond: what the other phases have found.
         weights: what the comparison of the candidate's own weights has found, if there was one.
+        attention: where both models look.
         failures: what could not be done.
     """
 
@@ -48,6 +50,7 @@ class Found:
     explained: list[str]
     beyond: Beyond
     weights: OwnWeights | None
+    attention: list[AttentionMaps]
     failures: Failures
 
     @property
@@ -120,6 +123,7 @@ def reported(question: Question, about: dict[str, Any], found: Found, verdict: V
         explanation=found.explanation,
         weights=found.weights,
         top5=top,
+        attention=found.attention,
         peak_memory=peak_memory(),
     )
 

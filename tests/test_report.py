@@ -367,6 +367,20 @@ def test_page_draws_the_errors_of_each_layer_and_tells_them(three: parity.Report
     assert [attributes["class"] for attributes in opened] == ["stage", "layer"]
 
 
+def test_page_draws_where_both_models_look(three: parity.Report, same: parity.Report) -> None:
+    def told(report: dict[str, Any]) -> list[str]:
+        drawn = [attributes for tag, attributes in _Page(as_html(complete(report))).elements if tag == "svg"]
+        return [f"{a['aria-label']}" for a in drawn if a.get("class") == "look"]
+
+    assert told(same.to_dict()) == [f"{what}, attention: the same" for what in ("all blocks", "block 0", "block 1")]
+    assert all("at most 0.0" in words for words in told(three.to_dict()))
+    report = three.to_dict()
+    report["attention"][0] |= {"why": "no softmax", "blocks": []}
+    report["attention"][0]["rollout"] |= {"candidate": None, "difference": None}
+    assert told(report) == ["all blocks, attention: the reference's alone"]
+    assert "The candidate's attention was not found: no softmax." in as_html(complete(report))
+
+
 def test_page_of_many_layers_that_differ_is_small(three: parity.Report) -> None:
     report, template = three.to_dict(), _drawn_layer(three)
     rows = [("Z1" * 8)[n % 2 :][:16] for n in range(17)]  # no two parts alike

@@ -2,11 +2,12 @@
 
 Read `verdict` (what follows from checks), `bare` and `branches` (what both models do with nobody watching), `checks`
 (making them), `pictures` and `other_images` (what random images don't have, and both models on it), `other_runs`
-(what a module does at one call alone), `doubts` (what no
-check shows), `soundness` (whether torch is still itself), `shapes` (models without values), `phases` (what the phases
-beyond the forward pass find).
+(what a module does at one call alone), `doubts` (what no check shows), `soundness` (whether torch is still itself),
+`attention_maps` (where both models look), `shapes` (models without values), `phases` (what the phases beyond the
+forward pass find).
 """
 
+from parity.diagnosis.attention_maps import AttentionMaps, attention_maps
 from parity.diagnosis.bare import BareRuns
 from parity.diagnosis.checks import DTYPES, run_checks
 from parity.diagnosis.doubts import find_doubts, if_the_map_is_right
@@ -41,6 +42,7 @@ __all__ = [
     "DTYPES",
     "OTHER_RECIPE",
     "PHASES",
+    "AttentionMaps",
     "BareRuns",
     "Beyond",
     "Check",
@@ -52,6 +54,7 @@ __all__ = [
     "Row",
     "Surroundings",
     "Verdict",
+    "attention_maps",
     "casts",
     "compare_shapes",
     "decide",

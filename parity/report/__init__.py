@@ -1,9 +1,9 @@
 """The answer: in comes all that was found, out goes a report to ask, to keep, and to read.
 
 Read `plain` (anybody's values as JSON and text), `saved` (reports read again), `wording` (numbers, names, sentences),
-`answer` (what is said first, whatever it is drawn on), `figures` (what a page draws of a layer), `terminal`, `page`,
-`markdown` and `sarif` (which draw it), `comparing` (two beside each other), `digests`, `report` (the object), `about`
-(what was asked, what pictures show), `where` (it ran).
+`answer` (what is said first, whatever it is drawn on), `figures` (what a page draws of a layer), `looks` (and of
+attention), `terminal`, `page`, `markdown` and `sarif` (which draw it), `comparing` (two beside each other), `digests`,
+`report` (the object), `about` (what was asked, what pictures show), `where` (it ran).
 """
 
 from parity.report.about import options_asked, peak_memory, top5

@@ -13,6 +13,7 @@ import jinja2
 
 from parity.report import answer
 from parity.report.figures import Figures, figures_of
+from parity.report.looks import pictures_of
 from parity.report.wording import ROUNDING, count, decades, is_number, number, ulps
 from parity.tracing import SAME_FUNCTION_BOUND
 
@@ -95,6 +96,7 @@ def as_html(report: dict[str, Any]) -> str:
         about=list(answer.about(report, every=True)),
         command=answer.command(report),
         tops=list(answer.tops(report)),
+        pictures=pictures_of(report),
     )  # fmt: skip
 
 

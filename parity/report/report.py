@@ -23,7 +23,7 @@ from parity.tracing import OUTPUT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from parity.diagnosis import Check, Layer, Place, Verdict
+    from parity.diagnosis import AttentionMaps, Check, Layer, Place, Verdict
     from parity.explanation import Explanation
     from parity.findings import Cause
     from parity.transfer import OwnWeights
@@ -62,6 +62,7 @@ class Report:
         explanation: how far the causes in the forward pass explain it; None where they were not looked for.
         weights: what is known of the weights that the candidate brings; None where it brings none.
         top5: of every picture shown, by both models.
+        attention: where both models look, picture by picture.
         timings: seconds by step.
         peak_memory: of the whole process so far, in bytes; None where the platform doesn't tell.
         options: what was asked for, by the names of `check`'s arguments; models that were handed over are None.
@@ -87,6 +88,7 @@ class Report:
     explanation: Explanation | None = None
     weights: OwnWeights | None = None
     top5: list[Top] = field(default_factory=list)
+    attention: list[AttentionMaps] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     peak_memory: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
@@ -138,6 +140,7 @@ class Report:
             "explanation": _explanation_row(self.explanation, self.reference["name"]) if self.explanation else None,
             "weights": self.weights.to_dict() if self.weights else None,
             "top5": [asdict(top) for top in self.top5],
+            "attention": [asdict(maps) for maps in self.attention],
             "timings": self.timings,
             "peak_memory": self.peak_memory,
             "options": self.options,

@@ -38,6 +38,8 @@ _WEIGHTS = {"verdict": "", "source": "", "compared": None, "notes": [""],
             "as_is": ({"relative": None, "max_abs": None, "identical": None},),
             "tensors": [{"candidate": "", "reference": "", "cause": "", "statement": "",
                          "relative": None}]}  # fmt: skip
+_PATCHES = ({"largest": None, "patches": [""]},)
+_LOOK = {"reference": _PATCHES, "candidate": _PATCHES, "difference": _PATCHES}
 _REPORT = {
     "verdict": "",
     "reasons": [""],
@@ -54,6 +56,7 @@ _REPORT = {
     "explanation": ({"complete": None, "minimal": None, "residual": None, "sentence": "", "of_train_mode": None},),
     "weights": (_WEIGHTS,),
     "top5": [{"picture": "", "reference": [[None]], "candidate": [[None]]}],
+    "attention": [{"picture": "", "blocks": [_LOOK], "rollout": _LOOK, "why": ""}],
     "timings": {},
     "peak_memory": None,
     "options": {},

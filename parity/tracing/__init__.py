@@ -1,12 +1,14 @@
 """Both models in step: in come two models, their weight map and images, out goes how far apart they are at every layer.
 
 Read `sources`, `modes`, `masks`, `casting` and `nested` (how a pass is run), `attention`, `run` (a pass that stops at
-every module), `operations` (what it has torch do), `draws` (what it draws at random), `features`, `alignment` and
-`layouts` (which module is which), `measuring`, `spread`, `passes`, `subject` (who is compared).
+every module), `operations` (what it has torch do), `attention_weights` (what its tokens attend to), `draws` (what it
+draws at random), `features`, `alignment` and `layouts` (which module is which), `measuring`, `spread`, `passes`,
+`subject` (who is compared).
 """
 
 from parity.tracing.alignment import Alignment, align
 from parity.tracing.attention import PARTS
+from parity.tracing.attention_weights import AttentionWeights, attention_written_out
 from parity.tracing.casting import blocks_of, first_that_runs, held_in, in_float32
 from parity.tracing.draws import ACTIVATION, Site, fixed_sites, sites_of
 from parity.tracing.layouts import in_layout_of, in_layout_of_reference
@@ -39,7 +41,7 @@ from parity.tracing.operations import Operations
 from parity.tracing.passes import OUTPUT, Pass, fitting, in_step, is_rearranged, steps
 from parity.tracing.run import Event, Moment, Point, Run, Telling, bare_run, call_order, outer_modules
 from parity.tracing.sources import DRAWING, SourceLine, line_of_source, name_of_operation
-from parity.tracing.spread import LETTERS, LEVELS, Places, Sizes
+from parity.tracing.spread import LETTERS, LEVELS, Places, Sizes, grid_of, pooled
 from parity.tracing.subject import Held, Models, Subject
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "PARTS",
     "SAME_FUNCTION_BOUND",
     "Alignment",
+    "AttentionWeights",
     "Event",
     "Held",
     "Measurement",
@@ -75,6 +78,7 @@ __all__ = [
     "address_of",
     "align",
     "ambient_kept",
+    "attention_written_out",
     "bare_run",
     "blocks_of",
     "call_order",
@@ -84,6 +88,7 @@ __all__ = [
     "first_that_runs",
     "fitting",
     "fixed_sites",
+    "grid_of",
     "held_in",
     "in_float32",
     "in_layout_of",
@@ -100,6 +105,7 @@ __all__ = [
     "numbers_of_size",
     "of_shapes",
     "outer_modules",
+    "pooled",
     "random_state_of",
     "refusal_of_modes",
     "sites_of",

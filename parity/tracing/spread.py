@@ -100,16 +100,16 @@ def places_of(reference: torch.Tensor, candidate: torch.Tensor, pixels: tuple[in
         grid: tuple[int, int] | None = (squares.shape[2], squares.shape[3])
         squares = squares.flatten(2).transpose(1, 2)
     else:
-        grid = _grid_of(squares.shape[1], pixels) if squares.ndim == 3 else None
+        grid = grid_of(squares.shape[1], pixels) if squares.ndim == 3 else None
     rows = "token" if squares.ndim == 3 else "image"
     squares = squares.mean(0) if squares.ndim == 3 else squares.reshape(len(squares), -1)
     leading = len(squares) - math.prod(grid) if grid else 0
     columns = min(_SIDE, squares.shape[1])
-    parts = torch.cat([_pooled(squares[:leading], leading, columns),
-                       _pooled(squares[leading:], min(_SIDE, len(squares) - leading), columns)])  # fmt: skip
+    parts = torch.cat([pooled(squares[:leading], leading, columns),
+                       pooled(squares[leading:], min(_SIDE, len(squares) - leading), columns)])  # fmt: skip
     of_patches = squares[leading:].mean(1).reshape(grid) if grid else torch.zeros(0, 0)
     if grid:
-        of_patches = _pooled(of_patches, *(min(_SIDE, side) for side in grid))
+        of_patches = pooled(of_patches, *(min(_SIDE, side) for side in grid))
     return Places(rows, leading, _rounded(largest * float(parts.max()) ** 0.5), _letters(parts), _letters(of_patches))
 
 
@@ -130,7 +130,7 @@ def _rounded(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def _grid_of(tokens: int, pixels: tuple[int, int]) -> tuple[int, int] | None:
+def grid_of(tokens: int, pixels: tuple[int, int]) -> tuple[int, int] | None:
     """Returns rows and columns of the patches among so many tokens: they have the image's proportions."""
     height, width = pixels
     for leading in range(min(_MOST_LEADING, tokens - 1) + 1):
@@ -140,7 +140,7 @@ def _grid_of(tokens: int, pixels: tuple[int, int]) -> tuple[int, int] | None:
     return None
 
 
-def _pooled(squares: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+def pooled(squares: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     """Returns the mean squares of so many rows and columns."""
     if not rows:
         return squares.new_zeros(0, columns)

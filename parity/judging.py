@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from parity.diagnosis import casts, decide, if_the_map_is_right, layers
 from parity.mapping import UNMAPPED, UNSEEN, sizes_shown
 from parity.models import tensors_of, unverifiable
-from parity.report import Report, peak_memory, top5
+from parity.report import Report, peak_memory, top5, with_code
 
 if TYPE_CHECKING:
     from parity.diagnosis import AttentionMaps, Beyond, Check, Doubts, Place, Verdict
@@ -104,7 +104,8 @@ def reported(question: Question, about: dict[str, Any], found: Found, verdict: V
     brought, weights = question.brought, question.setup.weights
     about["notes"] += [*doubts.notes, *weights.notes, *(brought.notes if brought else ())]
     verdict, reasons = _with_all_phases(question, about, found, verdict, reasons)
-    causes, top = found.causes(), []
+    files, reference = about["candidate"]["files"], question.setup.reference
+    causes, top = [with_code(cause, files, reference) for cause in found.causes()], []
     with failures.kept("what both models see in the pictures could not be listed"):
         top = top5(found.checks, question.shown.pictures, weights.categories)
     is_agreement = found.explanation is not None and found.explanation.agreement != ""

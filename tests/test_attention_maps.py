@@ -92,15 +92,20 @@ def test_each_picture_is_looked_at(tmp_path: Path) -> None:
 
 
 def test_torch_is_left_as_it_was() -> None:
-    before = torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled()
+    def switches() -> list[bool]:
+        backends: Any = torch.backends.cuda
+        return [backends.flash_sdp_enabled(), backends.mem_efficient_sdp_enabled()]
+
+    before = switches()
     assert all(before)
     _maps("vit:ViT")
-    assert (torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled()) == before
+    assert switches() == before
 
 
 def test_values_that_are_not_finite_are_no_map() -> None:
     model = build_reference(configuration("vit_b_16", SMALL))
-    model.encoder.layers[1].register_forward_pre_hook(lambda _, args: (args[0] * math.nan,))
+    block = model.get_submodule("encoder.layers.encoder_layer_1")
+    block.register_forward_pre_hook(lambda _, args: (args[0] * math.nan,))
     look = _maps(model).blocks[1].candidate
     assert look is not None
     assert look.patches == ()

@@ -89,6 +89,26 @@ def test_search_leaves_the_tensors_that_have_the_words(page: Page) -> None:
     assert all(row.is_visible() for row in rows.all())
 
 
+def _chosen(page: Page) -> tuple[list[str], int, int]:
+    """Returns the chosen rows' names, and how many points and opened figures are chosen."""
+    rows = page.locator("tr.chosen").filter(visible=True)
+    names = rows.locator("td.name").all_inner_texts()
+    return names, page.locator("circle.chosen").count(), page.locator("details.layer.chosen[open]").count()
+
+
+def test_a_pair_of_modules_is_chosen_in_table_chart_and_figures(page: Page) -> None:
+    name = "encoder.layers.encoder_layer_1.ln_2"
+    page.locator("circle").filter(has_text=f"{name}:").click()
+    assert _chosen(page) == ([name, "transformer.3.norm"], 1, 1)
+    button = page.get_by_role("button", name="encoder.layers.encoder_layer_1.mlp.0", exact=True)
+    button.focus()
+    page.keyboard.press("Enter")
+    assert _chosen(page) == (["encoder.layers.encoder_layer_1.mlp.0", "transformer.3.fn.0"], 1, 1)
+    assert button.get_attribute("aria-pressed") == "true"
+    page.keyboard.press("Enter")
+    assert _chosen(page) == ([], 0, 0)
+
+
 def test_a_layer_is_chosen_by_keyboard_and_its_errors_are_drawn(page: Page) -> None:
     closed = page.locator("details.stage[open] details.layer:not([open])").first
     name = closed.locator("summary").inner_text()

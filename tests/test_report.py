@@ -359,12 +359,31 @@ def test_page_draws_the_errors_of_each_layer_and_tells_them(three: parity.Report
     assert len(drawn) > 10
     assert all(f"{name}: its errors, drawn" in words for name in drawn)
     pictures = [
-        attributes for tag, attributes in shown.elements if tag == "svg" and "aria-labelledby" not in attributes
+        attributes
+        for tag, attributes in shown.elements
+        if tag == "svg" and not {"aria-labelledby", "aria-hidden"} & attributes.keys()
     ]
     assert len(pictures) > 2 * len(drawn)
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in pictures)
     opened = [attributes for tag, attributes in shown.elements if tag == "details" and "open" in attributes]
     assert [attributes["class"] for attributes in opened] == ["stage", "layer"]
+
+
+def test_page_draws_both_dtypes_and_the_rounding_of_each(three: parity.Report) -> None:
+    page = as_html(complete(three.to_dict()))
+    assert "summed up in float32" in page
+    assert "rounding in float64 (1e-15) and in float32 (6e-08)" in page
+    assert page.count('<polyline class="sum rounded"') == 1
+    exact = as_html(complete(three.to_dict() | {"options": {"dtype": "float64"}}))
+    assert "rounding in float64 (1e-15)<" in exact
+    assert "sum rounded" not in exact.partition("</style>")[2]
+
+
+def test_page_shows_the_lines_of_a_cause_beside_those_of_torchvision(three: parity.Report) -> None:
+    words = " ".join(" ".join(_Page(three.to_html()).words).split())
+    assert "eps_bias_pool.py:30 return self.fn(self.norm(x)) + x" in words
+    assert "x = self.ln_1(input)" in words
+    assert "x = x[:, 0]" in words
 
 
 def test_page_draws_where_both_models_look(three: parity.Report, same: parity.Report) -> None:

@@ -91,14 +91,14 @@ def attention_maps(subject: Subject, pictures: tuple[str, ...]) -> list[Attentio
 def _maps(subject: Subject, pictures: tuple[str, ...]) -> Iterator[AttentionMaps]:
     models = subject.models
     pixels = models.images.shape[-2], models.images.shape[-1]
-    for picture, image in zip(pictures, models.images.split(1), strict=False):
-        ours = theirs = _of(models.reference, image, models.seed, "reference", models.way)
+    for picture, image in zip(pictures, models.images, strict=False):
+        ours = theirs = _of(models.reference, image[None], models.seed, "reference", models.way)
         grid = grid_of(len(ours[0]), pixels) if ours else None
         if grid is None:
             return
         why = ""
         try:
-            theirs = _of(models.candidate, image, models.seed, "candidate")
+            theirs = _of(models.candidate, image[None], models.seed, "candidate")
         except ParityError as error:
             theirs, why = [], f"{error}"
         theirs = [weights for weights in theirs if grid_of(len(weights), pixels) == grid]

@@ -135,6 +135,9 @@ class Place:
 class Layer:
     """What all checks say about one module of the reference; the JSON report's row of the same keys.
 
+    Errors are relative, and the largest of all modes: `isolated` and `accumulated` in float64, `rounded` as both models
+    run freely in the dtype under test.
+
     How large errors are, `sizes`, is known from the dtype under test, and where they sit, `places`, from float64, where
     the module was given the reference's own input; each from the first check that shows other bits.
     """
@@ -150,6 +153,7 @@ class Layer:
     why: str | None = None
     sizes: Sizes | None = None
     places: Places | None = None
+    rounded: float | None = None
 
 
 @dataclass(frozen=True)
@@ -268,6 +272,7 @@ def layers(checks: list[Check], alignment: Alignment) -> list[Layer]:
             continue
         exact = [m.relative for c, _, m in free if c.exact]
         inexact = [(c.free.noise.get(p, 1.0), m.max_ulp) for c, p, m in free if not c.exact and c.free]
+        rounded = [m.relative for c, _, m in free if not c.exact]
         dirty = any(relative > SAME_FUNCTION_BOUND for relative in exact)
         rows.append(
             Layer(
@@ -284,6 +289,7 @@ def layers(checks: list[Check], alignment: Alignment) -> list[Layer]:
                 places=next(
                     (shown.places[p] for shown in passes for p, _ in _leaves(shown, module) if p in shown.places), None
                 ),
+                rounded=max(rounded, default=None),
             )
         )
     return rows

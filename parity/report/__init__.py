@@ -1,6 +1,7 @@
 """The answer: in comes all that was found, out goes a report to ask, to keep, and to read.
 
-Read `plain` (anybody's values as JSON and text), `saved` (reports read again), `wording` (numbers, names, sentences),
+Read `plain` (anybody's values as JSON and text), `saved` (reports read again), `source_lines` (that a cause comes
+from), `wording` (numbers, names, sentences),
 `answer` (what is said first, whatever it is drawn on), `figures` (what a page draws of a layer), `looks` (and of
 attention), `terminal`, `page`, `markdown` and `sarif` (which draw it), `comparing` (two beside each other), `digests`,
 `report` (the object), `about` (what was asked, what pictures show), `where` (it ran).
@@ -22,6 +23,7 @@ from parity.report.plain import as_json
 from parity.report.report import Report
 from parity.report.sarif import as_sarif
 from parity.report.saved import complete, load, read
+from parity.report.source_lines import with_code
 from parity.report.terminal import drawn
 from parity.report.where import environment
 
@@ -46,4 +48,5 @@ __all__ = [
     "read",
     "source_files",
     "top5",
+    "with_code",
 ]

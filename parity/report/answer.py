@@ -51,6 +51,7 @@ class CauseShown:
         size: how much it changes, or an empty text.
         proof: how that was made sure, or an empty text.
         hint: what to write instead, or an empty text.
+        code: whose source, and its lines, each with where it stands; the candidate's first.
     """
 
     id: str
@@ -61,6 +62,7 @@ class CauseShown:
     size: str
     proof: str
     hint: str
+    code: list[tuple[str, list[tuple[str, str]]]]
 
 
 @dataclass
@@ -138,10 +140,10 @@ def causes(report: dict[str, Any]) -> list[CauseShown]:
     """Returns the causes as they are shown, in the order of the report."""
     candidates = {layer.get("reference"): layer.get("candidate") for layer in report["layers"]}
     candidates |= {tensor.get("reference"): tensor.get("candidate") for tensor in report["mapping"].get("entries", [])}
-    return [_shown(cause, candidates) for cause in report["causes"]]
+    return [_shown(cause, candidates, name_of(report, "reference")) for cause in report["causes"]]
 
 
-def _shown(cause: dict[str, Any], candidates: dict[Any, Any]) -> CauseShown:
+def _shown(cause: dict[str, Any], candidates: dict[Any, Any], reference: str) -> CauseShown:
     where = cause.get("where") or []
     own = together(other for name in where if (other := candidates.get(name)) and other != name)
     without = cause.get("without")
@@ -155,6 +157,11 @@ def _shown(cause: dict[str, Any], candidates: dict[Any, Any]) -> CauseShown:
         size=f"alone it moves the logits by {number(without)}, {times}" if times else "",
         proof=_proof(cause),
         hint=f"{cause.get('hint') or ''}",
+        code=[
+            (owner, [(line["at"], line["text"]) for line in cause[key]])
+            for owner, key in (("your model", "candidate_code"), (reference, "reference_code"))
+            if cause[key]
+        ],
     )
 
 

@@ -10,7 +10,9 @@ from functools import cache
 from typing import Any
 
 import jinja2
+import torch
 
+from parity.diagnosis import DTYPES
 from parity.report import answer
 from parity.report.figures import Figures, figures_of
 from parity.report.looks import pictures_of
@@ -37,7 +39,10 @@ class Chart:
         words: the picture, told.
         ticks: levels of error, with their labels.
         blocks: where each block begins.
-        lines: the accumulated error, as polylines.
+        lines: the accumulated error in float64, as polylines.
+        rounded: the same in the dtype under test.
+        dtype: that dtype.
+        rounding: half a unit of its last place; an empty text where that dtype is float64.
         points: the isolated errors.
     """
 
@@ -45,6 +50,9 @@ class Chart:
     ticks: list[dict[str, Any]]
     blocks: list[dict[str, Any]]
     lines: list[str]
+    rounded: list[str]
+    dtype: str
+    rounding: str
     points: list[dict[str, Any]] = field(default_factory=list)
     width: int = _WIDTH
     height: int = _HEIGHT
@@ -92,6 +100,7 @@ def as_html(report: dict[str, Any]) -> str:
         dtype=report["options"].get("dtype") or "float32",
         titles=[_title(stage) for stage in stages],
         glue=glue,
+        numbers=_numbers(report),
         own=own,
         about=list(answer.about(report, every=True)),
         command=answer.command(report),
@@ -160,6 +169,11 @@ def _glue(report: dict[str, Any], stages: list[answer.Stage]) -> dict[str, list[
     return found
 
 
+def _numbers(report: dict[str, Any]) -> dict[str, int]:
+    """Returns a number for each layer, by which its row, its point and its figures know each other."""
+    return {layer["reference"]: number for number, layer in enumerate(report["layers"])}
+
+
 def _drawn(stage: answer.Stage, glue: list[dict[str, Any]]) -> list[Drawn]:
     """Returns what is drawn of a stage's layers, and of the code between them that has an error of its own."""
     rows = [(row["reference"], row, row["status"] == "origin") for row in stage.layers]
@@ -179,8 +193,12 @@ def _chart(report: dict[str, Any]) -> Chart | None:
     every = math.ceil(len(firsts) / _MOST_LABELS)
     names = [name if n % every == 0 else "" for n, name in enumerate(shown[first][0].label for first in firsts)]
     blocks = [{"at": round(places[n] - step / 2, 1), "label": name} for n, name in zip(firsts, names, strict=True)]
+    dtype = f"{report['options'].get('dtype') or 'float32'}"
+    rounding = torch.finfo(DTYPES[dtype]).eps / 2 if dtype in DTYPES and dtype != "float64" else None
     levels = [*((10.0**power, f"1e{power:02d}" if power else "1", "grid") for power in _TICKS),
-              (ROUNDING, "", "floor"), (SAME_FUNCTION_BOUND, f"{SAME_FUNCTION_BOUND:.0e}", "bound")]  # fmt: skip
+              (ROUNDING, "", "floor"), (SAME_FUNCTION_BOUND, f"{SAME_FUNCTION_BOUND:.0e}", "bound"),
+              *([(rounding, "", "floor")] if rounding else [])]  # fmt: skip
+    numbers = _numbers(report)
     begins = {p["reference"]: p["isolated"] for p in report["origins"] if is_number(p["isolated"])}
     own = [(x, row["reference"], row["isolated"]) for x, (_, row) in zip(places, shown, strict=True)]
     points = [
@@ -188,6 +206,7 @@ def _chart(report: dict[str, Any]) -> Chart | None:
             "x": f"{x:.1f}",
             "y": f"{_height(begins.get(name, error)):.1f}",
             "begins": name in begins,
+            "number": numbers.get(name, ""),
             "label": f"{name}: {number(begins.get(name, error))}",
         }
         for x, name, error in own
@@ -198,6 +217,9 @@ def _chart(report: dict[str, Any]) -> Chart | None:
         ticks=[{"at": round(_height(level), 1), "label": label, "kind": kind} for level, label, kind in levels],
         blocks=blocks,
         lines=list(_lines(places, [row["accumulated"] for _, row in shown])),
+        rounded=list(_lines(places, [row["rounded"] for _, row in shown])) if rounding else [],
+        dtype=dtype,
+        rounding=f"{rounding:.0e}" if rounding else "",
         points=points,
     )
 

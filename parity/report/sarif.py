@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from parity.report import answer
+from parity.report.source_lines import lines_named
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
-
-# the lines of a file, as a cause names them: `model.py:12, 14`
-_LINES = re.compile(r"([^,\s][^,]*?):([1-9]\d{0,8}(?:, [1-9]\d{0,8})*)(?!\d)", re.ASCII)
 
 
 def as_sarif(report: dict[str, Any]) -> str:
@@ -25,7 +22,9 @@ def as_sarif(report: dict[str, Any]) -> str:
         report: its JSON types, complete as `saved.complete` makes it.
     """
     results = [
-        _result(cause["id"] or "cause", _told(shown), "error", _lines(cause, report) or _file(report))
+        _result(
+            cause["id"] or "cause", _told(shown), "error", lines_named(cause["source"], _files(report)) or _file(report)
+        )
         for cause, shown in zip(report["causes"], answer.causes(report), strict=True)
     ]
     if not results and report["verdict"] in ("divergent", "inconclusive"):
@@ -53,13 +52,6 @@ def _told(cause: answer.CauseShown) -> str:
         f"mend it with {cause.hint}" * bool(cause.hint),
     )
     return "; ".join(filter(None, parts))
-
-
-def _lines(cause: dict[str, Any], report: dict[str, Any]) -> list[tuple[str, int]]:
-    """Returns the candidate's files and lines where a cause lies."""
-    known = {PurePath(file).name: file for file in _files(report)}
-    found = _LINES.findall(cause["source"])
-    return [(known.get(name, name), int(line)) for name, lines in found for line in lines.split(", ")]
 
 
 def _files(report: dict[str, Any]) -> list[str]:

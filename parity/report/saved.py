@@ -20,15 +20,17 @@ EXIT_STATUS = {"identical": 0, "equivalent": 0, "divergent": 1, "inconclusive": 
 # What a renderer asks for, and what it gets where a report hasn't got it. A list has one entry, which all of its
 # entries look like, and so has an object whose one key is `...`; None stands for any single value, and an object in a
 # tuple may be missing altogether.
+_CODE = {"at": "", "text": ""}
 _CAUSE = {"id": "", "statement": "", "where": [""], "residual": None, "without": None, "hint": "",
-          "source": ""}  # fmt: skip
+          "source": "", "candidate_code": [_CODE], "reference_code": [_CODE]}  # fmt: skip
 _CHECK = {"name": "", "verdict": "", "why": None, "relative": None, "max_abs": None, "max_ulp": None,
           "identical": None, "noise_ratio": None, "points": None,
           "rows": [{"reference": "", "candidate": "", "what": "", "relative": None, "noise": None}]}  # fmt: skip
 _PLACES = ({"rows": "", "leading": None, "largest": None, "cells": [""], "patches": [""]},)
 _LAYER = {"reference": "", "candidate": None, "identical": None, "max_ulp": None, "noise_ratio": None,
           "isolated": None, "accumulated": None, "status": "", "why": None,
-          "sizes": ({"ulps": [None], "reference": [None], "candidate": [None]},), "places": _PLACES}  # fmt: skip
+          "sizes": ({"ulps": [None], "reference": [None], "candidate": [None]},), "places": _PLACES,
+          "rounded": None}  # fmt: skip
 _PLACE = {"kind": "", "reference": "", "candidate": "", "before": "", "after": "", "isolated": None, "check": "",
           "problem": None, "places": _PLACES}  # fmt: skip
 _MAPPING = {"tensors": None, "parameters": None, "source": "", "origin": "", "unmapped_reference": [""],

@@ -21,20 +21,23 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"
 _each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
-def _blocks(page: Path, language: str) -> list[str]:
+def blocks(page: Path, language: str) -> list[str]:
+    """Returns the blocks of a language that a page shows."""
     found = re.findall(rf"^( *)```{language}\n(.+?)\n\1```$", page.read_text(), re.MULTILINE | re.DOTALL)
     return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
 
 
 def _commands() -> list[str]:
     """Returns every line of a shell that the pages show, and every `command` in their text."""
-    lines = [line for page in PAGES for block in _blocks(page, "bash") for line in block.splitlines()]
-    spans = [span for page in PAGES for span in re.findall(r"`([^`]+)`", page.read_text())]
+    lines = [line for page in PAGES for block in blocks(page, "bash") for line in block.splitlines()]
+    texts = [re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL) for page in PAGES]
+    spans = [span for text in texts for span in re.findall(r"`([^`]+)`", text)]
     parts = [part.strip() for line in lines for part in re.split(r"&&|;", line)]
     return [*dict.fromkeys([*parts, *(" ".join(span.split()) for span in spans)])]
 
 
-def _of(start: str) -> list[str]:
+def commands_of(start: str) -> list[str]:
+    """Returns every command that the pages show and that begins with this word."""
     return [command for command in _commands() if command.startswith(f"{start} ") and "..." not in command]
 
 
@@ -47,17 +50,17 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert not anchor, f"{target}: headings change, files are enough"
 
 
-@pytest.mark.parametrize("command", [c for c in _of("parity") if "." in c or ":" in c])
+@pytest.mark.parametrize("command", [c for c in commands_of("parity") if "." in c or ":" in c])
 def test_commands_have_these_options(command: str) -> None:
     assert parsed(shlex.split(command, comments=True)[1:]).command
 
 
-@pytest.mark.parametrize("command", _of("python -m"))
+@pytest.mark.parametrize("command", commands_of("python -m"))
 def test_modules_that_are_run_exist(command: str) -> None:
     assert importlib.util.find_spec(shlex.split(command, comments=True)[2])
 
 
-@pytest.mark.parametrize("command", _of("pytest"))
+@pytest.mark.parametrize("command", commands_of("pytest"))
 def test_files_that_are_tested_exist(command: str) -> None:
     for word in shlex.split(command, comments=True)[1:]:
         if word.startswith(("tests", "benchmarks")) and "FILE" not in word:
@@ -82,5 +85,5 @@ def test_sentences_of_the_catalogue_say_things_as_things_and_manners_as_manners(
 
 @_each_page
 def test_python_compiles(page: Path) -> None:
-    for block in _blocks(page, "python"):
+    for block in blocks(page, "python"):
         ast.parse(block)

@@ -116,6 +116,17 @@ def test_places_that_are_alike_are_one_row(three: parity.Report) -> None:
     assert [place.much for place in begins] == sorted((p.much for p in begins), key=lambda much: float(much) < 0)
 
 
+def test_both_ends_of_code_between_modules_are_named(three: parity.Report) -> None:
+    shown = [" ".join(line.split()) for line in _text(three.to_dict(), 140).splitlines()]
+    assert "between the output of encoder.ln and the input of heads.head 0.67" in shown
+
+
+def test_place_that_the_statement_names_is_not_named_again(three: parity.Report) -> None:
+    report = three.to_dict()
+    report["causes"] = [report["causes"][0] | {"statement": "b.weight: times 2", "where": ["b.weight"]}]
+    assert "   where" not in _text(report)
+
+
 @pytest.mark.parametrize("all_layers", [False, True])
 def test_no_number_of_nineteen_digits(three: parity.Report, *, all_layers: bool) -> None:
     report = three.to_dict()

@@ -235,12 +235,14 @@ class Begins:
         candidate: the same in the candidate; empty for code between modules.
         much: the largest error, relative, or why values cannot be compared.
         max_ulp: the largest distance outside float64; None where nobody knows.
+        between: the points that the code between modules lies between; None for a module.
     """
 
     where: str
     candidate: str
     much: str
     max_ulp: float | None
+    between: tuple[str, str] | None = None
 
 
 def _larger(one: float | None, other: Any) -> float | None:
@@ -266,7 +268,8 @@ def _begins(places: list[dict[str, Any]], distances: dict[str, Any]) -> Begins:
     sizes = [place["isolated"] for place in places if is_number(place["isolated"])]
     much = f"{problem or number(max(sizes, default=None))}"
     if places[0]["kind"] != "module":
-        return Begins(f"between {joined('before')} and {joined('after')}", "", much, None)
+        before, after = joined("before"), joined("after")
+        return Begins(f"between {before} and {after}", "", much, None, (before, after))
     far = [ulp for place in places if is_number(ulp := distances.get(place["reference"]))]
     return Begins(joined("reference"), joined("candidate"), much, max(far, default=None))
 

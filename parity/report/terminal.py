@@ -115,7 +115,8 @@ def _causes(report: dict[str, Any], width: int) -> Iterator[Text]:
         yield Text()
         yield from sentence(cause.statement, width, f"{place}. ", style="bold")
         where = cause.where + (f" (yours: {cause.candidate})" if cause.candidate else "")
-        yield from sentence(where, width, "   where   ")
+        if not cause.statement.startswith(f"{cause.where}:"):
+            yield from sentence(where, width, "   where   ")
         yield from sentence(cause.size, width, "   much    ")
         yield from sentence(cause.hint, width, "   mend    ")
         if cause.source not in cause.hint:
@@ -160,10 +161,10 @@ def _origins(report: dict[str, Any], width: int) -> Iterator[Text]:
         return
     rows = [
         (
-            place.where,
-            place.candidate,
+            f"between {place.between[0]}" if place.between else place.where,
+            f"and {place.between[1]}" if place.between else place.candidate,
             Text(place.much, style="bold red"),
-            ulps(place.max_ulp) if place.candidate else "",
+            "" if place.between else ulps(place.max_ulp),
         )
         for place in found[:_MOST_ORIGINS]
     ]

@@ -61,7 +61,7 @@ class Look:
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """Where both models look in one picture, in float64 and with the same weights.
+    """Where both models look in one picture, in float32 and with the same weights.
 
     Attributes:
         picture: what is shown to them.
@@ -92,7 +92,7 @@ def _maps(subject: Subject, pictures: tuple[str, ...]) -> Iterator[AttentionMaps
     models = subject.models
     pixels = models.images.shape[-2], models.images.shape[-1]
     for picture, image in zip(pictures, models.images, strict=False):
-        ours = theirs = _of(models.reference, image[None], models.seed, "reference", models.way)
+        ours = theirs = _of(models.reference, image[None], models.seed, "reference")
         grid = grid_of(len(ours[0]), pixels) if ours else None
         if grid is None:
             return
@@ -112,7 +112,7 @@ def _maps(subject: Subject, pictures: tuple[str, ...]) -> Iterator[AttentionMaps
         yield AttentionMaps(picture, blocks, rollout, why)
 
 
-def _of(model: nn.Module, image: torch.Tensor, seed: int, owner: str, first: int = 0) -> list[torch.Tensor]:
+def _of(model: nn.Module, image: torch.Tensor, seed: int, owner: str) -> list[torch.Tensor]:
     """Returns what a model's tokens attend to in an image (1, C, H, W)."""
     made: list[AttentionWeights] = []
 
@@ -124,7 +124,7 @@ def _of(model: nn.Module, image: torch.Tensor, seed: int, owner: str, first: int
 
     # with grad there is no native kernel either, in whatever release
     mode = dataclasses.replace(MODES["eval-grad"], fastpath=False)
-    bare_run(model, image, mode, torch.float64, seed, owner, around=around, first=first)
+    bare_run(model, image, mode, torch.float32, seed, owner, around=around)
     return made[-1].found
 
 

@@ -8,10 +8,12 @@ from itertools import groupby
 from typing import Any
 
 from parity.report.wording import is_number, number
-from parity.tracing import SAME_FUNCTION_BOUND
 
 _SIDES = ("reference", "candidate", "difference")
 _STEPS = 26
+
+# the share of the largest value that maps of one function are apart at most: in float32, some 1e-6 behind many blocks
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,8 @@ def _look(title: str, look: dict[str, Any]) -> Look | None:
 
 
 def _is_rounding(look: dict[str, Any]) -> bool:
-    largest = (look["difference"] or {}).get("largest")
-    return is_number(largest) and largest <= SAME_FUNCTION_BOUND
+    apart, most = ((look[side] or {}).get("largest") for side in ("difference", "reference"))
+    return is_number(apart) and is_number(most) and apart <= _ROUNDING * most
 
 
 def _words(look: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ def test_named_lines_are_those_of_known_files() -> None:
         ("encoder.layers.encoder_layer_0.mlp", ["y = self.mlp(y)", "return x + y"]),
         ("encoder.layers.encoder_layer_0.self_attention.in_proj_bias", ["x, _ = self.self_attention("]),
         ("class_token", ["self.class_token = nn.Parameter(torch.zeros(1, 1, hidden_dim))"]),
+        ("encoder.layers.encoder_layer_1", ["x = self.ln_1(input)", "x = x + input", "return x + y"]),
         ("encoder", ["x = self.encoder(x)", "x = x[:, 0]"]),
         ("the model", []),
     ],

@@ -8,7 +8,7 @@ import itertools
 import linecache
 import re
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # the lines of a file, as a cause names them: `model.py:12, 14`
 _LINES = re.compile(r"([^,\s][^,]*?):([1-9]\d{0,8}(?:, [1-9]\d{0,8})*)(?!\d)", re.ASCII)
 
-_MOST_LINES = 6
+_MOST_LINES = 8
 _MOST_LETTERS = 200
 
 
@@ -38,7 +38,7 @@ def with_code(cause: Cause, files: Sequence[str], reference: nn.Module) -> Cause
         files: of the candidate.
         reference: whose source is looked for lines that make or use one of the places that the cause concerns.
     """
-    named = lines_named(cause.source, files)
+    named = sorted(lines_named(cause.source, files))
     ours = [_line(file, n, linecache.getline(file, n)) for file, n in named]
     theirs = itertools.chain.from_iterable(_of_reference(reference, place) for place in cause.where)
     return dataclasses.replace(
@@ -53,25 +53,50 @@ def _line(file: str, number: int, text: str) -> CodeLine:
 
 
 def _of_reference(reference: nn.Module, place: str) -> Iterator[CodeLine]:
-    """Yields the lines that make a module or tensor, and those that use it; of what torch has written, its owner's."""
+    """Yields the lines that make a module or tensor, and those that use it; of what torch has written, its owner's.
+
+    Of one of many alike, which no line names, its own are yielded.
+    """
     found: list[CodeLine] = []
     module: object = reference
+    is_named = True
     for part in place.split("."):
         if not isinstance(module, nn.Module):
             break
-        if not type(module).__module__.startswith("torch."):
-            found = [*_with_attribute(type(module), part)] or found
+        is_named = False
+        if not _is_torchs(module):
+            named = [*_with_attribute(type(module), part)]
+            found, is_named = named or found, bool(named)
         module = getattr(module, part, None)
+    if not is_named and isinstance(module, nn.Module) and not _is_torchs(module):
+        found = [*_of_forward(type(module))] or found
     yield from found
+
+
+def _is_torchs(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.")
+
+
+def _of_forward(kind: type) -> Iterator[CodeLine]:
+    """Yields the lines of a class's forward pass."""
+    lines, first, file = _source(kind.forward) if hasattr(kind, "forward") else ([], 0, "")
+    for number, text in enumerate(lines[1:], start=first + 1):
+        if text.strip() and not text.strip().startswith(("#", "torch._assert")):
+            yield _line(file, number, text)
+
+
+def _source(of: Any) -> tuple[list[str], int, str]:
+    """Returns the lines of a class or function, the number of the first, and the file; none where nobody has them."""
+    try:
+        lines, first = inspect.getsourcelines(of)
+        return lines, first, Path(inspect.getfile(of)).name
+    except (OSError, TypeError):
+        return [], 0, ""
 
 
 def _with_attribute(kind: type, name: str) -> Iterator[CodeLine]:
     """Yields the line of a class that assigns an attribute, and those that use it, each up to the next use of any."""
-    try:
-        lines, first = inspect.getsourcelines(kind)
-        file = Path(inspect.getfile(kind)).name
-    except (OSError, TypeError):
-        return
+    lines, first, file = _source(kind)
     uses = re.compile(rf"\bself\.{re.escape(name)}\b")
     makes = re.compile(rf"\s*self\.{re.escape(name)}(:[^=]*)? = ")
     method, is_on = "", False

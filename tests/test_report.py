@@ -164,37 +164,37 @@ def test_what_is_no_report_is_refused(content: str, why: str, tmp_path: Path) ->
         load(file)
 
 
-def _renamed(value: Any, name: str) -> Any:
+def renamed(value: Any, name: str) -> Any:
     """Returns a report's values with a name in every text but those that a report's form needs."""
     if isinstance(value, dict):
         kept = ("verdict", "schema", "status", "kind", "check")
-        return {key: item if key in kept else _renamed(item, name) for key, item in value.items()}
+        return {key: item if key in kept else renamed(item, name) for key, item in value.items()}
     if isinstance(value, list):
-        return [_renamed(item, name) for item in value]
+        return [renamed(item, name) for item in value]
     return f"{value}{name}" if isinstance(value, str) else value
 
 
-_NAMES = st.text(min_size=1, max_size=40) | st.sampled_from(EVIL)
+NAMES = st.text(min_size=1, max_size=40) | st.sampled_from(EVIL)
 
 
 @settings(max_examples=50, deadline=None)
-@given(name=_NAMES, width=st.integers(40, 200), all_layers=st.booleans())
+@given(name=NAMES, width=st.integers(40, 200), all_layers=st.booleans())
 @example(name="\u202etxt\x1b[31m\ud800", width=80, all_layers=True)
 @example(name="漢" * 120, width=41, all_layers=True)
 def test_no_line_is_too_long_and_no_name_is_an_order(
     three: parity.Report, name: str, width: int, *, all_layers: bool
 ) -> None:
-    report = _renamed(copy.deepcopy(three.to_dict()), name)
+    report = renamed(copy.deepcopy(three.to_dict()), name)
     for line in _text(report, width, all_layers=all_layers).splitlines():
         assert cell_len(line) <= width
         assert line.isprintable()
 
 
-def _short(value: Any) -> Any:
+def short(value: Any) -> Any:
     """Returns a report's values with one entry of each list."""
     if isinstance(value, dict):
-        return {key: _short(item) for key, item in value.items()}
-    return [_short(item) for item in value[:1]] if isinstance(value, list) else value
+        return {key: short(item) for key, item in value.items()}
+    return [short(item) for item in value[:1]] if isinstance(value, list) else value
 
 
 def _edited(value: Any, odd: Any) -> Iterator[Any]:
@@ -210,7 +210,7 @@ def _edited(value: Any, odd: Any) -> Iterator[Any]:
 def test_report_that_somebody_has_edited_is_drawn_or_refused(three: parity.Report, odd: Any) -> None:
     whole = complete(three.to_dict())
     pictures = [{"picture": "cat.png", "reference": [["cat", 0.5]], "candidate": [["cat", 0.5]]}]
-    report = _short(three.to_dict()) | {"top5": pictures}
+    report = short(three.to_dict()) | {"top5": pictures}
     report["checks"][0]["rows"] = [{"reference": "a", "candidate": "b", "what": "c", "relative": 1.0, "noise": 1.0}]
     report["weights"] = {"verdict": "different", "as_is": {}, "notes": ["a note"],
                          "tensors": [{"candidate": "a", "statement": "b"}]}  # fmt: skip
@@ -282,7 +282,7 @@ def test_report_of_a_few_keys_is_drawn() -> None:
 # --- the page
 
 
-class _Page(html.parser.HTMLParser):
+class Page(html.parser.HTMLParser):
     """Notes the elements of a page, its text, and what is not closed."""
 
     def __init__(self, text: str) -> None:
@@ -309,7 +309,7 @@ class _Page(html.parser.HTMLParser):
 
 
 def test_page_has_the_answer_the_causes_the_layers_and_the_map(three: parity.Report) -> None:
-    shown = _Page(three.to_html())
+    shown = Page(three.to_html())
     words = " ".join(" ".join(shown.words).split())
     for cause in three.causes:
         assert cause.statement in words
@@ -323,7 +323,7 @@ def test_page_has_the_answer_the_causes_the_layers_and_the_map(three: parity.Rep
 
 def test_page_needs_nothing_and_can_be_read_aloud(three: parity.Report) -> None:
     text = three.to_html()
-    shown = _Page(text)
+    shown = Page(text)
     tags = [tag for tag, _ in shown.elements]
     assert not {"link", "img", "iframe", "object"} & {*tags}
     assert not any({"src", "href", "onclick"} & attributes.keys() for _, attributes in shown.elements)
@@ -337,12 +337,12 @@ def test_page_needs_nothing_and_can_be_read_aloud(three: parity.Report) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(name=_NAMES)
+@given(name=NAMES)
 @example(name="</script><script>alert(1)</script>")
 @example(name='" onload="x')
 def test_no_name_is_markup_in_a_page(three: parity.Report, name: str) -> None:
-    plain = {tag for tag, _ in _Page(three.to_html()).elements}
-    shown = _Page(as_html(complete(_renamed(copy.deepcopy(three.to_dict()), name))))
+    plain = {tag for tag, _ in Page(three.to_html()).elements}
+    shown = Page(as_html(complete(renamed(copy.deepcopy(three.to_dict()), name))))
     tags = [tag for tag, _ in shown.elements]
     assert {*tags} <= plain | {"desc", "circle", "polyline"}
     assert tags.count("script") == 1
@@ -365,7 +365,7 @@ def _drawn_layer(report: parity.Report) -> dict[str, Any]:
 def test_page_draws_the_errors_of_each_layer_and_tells_them(three: parity.Report) -> None:
     layers = complete(three.to_dict())["layers"]
     drawn = [row["reference"] for row in layers if row["sizes"] or row["places"]]
-    shown = _Page(three.to_html())
+    shown = Page(three.to_html())
     words = " ".join(" ".join(shown.words).split())
     assert len(drawn) > 10
     assert all(f"{name}: its errors, drawn" in words for name in drawn)
@@ -391,7 +391,7 @@ def test_page_draws_both_dtypes_and_the_rounding_of_each(three: parity.Report) -
 
 
 def test_page_shows_the_lines_of_a_cause_beside_those_of_torchvision(three: parity.Report) -> None:
-    words = " ".join(" ".join(_Page(three.to_html()).words).split())
+    words = " ".join(" ".join(Page(three.to_html()).words).split())
     assert "eps_bias_pool.py:30 return self.fn(self.norm(x)) + x" in words
     assert "x = self.ln_1(input)" in words
     assert "x = x[:, 0]" in words
@@ -399,7 +399,7 @@ def test_page_shows_the_lines_of_a_cause_beside_those_of_torchvision(three: pari
 
 def test_page_draws_where_both_models_look(three: parity.Report, same: parity.Report) -> None:
     def told(report: dict[str, Any]) -> list[str]:
-        drawn = [attributes for tag, attributes in _Page(as_html(complete(report))).elements if tag == "svg"]
+        drawn = [attributes for tag, attributes in Page(as_html(complete(report))).elements if tag == "svg"]
         return [f"{a['aria-label']}" for a in drawn if a.get("class") == "look"]
 
     assert told(same.to_dict()) == [f"{what}, attention: the same" for what in ("all blocks", "block 0", "block 1")]
@@ -434,7 +434,7 @@ def test_figures_of_a_report_that_somebody_has_edited_are_drawn_or_refused(three
 
 
 def test_notebook_shows_the_top_of_the_page(three: parity.Report) -> None:
-    shown = _Page(three._repr_html_())
+    shown = Page(three._repr_html_())
     assert "The 3 causes" in shown.words
     assert "script" not in [tag for tag, _ in shown.elements]
     assert not shown.open
@@ -544,10 +544,10 @@ def test_escaped_text_means_nothing_in_markdown(name: str) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(name=_NAMES)
+@given(name=NAMES)
 def test_no_name_is_markup_in_a_summary(three: parity.Report, name: str) -> None:
     plain = as_markdown(complete(three.to_dict()))
-    text = as_markdown(complete(_renamed(copy.deepcopy(three.to_dict()), name)))
+    text = as_markdown(complete(renamed(copy.deepcopy(three.to_dict()), name)))
     assert {*re.findall(r"<[^>]*>", text)} == {*re.findall(r"<[^>]*>", plain)}
     for line in text.splitlines():
         assert line[:1] in ("", "#", "|", "-", "<") or not line.startswith("    ")
@@ -594,7 +594,7 @@ def test_sarif_without_causes_has_the_verdict(same: parity.Report) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(name=_NAMES)
+@given(name=NAMES)
 def test_any_name_is_sarif(three: parity.Report, name: str) -> None:
-    report = complete(_renamed(copy.deepcopy(three.to_dict()), name))
+    report = complete(renamed(copy.deepcopy(three.to_dict()), name))
     assert len(json.loads(as_sarif(report).encode())["runs"][0]["results"]) == 3

@@ -10,15 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parity.diagnosis import Layer, Place
-from parity.findings import Cause
+from parity.diagnosis.attention_maps import AttentionMaps, Look, PatchMap
+from parity.findings import Cause, CodeLine
 from parity.models import Entry, WeightMap
 from parity.report import Report, environment
 from parity.report.report import Top
 from tests.fuzz import budget
 from tests.test_schema import VALIDATOR
 
-TEXT = st.text(st.characters() | st.sampled_from("\x1b\x7f\x9b\n\r\t\ud800[]{}\\\"'<>&"), max_size=8) | st.just(
-    "x" * 10_000
+TEXT = st.text(st.characters() | st.sampled_from("\x1b\x7f\x9b\n\r\t\ud800[]{}\\\"'<>&"), max_size=8) | st.none().map(
+    lambda _: "x" * 10_000  # which Hypothesis need not spell out
 )
 NUMBER = st.none() | st.floats() | st.integers()
 FLOAT = st.none() | st.floats()
@@ -38,7 +39,13 @@ LAYERS = st.builds(
 PLACES = st.builds(
     Place, st.sampled_from(["module", "glue"]), TEXT, TEXT, TEXT, TEXT, st.floats(), TEXT, st.none() | TEXT
 )
-CAUSES = st.builds(Cause, TEXT, TEXT, st.lists(TEXT, min_size=1, max_size=2).map(tuple), FLOAT, FLOAT, TEXT)
+CODE = st.tuples(st.builds(CodeLine, TEXT, TEXT))
+CAUSES = st.builds(
+    Cause, TEXT, TEXT, st.lists(TEXT, min_size=1, max_size=2).map(tuple), FLOAT, FLOAT, TEXT, TEXT, CODE, CODE
+)
+PATCHES = st.none() | st.builds(PatchMap, st.floats().map(abs), st.just(("AZ", ".z")))
+LOOKS = st.builds(Look, PATCHES, PATCHES, PATCHES)
+ATTENTION = st.builds(AttentionMaps, TEXT, st.tuples(LOOKS), LOOKS, TEXT)
 MAPS = st.builds(
     WeightMap,
     st.lists(st.builds(Entry, TEXT, TEXT, TEXT), max_size=2).map(tuple),
@@ -65,6 +72,7 @@ REPORTS = st.builds(
     origins=st.lists(PLACES, max_size=2),
     causes=st.lists(CAUSES, max_size=2),
     top5=st.lists(st.builds(Top, TEXT, RANKS, RANKS), max_size=1),
+    attention=st.lists(ATTENTION, max_size=1),
 )
 
 

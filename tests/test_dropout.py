@@ -14,6 +14,7 @@ from torch import nn
 from parity import check
 from parity.diagnosis import soundness
 from parity.tracing.draws import ACTIVATION, fixed_sites, sites_of
+from parity.tracing.masks import MasksByValue
 from parity.tracing.modes import Mode
 from tests.candidates import tutorial
 
@@ -198,6 +199,47 @@ def test_same_dropout_drawn_in_another_way_is_not_flagged(host: str, edits: list
     assert not report.causes
 
 
+_POOLED, _TOKENS = "self.ln_final(x)[:, 0, :]", "self.drop(torch.cat([cls, x], dim=1) + self.positions)"
+_BACKWARDS = [(_TOKENS, "self.drop((torch.cat([cls, x], dim=1) + self.positions).flip(1))"),
+              (_POOLED, "self.ln_final(x)[:, -1]")]  # fmt: skip
+
+
+def test_same_dropouts_of_tokens_in_another_order_are_not_flagged(tmp_path: Path) -> None:
+    report = _checked(tmp_path, "functions", *_BACKWARDS)
+    assert report.verdict == "equivalent", report
+    made = {made["name"]: made["why"] for made in report.to_dict()["checks"]}
+    assert made["forward/train/float64"].startswith("what is dropped is decided by its value")
+    assert made["forward/train/float32"].startswith("without dropout")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        (_HIDDEN, "F.gelu(self.drop(self.ff_in(self.ln_ff(x))))"),
+        (_HIDDEN, "self.drop(F.gelu(self.drop(self.ff_in(self.ln_ff(x)))))"),
+        (_WEIGHTS, "F.softmax(self.dropout(scores), dim=-1)"),
+        (_ATTENDED, "self.mha(self.ln_attn(x))"),
+        ("self.dropout = nn.Dropout(attn_dropout)", "self.dropout = nn.Dropout(0.5)"),
+    ],
+)
+def test_other_dropout_of_tokens_in_another_order_is_no_success(edit: Edit, tmp_path: Path) -> None:
+    assert _checked(tmp_path, "functions", *_BACKWARDS, edit).verdict == "divergent"
+
+
+def test_values_decide_once_what_a_mask_drops() -> None:
+    """Wherever they stand; a mask that is used again drops what it has dropped before."""
+    x, order = torch.rand(4, 6, 8, dtype=torch.float64), torch.randperm(6)
+    with MasksByValue():
+        dropped = [nn.functional.dropout(tokens, 0.4) for tokens in (x, x[:, order])]
+        channels = nn.functional.dropout1d(x, 0.4), nn.functional.dropout1d(x[:, order], 0.4)
+        mask = torch.empty_like(x).bernoulli_(0.6)
+        first, again = x * mask, x.flip(1) * mask
+    for one, other in (dropped, channels):
+        assert torch.equal(one[:, order], other)
+        assert 0 < (one == 0).float().mean() < 0.8
+    assert torch.equal(first == 0, again == 0)
+
+
 def test_missing_dropout_is_named_beside_masks_drawn_head_by_head(tmp_path: Path) -> None:
     report = _checked(tmp_path, "functions", *RIGHT[-1][1], (_ATTENDED, "self.mha(self.ln_attn(x))"))
     assert [cause.id for cause in report.causes] == ["dropout-missing"], report
@@ -251,7 +293,7 @@ class _Drawing(nn.Module):
         if self.seeded:
             torch.manual_seed(7)
         x = nn.functional.dropout(x, 0.5)
-        x = x * (torch.rand_like(x) > 0.3) + x * (torch.rand(len(x), 1) < 0.6)
+        x = x * (torch.rand_like(x) > 0.3) + x * (torch.rand(len(x), 1) < 0.6) * (torch.rand(len(x), 1) >= 0.0)
         return x * (0.8 + torch.rand(len(x), 1)).floor() + torch.bernoulli(torch.full_like(x, 0.9))
 
 

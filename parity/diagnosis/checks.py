@@ -127,16 +127,19 @@ def run_check(
     same = next(check for check in earlier if check.mode.name == mode.name)
     if same.skipped and not same.skipped.startswith(_NOT_IN_FLOAT64):
         return dataclasses.replace(same, name=name, exact=False)
+    # only in float64 values are as close as it takes to be dropped alike
+    mode = dataclasses.replace(mode, no_dropout=True) if same.mode.by_value else same.mode
     compared = alignment.without(same.elsewhere)
     # the truth is wanted where bits differ, which they hardly do if they are the same in float64
     is_alike = same.free is not None and same.free.identical
-    free = run(compared, same.mode) if is_alike else with_truth(compared, same.mode)
+    free = run(compared, mode) if is_alike else with_truth(compared, mode)
     if is_alike and not free.identical:
-        free = with_truth(compared, same.mode)
-    check = Check(name, same.mode, exact, free, elsewhere=same.elsewhere)
-    if mode.train and check.noisy and same.verdict != "divergent" and _drop_alike(models, mode):
-        by_size = dataclasses.replace(mode, by_size=True)  # which draws the same masks in every dtype
-        return dataclasses.replace(check, mode=by_size, free=with_truth(compared, by_size))
+        free = with_truth(compared, mode)
+    check = Check(name, mode, exact, free, elsewhere=same.elsewhere)
+    if mode.train and check.noisy and same.verdict != "divergent" and not mode.no_dropout:
+        for way in _ways_to_drop_alike(models, mode):
+            if way.by_size:  # which draws the same masks in every dtype
+                return dataclasses.replace(check, mode=way, free=with_truth(compared, way))
     return check
 
 
@@ -159,12 +162,15 @@ def _run_exact(
         aligned = run(alignment, with_same_masks)
         if _is_closer(aligned, free):
             mode, free = with_same_masks, aligned
-        elif _drop_alike(models, mode):
-            by_size = dataclasses.replace(mode, by_size=True)
-            aligned = run(alignment, by_size)
-            if not _is_closer(aligned, free):
-                return dataclasses.replace(check, skipped=OTHER_LAYOUT)
-            mode, free = by_size, aligned
+        else:
+            for way in (ways := _ways_to_drop_alike(models, mode)):
+                aligned = run(alignment, way)
+                if _is_closer(aligned, free):
+                    mode, free = way, aligned
+                    break
+            else:
+                if any(way.by_size for way in ways):
+                    return dataclasses.replace(check, skipped=OTHER_LAYOUT)
     elsewhere = _drawn_elsewhere(free, alignment)
     if elsewhere:
         alignment = alignment.without(elsewhere)
@@ -193,10 +199,11 @@ def _is_closer(one: Pass, other: Pass) -> bool:
     return one.measured[OUTPUT].relative < other.measured[OUTPUT].relative / 1000
 
 
-def _drop_alike(models: Models, mode: Mode) -> bool:
-    """Whether both models draw as many numbers at the same rates, but in other ways, in other shapes or order.
+def _ways_to_drop_alike(models: Models, mode: Mode) -> list[Mode]:
+    """Returns modes in which both models may drop the same, if they draw as many numbers at the same rates.
 
-    Numbers that the candidate fixes itself are no such way.
+    By size only if they draw in other ways, in other shapes or another order, since a mask that is used twice is then
+    as good as two. Numbers that the candidate fixes itself are no such way.
     """
     drawn = []
     for model, owner in ((models.reference, "reference"), (models.candidate, "candidate")):
@@ -205,9 +212,11 @@ def _drop_alike(models: Models, mode: Mode) -> bool:
         for site in sites:
             drawn[-1][1][site.rate] += site.size
     (ours, usual), (theirs, numbers) = drawn
-    if usual != numbers or [(s.kind, s.shape) for s in ours] == [(s.kind, s.shape) for s in theirs]:
-        return False
-    return not fixed_sites(models.candidate, models.images, mode, models.seed, "candidate")
+    if usual != numbers or fixed_sites(models.candidate, models.images, mode, models.seed, "candidate"):
+        return []
+    by_size, by_value = dataclasses.replace(mode, by_size=True), dataclasses.replace(mode, by_value=True)
+    is_same = [(s.kind, s.shape) for s in ours] == [(s.kind, s.shape) for s in theirs]
+    return [by_value] if is_same else [by_size, by_value]
 
 
 def _run_pass(

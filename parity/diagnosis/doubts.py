@@ -149,7 +149,7 @@ def _unusable(models: Models, checks: list[Check], bare: BareRuns, dtype: str) -
 
 def _is_steady(bare: BareRuns, owner: str, watched: torch.Tensor, check: Check) -> bool:
     """Whether a bare run has the bits of the watched one, which a run whose dropout is made another can't have."""
-    is_plain = not (check.mode.same_masks or check.mode.by_size)
+    is_plain = check.mode.has_own_masks
     return not is_finite(watched) or (is_plain and torch.equal(bare.of(owner, check.mode).output, watched))
 
 

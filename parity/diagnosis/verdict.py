@@ -56,6 +56,10 @@ class Check:
             return "dropout masks drawn in logical order, since the two models lay out memory differently"
         if self.mode.by_size:
             return "dropout masks drawn by size, since the two models draw them in other ways or in another order"
+        if self.mode.by_value:
+            return "what is dropped is decided by its value, since the two models have it in another order"
+        if self.mode.no_dropout:
+            return "without dropout, which is compared in float64 alone, since the two models drop in another order"
         return None
 
     @property

@@ -70,6 +70,7 @@ class _Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, module: Callable[[], str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.sites: list[Site] = []
+        self.constant: set[int] = set()
         self._module = module
         self._uniform = WeakIdKeyDictionary()
 
@@ -88,6 +89,8 @@ class _Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
             number = self._uniform[args[0]]
             rate = 1 - args[1] if function in _SUMS else min(args[1], 1 - args[1])  # less is dropped than is kept
             self.sites[number] = dataclasses.replace(self.sites[number], rate=round(rate, 9))
+            if function in COMPARISONS and rate <= 0:
+                self.constant.add(number)
         elif function in _ACTIVATIONS:
             self._note(ACTIVATION, result, 0.0)
         return result
@@ -100,6 +103,8 @@ class _Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def sites_of(model: nn.Module, images: torch.Tensor, mode: Mode, seed: int, owner: str) -> list[Site]:
     """Runs a model once and returns its draws and activations, in order.
 
+    Numbers of which all or none are taken, as by a dropout of rate 0, are none.
+
     Raises:
         ParityError: the model failed.
     """
@@ -107,7 +112,7 @@ def sites_of(model: nn.Module, images: torch.Tensor, mode: Mode, seed: int, owne
         draws = _Draws(module)
         with draws:
             Run(model, images, set(), seed, owner).finish()
-    return draws.sites
+    return [site for number, site in enumerate(draws.sites) if number not in draws.constant]
 
 
 def fixed_sites(model: nn.Module, images: torch.Tensor, mode: Mode, seed: int, owner: str) -> list[Site]:

@@ -1,4 +1,4 @@
-"""Dropout masks under control: drawn in an order that every layout in memory shares, by size alone, or none at all."""
+"""Dropout masks under control: drawn in an order that every layout in memory shares, by size, by value, or none."""
 
 from __future__ import annotations
 
@@ -81,6 +81,49 @@ def _numbers(count: int) -> torch.Tensor:
     order = torch.randperm(count, generator=torch.Generator().manual_seed(count)).double()
     # of a few, such as one per image, the smallest is dropped at any rate
     return (order + (0.001 if count < _MANY else 0.5)) / count
+
+
+class MasksByValue(TorchDispatchMode):
+    """Lets the values that a dropout is given decide which of them it drops.
+
+    Two models drop the same elements then in whichever order their tokens, heads or images stand, if only they have the
+    same values, to as many digits as float64 has. A mask that is used again stays as it is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._unused = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is _aten.bernoulli_.float:
+            self._unused[args[0]] = 1 - kept_by(args)
+            return args[0].fill_(1)
+        if function is _aten.native_dropout.default:
+            values, rate = args[:2]
+            kept = numbers_of_values(values, values.shape) >= rate
+            return values * kept / (1 - rate), kept
+        if function in (_aten.mul.Tensor, _aten.mul_.Tensor):
+            for mask, values in (args, args[::-1]):
+                if isinstance(mask, torch.Tensor) and mask in self._unused:
+                    rate = self._unused[mask]
+                    del self._unused[mask]
+                    mask.mul_(numbers_of_values(values, mask.shape) >= rate)
+        return function(*args, **(kwargs or {}))
+
+
+_FINELY = 1234.567
+
+
+def numbers_of_values(values: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """Returns numbers between 0 and 1, of a shape, that only the values decide which are dropped together.
+
+    Args:
+        values: what is dropped.
+        shape: of the mask; its axes of length 1 are shared.
+    """
+    shared = [axis for axis, length in enumerate(shape) if length == 1]
+    means = values.detach().mean(shared, keepdim=True) if shared else values.detach()
+    return _FINELY * means / means.square().mean().sqrt() % 1
 
 
 class NoDropout(TorchDispatchMode):  # type: ignore[no-untyped-call]

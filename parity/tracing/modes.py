@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from parity.errors import described
-from parity.tracing.masks import DropoutMasks, MasksBySize, NoDropout
+from parity.tracing.masks import DropoutMasks, MasksBySize, MasksByValue, NoDropout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +29,7 @@ class Mode:
         fastpath: whether `nn.MultiheadAttention` may use its native kernel, which it does in eval mode without grad.
         same_masks: give equal masks to dropouts of equal shape, whatever their tensors' layout in memory.
         by_size: let how many numbers are drawn alone decide which, so that neither order nor other draws count.
+        by_value: let what is dropped alone decide, so that the order of tokens, heads and images doesn't count either.
         no_dropout: let dropouts keep everything.
         backward: keep what a backward pass needs.
     """
@@ -39,8 +40,14 @@ class Mode:
     fastpath: bool = True
     same_masks: bool = False
     by_size: bool = False
+    by_value: bool = False
     no_dropout: bool = False
     backward: bool = False
+
+    @property
+    def has_own_masks(self) -> bool:
+        """Whether dropouts draw their masks as torch does."""
+        return not (self.same_masks or self.by_size or self.by_value or self.no_dropout)
 
     @contextlib.contextmanager
     def active(self, *models: nn.Module) -> Iterator[None]:
@@ -52,6 +59,7 @@ class Mode:
                 flag.set_fastpath_enabled(self.fastpath)
             masks: Any = DropoutMasks() if self.same_masks else contextlib.nullcontext()  # type: ignore[no-untyped-call]
             masks = MasksBySize() if self.by_size else masks
+            masks = MasksByValue() if self.by_value else masks
             masks = NoDropout() if self.no_dropout else masks  # type: ignore[no-untyped-call]
             saved: Any = contextlib.nullcontext() if self.backward else _no_saved_tensors()
             with in_mode(*models, train=self.train), torch.set_grad_enabled(self.grad), saved, masks:

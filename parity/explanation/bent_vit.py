@@ -140,6 +140,7 @@ class BentViT:
         query, key, value = bend.do(name, "roles", _in_order, *parts)
         heads = bend.do(name, "heads", lambda: self.config["num_heads"])
         query, key, value = (bend.do(name, "split", split_heads, part, heads) for part in (query, key, value))
+        query, key = bend.do(name, "queries_and_keys", _in_order, query, key)
         query, key = (bend.do(name, "query_key", _same, part) for part in (query, key))
         scale = bend.do(name, "scale", default_scale, query)
         scores = bend.do(name, "scores", multiplied, query, key, scale)

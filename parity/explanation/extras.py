@@ -20,6 +20,7 @@ from parity.explanation.chains import (
     value_of,
     without_block,
 )
+from parity.explanation.own_attention import attention_kinds, query_key_kinds
 from parity.explanation.own_layers import HEAD, adapter_kinds, branch_kinds, gated_kinds, head_kinds, second_head_kinds
 from parity.explanation.own_norms import batch_norm_kinds, norm_kinds
 from parity.mapping import is_low_rank
@@ -58,8 +59,9 @@ def extra_kinds(used: Uses, found: WeightMap, held: Mapping[str, Tensor], config
             kinds += second_head_kinds(members[0], held, found)
         if is_low_rank(members[0].operations):
             kinds += [*branch_kinds(members, held), *adapter_kinds(members, held)]
+        kinds += query_key_kinds(members, held, config)
         kinds += own or [*gated_kinds(members, held, found), *_kinds(members, held, found)]
-    kinds += batch_norm_kinds(used, found, held)
+    kinds += [*batch_norm_kinds(used, found, held), *attention_kinds(used, found, held, config)]
     tables = [view for view in used.free if view.name in {split(name)[0] for name in found.unmapped_candidate}]
     return kinds + [kind for view in tables for kind in _table_kinds(view, held, found)]
 

@@ -14,6 +14,7 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from parity.mapping.grouped import grouped_ways, meanings
 from parity.mapping.patterns import matrix_layouts, vector_layout
 from parity.mapping.qkv import attention_ways, merging_ways
 from parity.mapping.slices import ON_SLICES, slice_ways, with_slices_joined
@@ -55,7 +56,9 @@ def match(reference: Uses, candidate: Uses, buffers: Buffers) -> Matches:
         if ours is None or theirs is None:
             continue
         if ours.kind == "attention":
-            options = slice_ways(ours, theirs) or attention_ways(ours, theirs, heads, is_packed=reference.is_packed)
+            options = grouped_ways(ours, theirs) if theirs.is_grouped and reference.is_packed else []
+            options = options or slice_ways(ours, theirs)
+            options = options or attention_ways(ours, theirs, heads, is_packed=reference.is_packed)
             ways[ATTENTION].append(options)
         elif ours.kind == "matrix":
             one, other = ours.projections[0], theirs.projections[0]
@@ -74,7 +77,7 @@ def match(reference: Uses, candidate: Uses, buffers: Buffers) -> Matches:
         else:
             for left, right, what in zip(ours.vectors, theirs.vectors, ("scale", "shift"), strict=True):
                 _match_vectors(found, left, right, what)
-        is_merging = ours.kind == "attention"
+        is_merging = ours.kind == "attention" and not theirs.is_grouped
     for name, blocks in ways.items():
         common = [way.name for way in blocks[0] if all(way.name in {w.name for w in block} for block in blocks)]
         found.choices[name] = [
@@ -151,7 +154,8 @@ def _norms_first(operations: list[Operation]) -> list[Operation]:
     moved = operations[: starts[0]] if starts else list(operations)
     for start, stop in itertools.pairwise([*starts, len(operations)]):
         block = operations[start:stop]
-        norms = [number for number, op in enumerate(block) if op.kind == "norm"]
+        width = block[0].key[-1]
+        norms = [number for number, op in enumerate(block) if op.kind == "norm" and op.key[-1] == width]
         is_before = start > 0 and operations[start - 1].kind == "norm" and _belongs(operations[start - 1], block[0])
         is_behind = len(norms) > 1 and norms[0] > 1 and norms[1] > norms[0] + 1 and _belongs(block[norms[1]], block[0])
         if not is_behind or (is_before and start == starts[0]):
@@ -196,6 +200,9 @@ def _leave_unmatched(found: Matches, pairs: list[tuple[Operation | None, Operati
         for name in way.left_reference:
             found.left_meaning[name] = "no bias of query, key and value" if "bias" in name else ON_SLICES
         found.left_meaning |= dict.fromkeys(way.left_candidate, "an extra bias of query, key and value")
+    for ours, theirs in pairs:
+        if ours and theirs and theirs.is_grouped:
+            found.left_meaning |= meanings(ours, theirs)
 
 
 def _match_free(found: Matches, reference: Uses, candidate: Uses, buffers: Buffers) -> None:

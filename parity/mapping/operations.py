@@ -121,6 +121,7 @@ class Operation:
         at: how many enters and leaves of modules come before (the last of) its tensors is used.
         until: of an attention, how many come before its scores and values are there as well.
         slices: of an attention, into how many slices the features are cut, of which each head takes one.
+        is_grouped: of an attention, several heads share a key and a value, so that it has fewer of them than queries.
     """
 
     kind: Kind
@@ -129,6 +130,7 @@ class Operation:
     at: int = 0
     until: int = 0
     slices: int = 1
+    is_grouped: bool = False
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -137,7 +139,7 @@ class Operation:
             return "matrix", *self.projections[0].matrix.shape
         if self.kind == "attention":
             width = self.projections[0].matrix.shape[1] * self.slices
-            return "attention", self.rows if self.slices == 1 else 3 * width, width
+            return "attention", self.rows if self.slices == 1 and not self.is_grouped else 3 * width, width
         first = next(v for v in self.vectors if v)
         return "vector", first.size
 

@@ -27,12 +27,14 @@ from parity.models import (  # fmt: skip
     build_without_values,
     configuration,
     configuration_of,
+    cut,
     fingerprint,
     hold,
     is_cause,
     is_elsewhere,
     lacks_values,
     own_weights,
+    put,
     registration,
     resolve_candidate,
     resolve_elsewhere,
@@ -260,7 +262,7 @@ def in_place(
         with progress.step("align"), MODES["eval-grad"].active(setup.reference):
             calls = call_order(setup.reference, images, "reference", inside=True)
             extra = {name: tensor.to(device) for name, tensor in _values_for(module, mapping, seed).items()}
-            own = extra | mapping.apply(state)
+            own = extra | _with_parts(mapping.apply(state), extra, mapping)
             held = Held(state, own, fingerprint(own), *kinds)
             module, candidate_calls = _ready(module, setup.candidate, own, images, stack)
             stack.enter_context(in_mode(module, train=False))
@@ -303,6 +305,16 @@ def _values_for(module: nn.Module, found: WeightMap, seed: int) -> dict[str, tor
     parameters = dict(module.named_parameters()).keys()
     extra = {split(name)[0] for name in (*found.unmapped_candidate, *found.unused)} & parameters
     return synthetic(module, seed, only=extra)
+
+
+def _with_parts(
+    mapped: dict[str, torch.Tensor], extra: Mapping[str, torch.Tensor], found: WeightMap
+) -> dict[str, torch.Tensor]:
+    """Puts the values of slices that have no counterpart into tensors whose other slices have one."""
+    for name, box in map(split, found.unmapped_candidate):
+        if box and name in mapped and name in extra:
+            put(cut(extra[name], box).to(mapped[name]), mapped[name], box)
+    return mapped
 
 
 def _ready(

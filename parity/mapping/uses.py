@@ -17,6 +17,8 @@ from parity.models import state_shapes
 from parity.tracing import MODES, call_order, in_float32
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
     from torch import nn
 
@@ -71,11 +73,10 @@ def trace_uses(model: nn.Module, images: torch.Tensor, owner: str) -> Uses:
     order: list[Point] = []
     with in_float32(model), MODES["eval-grad"].active(model), Notes(model, order, len(images)) as notes:
         call_order(model, images, owner, order)
-    gatherer = _Gatherer()
-    numbered = list(zip(range(len(notes.noted)), notes.noted, notes.places, strict=True))
-    # what only an unknown function took comes last: a tensor's other uses say more
-    for number, use, at in sorted(numbered, key=lambda item: item[1].what == "other"):
-        gatherer.take(number, use, at)
+    gatherer = _gathered(notes, may_be_grouped=False)
+    if not any(operation.kind == "attention" for operation in gatherer.operations):
+        grouped = _gathered(notes, may_be_grouped=True)
+        gatherer = grouped if _go_back_to_their_width(grouped.operations) else gatherer
     used = {use.view.name for use in notes.noted if use.view}
     unused = [name for name in state_shapes(model) if name not in used]
     return Uses(
@@ -90,10 +91,24 @@ def trace_uses(model: nn.Module, images: torch.Tensor, owner: str) -> Uses:
     )
 
 
-class _Gatherer:
-    """Gathers uses into operations; a tensor that is used again is left out."""
+def _gathered(notes: Notes, *, may_be_grouped: bool) -> _Gatherer:
+    gatherer = _Gatherer(may_be_grouped=may_be_grouped)
+    numbered = list(zip(range(len(notes.noted)), notes.noted, notes.places, strict=True))
+    # what only an unknown function took comes last: a tensor's other uses say more
+    for number, use, at in sorted(numbered, key=lambda item: item[1].what == "other"):
+        gatherer.take(number, use, at)
+    return gatherer
 
-    def __init__(self) -> None:
+
+class _Gatherer:
+    """Gathers uses into operations; a tensor that is used again is left out.
+
+    Args:
+        may_be_grouped: heads may share keys and values.
+    """
+
+    def __init__(self, *, may_be_grouped: bool) -> None:
+        self._may_be_grouped = may_be_grouped
         self.operations: list[Operation] = []
         self.free: list[View] = []
         self.computed: set[str] = set()
@@ -106,7 +121,7 @@ class _Gatherer:
         """Takes the next use, with its number and place."""
         view = use.view
         if view is None:
-            self._is_attending = not _close_attention(self.operations, at)
+            self._is_attending = not self._closes(at)
         elif use.what == "computed":
             self.computed.add(view.name)
         elif use.what == "statistics":
@@ -117,9 +132,12 @@ class _Gatherer:
                 self._made_by[number] = Projection(use.matrix)
                 self.operations.append(Operation("matrix", [self._made_by[number]], at=at))
                 if self._is_attending:  # the value may be projected after the softmax
-                    self._is_attending = not _close_attention(self.operations, at)
+                    self._is_attending = not self._closes(at)
             elif not self._belongs(use, view):
                 self._start(use, view, at)
+
+    def _closes(self, at: int) -> bool:
+        return _close_attention(self.operations, at, may_be_grouped=self._may_be_grouped)
 
     def _belongs(self, use: Use, view: View) -> bool:
         """Puts a vector to the operation it is part of, if there is one."""
@@ -159,17 +177,42 @@ def _shape_of(operations: list[Operation]) -> tuple[int, int] | None:
     return last[0], first[1]
 
 
-def _close_attention(operations: list[Operation], at: int) -> bool:
+def _are_grouped(rows: Sequence[int], width: int) -> bool:
+    """Whether projections of so many rows are a query's and those of fewer keys and values, apart or fused."""
+    queries, *others = sorted(rows, reverse=True)
+    fewer = (sum(rows) - width) // 2
+    if not 0 < fewer < width or width % fewer or sum(rows) != width + 2 * fewer:
+        return False
+    return not others or (queries == width and (others == [fewer] * 2 or len(others) == 1))
+
+
+def _go_back_to_their_width(operations: Sequence[Operation]) -> bool:
+    """Whether a square matrix follows every grouped attention, whose queries are then as wide as the tokens."""
+    matrices = [op for op in operations if op.projections]
+    following = zip(matrices, [*matrices[1:], None], strict=True)
+    return all(
+        after is not None and after.key == ("matrix", op.key[-1], op.key[-1])
+        for op, after in following
+        if op.is_grouped
+    )
+
+
+def _close_attention(operations: list[Operation], at: int, *, may_be_grouped: bool) -> bool:
     """Makes the projections that lead into an attention one operation, and returns whether they were all there.
 
     It is asked at place `at`. Together they have three times as many rows as columns. Where each head attends by
-    itself, the last one closes it. Branches of low rank beside them are none of them.
+    itself, the last one closes it. Branches of low rank beside them are none of them, nor are the norms and scales of
+    queries and keys; a norm as wide as the tokens may as well be the one before them, which then another one is.
+    Where heads may share keys and values, there may be fewer rows of these.
     """
     members: list[Operation] = []
     beside: list[Operation] = []
     numbers = iter(range(len(operations) - 1, -1, -1))
     for number in numbers:
         operation = operations[number]
+        if operation.kind in ("norm", "scale"):
+            beside.insert(0, operation)
+            continue
         if operation.kind != "matrix":
             break
         branch = operations[max(number - 1, 0) : number + 1]
@@ -182,10 +225,17 @@ def _close_attention(operations: list[Operation], at: int) -> bool:
             break
         members.insert(0, operation)
         rows = sum(member.rows for member in members)
-        if rows == 3 * width:
+        sizes = [member.rows for member in members]
+        is_grouped = may_be_grouped and _are_grouped(sizes, width)
+        is_half_of_it = sorted(sizes) == [width / 2, width / 2, width, width]  # with what follows the attention
+        if (rows == 3 * width and not is_half_of_it) or is_grouped:
+            is_before = number > 0 and operations[number - 1].kind != "norm"
+            if is_before and any(op.vectors and op.key[1] == width for op in beside):
+                return False
             merged = Operation("attention", [p for m in members for p in m.projections], [], members[-1].at, at)
+            merged.is_grouped = is_grouped
             operations[number:] = [merged, *beside]
             return True
-        if rows > 3 * width:
+        if rows >= 3 * width:
             return False
     return False

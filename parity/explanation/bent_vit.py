@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,6 +38,7 @@ class BentViT:
         weights: its state dict, in the dtype to compute in.
         order: which block's weights are used at each place; by default each block's own.
         traits: what the model does otherwise than torchvision's.
+        shared: names of tensors, and of the one of another block that is used for each.
     """
 
     def __init__(
@@ -45,9 +47,11 @@ class BentViT:
         weights: Mapping[str, torch.Tensor],
         order: Sequence[int] | None = None,
         traits: Sequence[Change] = (),
+        shared: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.config = config
         self.weights = weights
+        self.shared = shared
         self.traits = tuple(traits)
         self.order = tuple(order if order is not None else range(config["num_layers"]))
         self.stages = (TOKENS, *(f"{BLOCK.format(n)}#{k}" for k, n in enumerate(self.order)), HEAD)
@@ -61,7 +65,7 @@ class BentViT:
         return self._block(stage.partition("#")[0], tensor, bend)
 
     def _tensor(self, name: str, bend: Bend) -> torch.Tensor | None:
-        result: torch.Tensor | None = bend.do(name, "tensor", lambda: self.weights.get(name))
+        result: torch.Tensor | None = bend.do(name, "tensor", lambda: self.weights.get(self.shared.get(name, name)))
         return result
 
     def _tokens(self, images: torch.Tensor, bend: Bend) -> torch.Tensor:

@@ -1,12 +1,14 @@
-"""Which block's weights a candidate uses one after the other, and what to say of it if that is odd."""
+"""Which block's weights a candidate uses one after the other, or in several blocks, and what to say of it."""
 
 from __future__ import annotations
 
-import itertools
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
+from parity.explanation.bent_vit import BLOCK
 from parity.explanation.case import block_of
+from parity.explanation.causes.places import joined
 from parity.explanation.proof import Group
 from parity.models import split
 
@@ -29,24 +31,11 @@ def left_out(mapping: WeightMap, order: Sequence[int] | None) -> list[str]:
 def order_of_blocks(case: Case) -> tuple[tuple[int, ...], Group | None]:
     """Returns which block's weights the candidate uses one after the other, and what to say if that is odd."""
     layers = case.config["num_layers"]
-    usual = tuple(range(layers))
-    calls: dict[str, int] = defaultdict(int)
-    entered = []
-    for point in case.subject.calls[1]:
-        block = block_of(case.alignment.pairs.get(point.module, ""))
-        if block is not None and point.moment == "leave":
-            entered.append(block)
-            calls[point.module] += 1
-    order = tuple(n for n, _ in itertools.groupby(entered))
+    usual, order = tuple(range(layers)), _order_of_calls(case)
+    if len({*order}) < len(order):
+        return order, _shared(order, layers)
     mapped = {n for e in case.subject.mapping.entries if (n := block_of(split(e.reference)[0])) is not None}
-    if len({*order}) == 1 < layers:
-        repeats = min(n for module, n in calls.items() if block_of(case.alignment.pairs[module]) is not None)
-        if repeats > 1:
-            return order * repeats, _odd(
-                "block-sharing", f"one block used {repeats} times", f"{layers} blocks with weights of their own",
-                "nn.ModuleList([Block(...) for _ in range(depth)]), not [block] * depth", usual,
-            )  # fmt: skip
-    if 0 < len(order) == len({*order}) < layers:  # some are never called
+    if 0 < len(order) < layers:  # some are never called
         mapped = {*order}
     if len(mapped) < layers:
         missing = [n for n in usual if n not in mapped]
@@ -57,6 +46,85 @@ def order_of_blocks(case: Case) -> tuple[tuple[int, ...], Group | None]:
         return order, _odd("block-order", f"blocks in the order {', '.join(map(str, order))}", "0, 1, 2 ...",
                            "sort blocks by number: int(name.split('.')[1])", moved)  # fmt: skip
     return usual, None
+
+
+def _order_of_calls(case: Case) -> tuple[int, ...]:
+    """Returns the reference's blocks in the order in which the candidate calls them, by a module of each.
+
+    The module is one that is called as rarely as any in its block; others may be used for several things. Where the
+    whole model is called more than once, no block is called again.
+    """
+    partners = case.alignment.pairs
+    calls = Counter(point.module for point in case.subject.calls[1] if point.moment == "leave")
+    rarest: dict[int, str] = {}
+    for module, partner in partners.items():
+        block = block_of(partner)
+        if block is not None and 0 < calls[module] < calls.get(rarest.get(block, ""), math.inf):
+            rarest[block] = module
+    blocks = {module: block for block, module in rarest.items()}
+    left = [point.module for point in case.subject.calls[1] if point.moment == "leave"]
+    order = tuple(blocks[module] for module in left if module in blocks)
+    is_called_again = any(calls[module] > 1 for module, partner in partners.items() if partner == "conv_proj")
+    return tuple(dict.fromkeys(order)) if is_called_again else order
+
+
+def _shared(order: Sequence[int], layers: int) -> Group:
+    """Says which blocks are used more than once."""
+    places: dict[int, list[int]] = defaultdict(list)
+    for place, block in enumerate(order):
+        places[block].append(place)
+    often = len(order) // len(places)
+    instead, hint = f"{layers} blocks with weights of their own", "nn.ModuleList([Block(...) for _ in range(depth)])"
+    if len(places) == 1:
+        phrase = f"one block used {often} times"
+    elif order == tuple(block for block in range(layers) for _ in range(often)):
+        phrase, instead, hint = (
+            f"every block used {often} times",
+            "each of them once",
+            "for block in blocks: x = block(x)",
+        )
+    else:
+        again = [found for found in places.values() if len(found) > 1]
+        phrase = joined(f"one block at the places {joined(map(str, found))}" for found in again)
+    return _odd("block-sharing", phrase, instead, hint, [n for n in range(layers) if len(places[n]) != 1])
+
+
+_PARTS = {"ln_1": "first norm", "ln_2": "second norm", "self_attention": "attention", "mlp": "MLP"}
+
+
+def shared_parts(case: Case) -> list[tuple[Group, dict[str, str]]]:
+    """Returns the parts of blocks that the candidate has one of for several blocks.
+
+    Returns:
+        What to say of each, and which tensor of the reference is used for those that have no counterpart.
+    """
+    calls = Counter(point.module for point in case.subject.calls[1] if point.moment == "leave")
+    owners = {split(e.reference)[0]: split(e.candidate)[0].rpartition(".")[0] for e in case.subject.mapping.entries}
+    missing: dict[str, list[str]] = defaultdict(list)
+    for name in case.subject.mapping.unmapped_reference:
+        block = block_of(name)
+        if block is not None:
+            missing[name.removeprefix(f"{BLOCK.format(block)}.")].append(name)
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for part, names in missing.items():
+        held = [name for n in range(case.config["num_layers"]) if (name := f"{BLOCK.format(n)}.{part}") in owners]
+        used_for_all = [name for name in held if calls[owners[name]] == len(names) + 1]
+        if len(used_for_all) == 1:
+            found[part.partition(".")[0]] |= dict.fromkeys(names, used_for_all[0])
+    groups = []
+    for part, tensors in found.items():
+        blocks = sorted({block for name in (*tensors, *tensors.values()) if (block := block_of(name)) is not None})
+        id_ = "norm-shared" if part.startswith("ln_") else "block-sharing"
+        where = tuple(f"{BLOCK.format(block)}.{part}" for block in blocks)
+        phrase = f"one and the same {_PARTS[part]}"
+        groups.append((Group((), id_, phrase, "one for each block", "a module for each block", where), tensors))
+    return groups
+
+
+def parts_apart(sharing: Sequence[tuple[Group, dict[str, str]]]) -> set[str]:
+    """Returns the reference's modules that are one in the candidate, whose calls belong to several of them."""
+    names = {name for _, tensors in sharing for name in (*tensors, *tensors.values())}
+    return {name.rpartition(".")[0] for name in names} | {place for group, _ in sharing for place in group.where}
 
 
 def _odd(id: str, phrase: str, instead: str, hint: str, blocks: Sequence[int]) -> Group:  # noqa: A002

@@ -20,7 +20,7 @@ from parity.diagnosis import is_another_function, open_in_train_mode
 from parity.errors import Failures, ParityError
 from parity.explanation.bending import undoing
 from parity.explanation.bent_vit import BLOCK, BentViT
-from parity.explanation.block_order import left_out, order_of_blocks
+from parity.explanation.block_order import left_out, order_of_blocks, parts_apart, shared_parts
 from parity.explanation.case import Case, Widened
 from parity.explanation.causes.absences import absences
 from parity.explanation.causes.catalogue import catalogue
@@ -272,15 +272,19 @@ def _searched(
     images = models.images.double()
     failures = case.failures
     order, rearranged = tuple(range(case.config["num_layers"])), None
+    sharing: list[tuple[Group, dict[str, str]]] = []
     with failures.kept("the order of the blocks could not be read"):
         order, rearranged = order_of_blocks(case)
-    model = BentViT(case.config, weights, order, case.traits)
+        sharing = shared_parts(case) if rearranged is None else []
+    shared = {name: other for _, tensors in sharing for name, other in tensors.items()}
+    model = BentViT(case.config, weights, order, case.traits, shared)
     known = list(earlier.held)
     with failures.kept("what the tensors that the candidate lacks mean could not be said"):
-        lacking = absences(left_out(subject.mapping, order if rearranged else None), case.config)
+        left = [name for name in left_out(subject.mapping, order if rearranged else None) if name not in shared]
+        lacking = absences(left, case.config)
         known += [change for change in lacking if change.kind.key not in earlier.refuted and change not in known]
     kinds = [*catalogue(case.config), *(EVERY_TOKEN if case.has_tokens else ())]
-    alignment = case.alignment
+    alignment = case.alignment.without(parts_apart(sharing))
     with failures.kept("what the candidate does with tensors of its own could not be read", besides=ParityError):
         own, beside = _own_kinds(subject, case.config)
         kinds, alignment = [*own, *kinds], alignment.without(beside)
@@ -302,11 +306,12 @@ def _searched(
 
         def groups(changes: Sequence[Change]) -> list[Group]:
             found = in_words_beside(grouped(sorted(changes, key=when), sources), case.traits)
-            return [rearranged, *found] if rearranged else found
+            return [*([rearranged] if rearranged else []), *(group for group, _ in sharing), *found]
 
         def error(chosen: Sequence[Group]) -> float:
-            is_usual = rearranged is not None and rearranged not in chosen
-            bent = BentViT(case.config, weights, traits=case.traits) if is_usual else model
+            used = order if rearranged in chosen else None
+            both = {name: other for group, tensors in sharing if group in chosen for name, other in tensors.items()}
+            bent = BentViT(case.config, weights, used, case.traits, both)
             changes = [change for group in chosen for change in group.changes]
             return distance_of(bent, images, changes, observations.output(), models.seed, failures)
 
@@ -350,7 +355,7 @@ def _grafts(case: Case, model: BentViT, refuted: frozenset[tuple[str, str, str]]
         run.tell(lambda point, tensors: _told(recording, case.alignment, point, tensors))
 
     def bent() -> BentViT:
-        return BentViT(case.config, Widened(subject.held.reference), model.order, case.traits)
+        return BentViT(case.config, Widened(subject.held.reference), model.order, case.traits, model.shared)
 
     whole = {entry.candidate: entry.reference for entry in subject.mapping.entries}
     weights = {**tensors_of(candidate), **subject.held.candidate}  # with buffers that nobody compares

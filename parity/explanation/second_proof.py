@@ -98,5 +98,5 @@ def others(case: Case, mode: Mode, attempt: int, like: BentViT) -> Others:
     state = with_parts(subject.held.reference, drawn, (entry.reference for entry in subject.mapping.entries))
     own = subject.mapping.updated(subject.held.candidate, state)
     images = uniform(f"{models.seed}/second proof", tuple(models.images.shape)).to(models.images.device)
-    model = BentViT(case.config, Widened(state), like.order, like.traits)
+    model = BentViT(case.config, Widened(state), like.order, like.traits, like.shared)
     return Others(case, mode, attempt, model, own, images.double())

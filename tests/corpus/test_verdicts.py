@@ -39,10 +39,7 @@ MISPLACED = {
 UNNAMED = {
     "key-projection-missing-separate",
     "key-projection-missing-separate-block-1",
-    "norms-of-all-blocks-are-one-fused",
     "post-norm-and-mlp-before-attention-ours",
-    "every-block-twice-ours",
-    "first-two-blocks-are-one-separate",
     "norm-before-patch-projection-separate",
     "norms-around-patch-projection-separate",
     "rotary-positions-on-a-grid-ours",

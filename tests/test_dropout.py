@@ -266,9 +266,28 @@ def test_only_what_another_reference_drops_otherwise_is_named() -> None:
     assert report.causes[0].statement.endswith("has rate 0.4; the reference has rate 0.1")
 
 
-def test_difference_of_train_mode_that_no_dropout_makes_stays_open(tmp_path: Path) -> None:
-    noise = ("        x = self.dropout(x)\n", "        x = self.dropout(x)\n        x = x * (1 + self.training / 9)\n")
-    report = _checked(tmp_path, "block", noise)
+_DROPPED = "        x = self.dropout(x)\n"
+_IF_TRAINING = "        if self.training:\n            x = x + 0.1 * torch.randn(x.shape[1:], dtype=x.dtype)\n"
+
+
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        ("        x = x * (1 + self.training / 9)\n", "1.1111111111111112 in place of 1.0"),
+        (_IF_TRAINING, "`x = x + 0.1 * torch.randn(x.shape[1:], dtype=x.dtype)` (candidate.py:"),
+    ],
+)
+def test_what_else_is_done_in_train_mode_alone_is_named_beside_a_dropout(added: str, said: str, tmp_path: Path) -> None:
+    report = _checked(tmp_path, "block", (_DROPPED, _DROPPED + added), (_AFTER, _UNDROPPED))
+    assert [cause.id for cause in report.causes] == ["train-mode-alone", "dropout-missing"], report
+    assert said in report.causes[0].statement
+    assert report.explanation is not None
+    assert report.explanation.complete
+    assert report.explanation.minimal
+
+
+def test_difference_of_train_mode_that_cannot_be_taken_back_stays_open(tmp_path: Path) -> None:
+    report = _checked(tmp_path, "block", (_DROPPED, f"{_DROPPED}        x = x.neg() if self.training else x.clone()\n"))
     assert report.verdict == "divergent"
     assert report.explanation is not None
     assert not report.explanation.complete

@@ -7,8 +7,10 @@ size, so that dropouts at the same place drop the same elements, and those that 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
+import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -33,6 +35,7 @@ from parity.explanation.causes.places import joined
 from parity.explanation.proof import Group, Proof, prove
 from parity.explanation.search import Search, distance_of
 from parity.explanation.second_proof import others
+from parity.explanation.train_alone import done_alone
 from parity.tracing import (
     ACTIVATION,
     SAME_FUNCTION_BOUND,
@@ -90,7 +93,20 @@ def proved_in_train_mode(case: Case, known: Sequence[Change], seconds: float) ->
         if not seen.proof.is_complete:
             return None
         dropouts = seen.dropouts
-    return first_that_runs(lambda attempt: _attempted(case, known, dropouts, seconds, attempt), torch.float64).proof
+    until = time.process_time() + seconds
+    attempted = functools.partial(_attempted, case, known, dropouts)
+    proof = first_that_runs(lambda attempt: attempted(seconds, attempt), torch.float64).proof
+    if proof.is_complete:
+        return proof
+    alone = first_that_runs(functools.partial(done_alone, case), torch.float64)
+    if alone is None:
+        return proof
+    left = until - time.process_time()
+    with alone.undone(case):
+        without = first_that_runs(lambda attempt: attempted(left, attempt), torch.float64).proof
+    if not without.is_complete:
+        return proof
+    return Proof((alone.group(), *without.needed), without.residual, (proof.residual, *without.without))
 
 
 def knows_every_mask(case: Case) -> bool:

@@ -46,9 +46,6 @@ UNNAMED = {
     "heads-on-halves-separate",
     "one-class-more-fused",
     "dropout-before-head-in-eval-separate",
-    "noise-on-tokens-in-training-separate",
-    "norm-by-the-batch-in-training-ours",
-    "attention-unmasked-in-training-alone-separate",
 }
 
 

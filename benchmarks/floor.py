@@ -124,6 +124,7 @@ def run_once(
         with torch.no_grad():
             model(images)  # in which order are modules called?
             model(images)  # does watching them change the result?
+            model(images[:1])  # where does it look?
             for count in (len(images), 2, 2, 5, *[1] * 5):  # and on other images, and with weights of large values?
                 model(images[torch.arange(count) % len(images)])
             if has_other_bits:

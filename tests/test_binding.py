@@ -218,7 +218,8 @@ def test_width_of_the_projections_is_the_tokens_where_a_heads_does_not_run() -> 
                 x = x + mixed(x)
             for up, down in zip(self.up, self.down, strict=True):
                 x = x + down(up(x))
-            return self.head(x[:, 0])
+            logits: torch.Tensor = self.head(x[:, 0])
+            return logits
 
     assert resolve_candidate(Model, CONFIG).arguments["qkv_dim"] == SMALL["hidden_dim"]
 

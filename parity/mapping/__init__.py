@@ -1,14 +1,16 @@
 """Whose tensor is whose: in come two models, out goes a proved weight map, and both ready to be compared.
 
-Read `operations`, `axes`, `calls`, `noting` and `uses` (what a model does with its tensors), `patterns`, `ways`, `qkv`
-and `matching` (which of two models' operations correspond), `images` and `own_sizes` (what a model takes and what it
-is), `symmetries`, `trial`, `effects`, `pieces` and `inferring` (which of the maps is right), `setup`, `unlike`.
+Read `operations`, `axes`, `calls`, `noting` and `uses` (what a model does with its tensors), `patterns`, `ways`, `qkv`,
+`slices`, `grouped` and `matching` (which of two models' operations correspond), `images` and `own_sizes` (what a model
+takes and what it is), `symmetries`, `trial`, `effects`, `pieces` and `inferring` (which of the maps is right), `setup`
+and `placing` (both models ready), `unlike`.
 """
 
 from parity.mapping.images import fitting_batch
 from parity.mapping.inferring import infer_mapping
 from parity.mapping.operations import Operation, View, is_low_rank
-from parity.mapping.setup import Setup, anew, at_own_sizes, build_pair, find_map_of, in_place, set_up
+from parity.mapping.placing import anew, in_place
+from parity.mapping.setup import Setup, at_own_sizes, build_pair, find_map_of, set_up
 from parity.mapping.unlike import UNMAPPED, UNSEEN, WHATEVER_RUNS, own_sizes_told, sizes_shown, with_sizes
 from parity.mapping.uses import Uses, trace_uses
 

@@ -95,7 +95,7 @@ def anew(candidate: Candidate, subject: Subject) -> Iterator[nn.Module | None]:
     """
     known, state = subject.models.candidate, subject.held.candidate
     names = {name for name, *_ in slots(known)}
-    for build in (build_without_values, Candidate.build):
+    for build in () if candidate.is_built else (build_without_values, Candidate.build):
         module = build(candidate)
         if module is known or {name for name, *_ in slots(module)} != names:
             break

@@ -221,6 +221,16 @@ def test_what_is_no_checkpoint_is_told_from_one_that_is_damaged(tmp_path: Path) 
         read(f"{tmp_path}/script.pth")
 
 
+def test_file_that_cannot_be_read_is_not_told_of_the_next_one(state: State, tmp_path: Path) -> None:
+    bad, good = tmp_path / "bad.pth", tmp_path / "good.pth"
+    outside = torch.sparse_coo_tensor(torch.tensor([[5]]), torch.ones(1), (3,), check_invariants=False)
+    torch.save({"sparse": outside, "code": re.compile("")}, bad)
+    torch.save({**state, "sparse": torch.ones(3).to_sparse()}, good)
+    with pytest.raises(ParityError, match="holds more than tensors"):
+        read(str(bad))
+    assert read(str(good)).state.keys() >= state.keys()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

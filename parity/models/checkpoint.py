@@ -166,6 +166,9 @@ def _unpickled(path: Path) -> object:
                 f"{path} holds more than tensors{what}, or is no weights file; nothing in it was executed. "
                 "Write it anew with torch.save(model.state_dict(), path)"
             ) from error
+        finally:
+            # torch would look at what it keeps of a file that it could not read as it reads the next one
+            getattr(torch._utils, "_sparse_tensors_to_validate", []).clear()  # noqa: SLF001
     return content
 
 

@@ -397,6 +397,18 @@ def test_page_shows_the_lines_of_a_cause_beside_those_of_torchvision(three: pari
     assert "x = x[:, 0]" in words
 
 
+def test_own_weights_are_marked_in_the_map(same: parity.Report) -> None:
+    report = same.to_dict()
+    assert "own weights" not in as_html(complete(report))
+    entries = [
+        {"reference": f"r{part}", "candidate": part, "layout": "identity"} for part in ("kv[0:2]", "kv[2:4]", "q")
+    ]
+    report["mapping"]["entries"] = entries
+    report["weights"] = {"verdict": "different", "tensors": [{"candidate": "kv", "statement": "times 2"}]}
+    words = " ".join(Page(as_html(complete(report))).words)
+    assert [words.count(mark) for mark in ("≠ times 2", "= same")] == [2, 1]
+
+
 def test_page_draws_where_both_models_look(three: parity.Report, same: parity.Report) -> None:
     def told(report: dict[str, Any]) -> list[str]:
         drawn = [attributes for tag, attributes in Page(as_html(complete(report))).elements if tag == "svg"]

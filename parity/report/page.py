@@ -88,9 +88,6 @@ def as_html(report: dict[str, Any]) -> str:
     stages = answer.stages(report)
     glue = _glue(report, stages)
     drawn = [_drawn(stage, glue.get(stage.name, [])) for stage in stages]
-    own: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for tensor in (report["weights"] or {}).get("tensors", ()):
-        own[tensor["candidate"]].append(tensor)
     return _templates().get_template("page.html.j2").render(
         **_top(report),
         stages=stages,
@@ -101,7 +98,7 @@ def as_html(report: dict[str, Any]) -> str:
         titles=[_title(stage) for stage in stages],
         glue=glue,
         numbers=_numbers(report),
-        own=own,
+        own=[_own(report, entry["candidate"]) for entry in report["mapping"]["entries"]],
         about=list(answer.about(report, every=True)),
         command=answer.command(report),
         tops=list(answer.tops(report)),
@@ -167,6 +164,13 @@ def _glue(report: dict[str, Any], stages: list[answer.Stage]) -> dict[str, list[
             holding = (s.name for s in stages if any(row["reference"] == place["reference"] for row in s.layers))
             found[next(holding, stages[-1].name)].append(place)
     return found
+
+
+def _own(report: dict[str, Any], part: str) -> list[str]:
+    """Says what is wrong with a tensor of the candidate's own weights, of which the map may take a part alone."""
+    whole = part.partition("[")[0]
+    tensors = (report["weights"] or {}).get("tensors", ())
+    return [tensor["statement"] for tensor in tensors if tensor["candidate"] in (part, whole)]
 
 
 def _numbers(report: dict[str, Any]) -> dict[str, int]:

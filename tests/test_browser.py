@@ -154,6 +154,9 @@ def test_it_is_printed_unfolded_and_in_a_few_sheets(page: Page) -> None:
     page.emulate_media(media="print", color_scheme="dark")
     assert not page.get_by_role("button", name="Unfold all").is_visible()
     assert page.locator("html").evaluate("one => getComputedStyle(one).backgroundColor") == "rgb(255, 255, 255)"
+    page.set_viewport_size({"width": 680, "height": 900})
+    tables = page.locator(".scroll").evaluate_all("all => all.map(one => one.scrollWidth - one.clientWidth)")
+    assert max(tables) <= 0
     sheets = page.pdf().count(b"/Type /Page\n")
     assert 2 <= sheets <= 12
     assert all(_is_open(page, "details.stage"))

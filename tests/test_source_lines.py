@@ -46,7 +46,7 @@ def test_statement_of_several_lines_is_shown_as_one() -> None:
     reference = build_reference(configuration("vit_b_16", SMALL))
     first = with_code(Cause("id", "statement", ("encoder",)), [], reference).reference_code[0].text
     assert first.startswith("self.encoder = Encoder(seq_length,")
-    assert first.endswith(")")
+    assert first.endswith("norm_layer)")
 
 
 def test_lines_of_the_candidate_are_read_where_they_can_be(tmp_path: Path) -> None:

@@ -121,4 +121,4 @@ def _whole(lines: Sequence[str]) -> str:
         text += f"{' ' * (not text.endswith('('))}{line.strip()}"
         if len(text) > _MOST_LETTERS or text.count("(") <= text.count(")"):
             break
-    return text
+    return text.replace(", )", ")")

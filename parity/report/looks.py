@@ -46,7 +46,7 @@ class Look:
         words: how far they are apart.
         panels: the maps.
         rows: of patches.
-        columns: of all maps together, in patches.
+        columns: of as many maps as there can be, in patches.
     """
 
     title: str
@@ -88,7 +88,7 @@ def _look(title: str, look: dict[str, Any]) -> Look | None:
     for side in _SIDES:
         patches = (look[side] or {}).get("patches") or []
         if patches and patches[0] and all(len(row) == len(patches[0]) for row in patches):
-            at = sum(panel.columns + 1 for panel in panels)
+            at = _SIDES.index(side) * (len(patches[0]) + 1)
             # less than can be told from rounding is no difference
             is_shown = side != "difference" or not _is_rounding(look)
             steps = [[_step(letter) * is_shown for letter in row] for row in patches]
@@ -96,8 +96,8 @@ def _look(title: str, look: dict[str, Any]) -> Look | None:
             panels.append(Panel(side, at, len(steps), len(steps[0]), more, less))
     if not panels:
         return None
-    last = panels[-1]
-    return Look(title, _words(look), panels, max(panel.rows for panel in panels), last.at + last.columns)
+    rows, columns = (max(getattr(panel, side) for panel in panels) for side in ("rows", "columns"))
+    return Look(title, _words(look), panels, rows, len(_SIDES) * (columns + 1) - 1)
 
 
 def _is_rounding(look: dict[str, Any]) -> bool:

@@ -81,6 +81,22 @@ def test_attention_in_parts_has_no_maps() -> None:
     assert all(look.reference and not look.candidate and not look.difference for look in maps.blocks)
 
 
+class _OfThree(vit.ViT):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert len(x) == 3, "three images, please"
+        return super().forward(x)
+
+
+def test_model_that_takes_no_image_alone_has_no_maps() -> None:
+    maps = _maps(_OfThree(**OURS))
+    assert "three images, please" in maps.why
+    assert maps.rollout.reference
+    assert not maps.rollout.candidate
+    report = parity.check(vit.ViT(**OURS), _OfThree(**OURS), modes=["eval"], weights="synthetic")
+    assert report.attention == []
+    assert not any("look" in reason for reason in report.reasons)
+
+
 def test_each_picture_is_looked_at(tmp_path: Path) -> None:
     for number in range(6):
         Image.effect_noise((40, 40), 10 + number).save(tmp_path / f"{number}.png")

@@ -79,7 +79,7 @@ class AttentionMaps:
 def attention_maps(subject: Subject, pictures: tuple[str, ...]) -> list[AttentionMaps]:
     """Returns where both models look in the first pictures, or in a random image where there are none.
 
-    There are none of a reference whose attention is not found.
+    There are none where the reference's attention is not found.
 
     Args:
         subject: who is compared.
@@ -92,15 +92,11 @@ def _maps(subject: Subject, pictures: tuple[str, ...]) -> Iterator[AttentionMaps
     models = subject.models
     pixels = models.images.shape[-2], models.images.shape[-1]
     for picture, image in zip(pictures, models.images, strict=False):
-        ours = theirs = _of(models.reference, image[None], models.seed, "reference")
+        ours, _ = _of(models.reference, image[None], models.seed, "reference")
         grid = grid_of(len(ours[0]), pixels) if ours else None
         if grid is None:
             return
-        why = ""
-        try:
-            theirs = _of(models.candidate, image[None], models.seed, "candidate")
-        except ParityError as error:
-            theirs, why = [], f"{error}"
+        theirs, why = _of(models.candidate, image[None], models.seed, "candidate")
         theirs = [weights for weights in theirs if grid_of(len(weights), pixels) == grid]
         if not theirs:
             why = why or "no softmax of it is over as many keys as there are tokens"
@@ -112,8 +108,8 @@ def _maps(subject: Subject, pictures: tuple[str, ...]) -> Iterator[AttentionMaps
         yield AttentionMaps(picture, blocks, rollout, why)
 
 
-def _of(model: nn.Module, image: torch.Tensor, seed: int, owner: str) -> list[torch.Tensor]:
-    """Returns what a model's tokens attend to in an image (1, C, H, W)."""
+def _of(model: nn.Module, image: torch.Tensor, seed: int, owner: str) -> tuple[list[torch.Tensor], str]:
+    """Returns what a model's tokens attend to in an image (1, C, H, W), or why it cannot be shown one alone."""
     made: list[AttentionWeights] = []
 
     @contextlib.contextmanager
@@ -124,8 +120,11 @@ def _of(model: nn.Module, image: torch.Tensor, seed: int, owner: str) -> list[to
 
     # with grad there is no native kernel either, in whatever release
     mode = dataclasses.replace(MODES["eval-grad"], fastpath=False)
-    bare_run(model, image, mode, torch.float32, seed, owner, around=around)
-    return made[-1].found
+    try:
+        bare_run(model, image, mode, torch.float32, seed, owner, around=around)
+    except ParityError as error:
+        return [], f"{error}"
+    return made[-1].found, ""
 
 
 def _rollout(blocks: list[torch.Tensor]) -> torch.Tensor:

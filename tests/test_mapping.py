@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import vit
-from parity import MappingError, ParityError, WeightMap, infer_mapping
+from parity import MappingError, ParityError, WeightMap, check, infer_mapping
+from parity.mapping.calls import indexing_is_told
 from parity.models.entries import Entry
 from parity.models.expansion import by_name, expand
 from parity.models.reference import build_reference, configuration
@@ -15,8 +16,11 @@ from parity.models.written_map import Patterns, read_map
 from parity.suite.conftest import SMALL
 from parity.tracing.alignment import align
 from parity.tracing.run import Point, call_order
+from tests import small
+from tests.odd_vit import OddViT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SHAPES = {"a.0.weight": (2, 3), "a.1.weight": (2, 3), "b": (4,)}
@@ -310,3 +314,44 @@ def test_inverted_map_says_what_it_means_that_tensors_are_left_over() -> None:
     assert back.meaning == {"a": "an extra norm", "b": "no such bias", "old": "not used by the forward pass"}
     assert back.undecided == ("y",)
     assert back.constants == ("b",)
+
+
+def _one_by_one(model: OddViT, images: torch.Tensor) -> torch.Tensor:
+    patches = torch.zeros(len(images), 16, 192)
+    for image, own in zip(patches, images, strict=True):
+        for n in range(16):
+            row, column = 8 * (n // 4), 8 * (n % 4)
+            image[n] = own[:, row : row + 8, column : column + 8].flatten()
+    x = patches @ model.patch.weight.flatten(1).mT + model.patch.bias
+    return torch.cat([model.token.expand(len(x), -1, -1), x], 1) + model.table
+
+
+def _into_zeros(model: OddViT, images: torch.Tensor) -> torch.Tensor:
+    x = images.new_zeros(len(images), 17, 48)
+    x[:, :1] = model.token
+    x[:, 1:] = model.patch(images).flatten(2).mT
+    return x + model.table
+
+
+def _onto_the_table(model: OddViT, images: torch.Tensor) -> torch.Tensor:
+    x = model.table.repeat(len(images), 1, 1)
+    x += torch.cat([model.token.expand(len(x), -1, -1), model.patch(images).flatten(2).mT], 1)
+    return x
+
+
+@pytest.mark.parametrize("embed", [_one_by_one, _into_zeros, _onto_the_table], ids=lambda embed: embed.__name__)
+def test_what_is_written_into_a_tensor_is_no_part_of_the_models_own(
+    embed: Callable[[OddViT, torch.Tensor], torch.Tensor],
+) -> None:
+    if not indexing_is_told() and embed is not _onto_the_table:
+        pytest.skip("torch 2.0 tells nobody of an index")
+
+    class Written(OddViT):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            x = embed(self, images)
+            for block in self.blocks:
+                x = block(x)
+            return self.head(self.norm(x)[:, 0])
+
+    report = check(Written({}), overrides=small.SMALL, weights="synthetic", modes=["eval"])
+    assert report.verdict in ("identical", "equivalent"), report

@@ -45,6 +45,7 @@ SUMS = _words("add add_ __add__ __radd__ __iadd__")
 SCALINGS = _words("mul mul_ multiply __mul__ __rmul__ __imul__")
 CONVOLUTIONS = _words("conv1d conv2d conv3d")
 MULTIPLYING = PRODUCTS | CONVOLUTIONS | _words("linear einsum tensordot inner bilinear")
+_WRITING = _words("__setitem__ __iadd__ __isub__ __imul__ __itruediv__ __idiv__")
 ATTENDING = _words("softmax scaled_dot_product_attention exp exp_ exp2 exp2_")  # a softmax may be written out
 
 
@@ -76,6 +77,11 @@ def name_of(function: Callable[..., Any]) -> str:
         owner = getattr(getattr(function, "__self__", None), "__name__", "")
         return owner if owner in VIEWS else "size"
     return name
+
+
+def writes(name: str) -> bool:
+    """Returns whether something of this name changes its first tensor."""
+    return name in _WRITING or (name.endswith("_") and not name.endswith("__"))
 
 
 def flat(values: Any) -> Iterator[torch.Tensor]:

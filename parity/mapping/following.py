@@ -38,6 +38,7 @@ class Followed:
                 shape = tuple(tensor.shape)
                 self._own[name] = View(name, shape, axes=own_axes(shape))
                 self._know(tensor, (self._own[name],))
+        self._held = {*self._views}  # by id
 
     def __contains__(self, value: Any) -> bool:
         """Returns whether a tensor is known to hold tensors of the model."""
@@ -76,6 +77,15 @@ class Followed:
         """Remembers a tensor that is made of nothing that the model holds or is given."""
         self._constants.add(id(value))
         self._kept.append(value)
+
+    def overwrite(self, into: torch.Tensor, written: list[torch.Tensor]) -> None:
+        """Forgets a tensor into which something was written that is made of what the model is given."""
+        if all(map(self.is_own, written)):
+            return
+        for tensor in (into, into._base):  # noqa: SLF001
+            self._constants.discard(id(tensor))
+            if id(tensor) not in self._held:
+                self._views.pop(id(tensor), None)
 
     def recognise(self, value: torch.Tensor, base: torch.Tensor) -> None:
         """Knows a view that was made by indexing, which torch 2.0 tells nobody of, by the tensor that it is part of."""

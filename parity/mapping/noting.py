@@ -29,6 +29,7 @@ from parity.mapping.calls import (
     flat,
     indexing_is_told,
     name_of,
+    writes,
 )
 from parity.mapping.following import Followed
 from parity.mapping.operations import Matrix, View
@@ -104,6 +105,9 @@ class Notes(TorchFunctionMode):
             self._place()
         else:
             self._note_without(name, args, kwargs, result)
+        tensors = [*flat((args, kwargs))]
+        if tensors and writes(name):
+            self._followed.overwrite(tensors[0], tensors[1:])
         return result
 
     def _note_without(self, name: str, args: Any, kwargs: Any, result: Any) -> None:

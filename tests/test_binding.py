@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,6 +28,7 @@ from tests.small import SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from parity.models.candidate import Candidate
     from parity.models.options import Option
@@ -60,7 +62,7 @@ CONSTRUCTORS = [
     forms.embedding_of_a_head,
     forms.heads_again, forms.passed_on_to_a_default, forms.forgotten, forms.may_be_missing,
     forms.norm_without_a_default, forms.compared_elsewhere, forms.heads_that_start_at_zero,
-    forms.count_that_is_a_size, forms.sides_by_letters,
+    forms.count_that_is_a_size, forms.sides_by_letters, forms.for_a_batch,
 ]  # fmt: skip
 
 
@@ -127,6 +129,14 @@ def test_default_that_is_out_of_reach_is_told() -> None:
     (sentence,) = other_sizes(found, shown_sizes(found.build()), CONFIG, can_be_set=True)
     assert sentence.startswith("your model has 3 blocks, the reference has 2: `depth` was left at its default; give ")
     assert sentence.endswith("--candidate-arg depth=2 or --set num_layers=3")
+
+
+def test_file_of_the_project_that_is_not_in_the_working_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "settings.txt").write_text("2")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "model.py").write_text("def build(image_size):\n    return open('./settings.txt')\n")
+    with pytest.raises(ParityError, match=re.escape(f"run parity in {tmp_path}, where there is one")):
+        resolve_candidate(f"{tmp_path}/inner/model.py:build", CONFIG).build()
 
 
 def test_argument_that_nobody_can_know_is_asked_for_with_all_that_was_found() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
+import traceback
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -70,6 +72,8 @@ class Candidate:
                 advice += ", or the reference other sizes with --set NAME=VALUE"
             if any(words in described(error) for words in _NO_GPU):
                 advice = "it asks for a GPU, and there is none here; leave its tensors where the images are"
+            elif folder := _home_of_file(error):
+                advice = f"run parity in {folder}, where there is one"
             elif self.hides_names:
                 advice = "nobody knows what it calls its *args; write a function with named arguments that builds it"
             raise ParityError(
@@ -110,6 +114,14 @@ class Candidate:
         module = copy.deepcopy(module) if self.is_built else module
         store_computed(module)
         return module
+
+
+def _home_of_file(error: BaseException) -> Path | None:
+    """Returns the folder of the candidate's project that has the file that its code misses in the working folder."""
+    if not isinstance(error, FileNotFoundError) or not isinstance(error.filename, str):
+        return None
+    files = (Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(error.__traceback__))
+    return next((folder for file in files for folder in file.parents if (folder / error.filename).is_file()), None)
 
 
 def resolve_candidate(

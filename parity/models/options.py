@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 BY_NAME, BY_SHAPE, AT_DEFAULT, AS_GIVEN = "by name", "by shape", "left at its default", "as given"
 SET = "set while it is built (a constant of its module or class)"
 
+_BATCH = 3  # images in a check's batch, unless it is told otherwise
 FAR_FETCHED = 6  # the cost of another choice than the default
 _ANY = (EMPTY, typing.Any, object)  # annotations that say nothing
 CONTRADICTING = 9  # the cost of what a name says otherwise
@@ -333,6 +334,8 @@ def _named_choices(slot: Slot) -> list[Option]:
     values: list[Any] = []
     if "device" in said:
         values = ["cpu"]
+    elif "batch" in said:
+        values = [_BATCH]
     elif said & {"pool", "pooling", "classifier", "aggregation"}:
         values = ["cls", "token", "cls_token", "class_token", "class"]
     elif said & {"act", "activation", "nonlinearity", "gelu"}:

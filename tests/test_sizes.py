@@ -14,6 +14,7 @@ from torchvision.models import VisionTransformer
 import vit
 from parity import ParityError, assert_parity, check
 from parity.models import configuration
+from tests.odd_vit import OddViT
 from tests.small import OURS, SMALL
 
 if TYPE_CHECKING:
@@ -123,6 +124,24 @@ class Resampling(nn.Module):
 def test_model_that_resamples_is_compared_at_the_size_that_it_is_for() -> None:
     assert _check(Resampling()).reasons[0].startswith("your model is for images of 40 pixels, the reference for 32: ")
     assert _check(Resampling(), follow=True).verdict in ("identical", "equivalent")
+
+
+class Moving(OddViT):
+    """Puts tensors where it says, and ends in a Softmax, whose `dim` is an axis."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.softmax = nn.Softmax(dim=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        noise = torch.zeros(len(x), 3, 32, 32).to("cpu")
+        return self.softmax(super().forward(torch.cat([x, noise], 1)[:, :3]))  # type: ignore[no-any-return]
+
+
+def test_model_that_moves_tensors_is_compared_at_its_size() -> None:
+    report = _check(Moving, overrides={**SMALL, "hidden_dim": 64})
+    assert report.reasons[0].startswith("your model is 48 wide, the reference is 64: ")
+    assert [cause.id for cause in report.causes] == ["output-activation"]
 
 
 def test_size_that_was_given_and_is_not_heeded_stays_a_cause() -> None:

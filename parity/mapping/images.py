@@ -19,6 +19,7 @@ from parity.models import (
     said_numbers,
     said_patch,
     said_rate,
+    without_initial_values,
     without_values,
 )
 from parity.streams import silenced
@@ -40,7 +41,7 @@ _MOST_WITH_VALUES = 12
 
 def takes(module: nn.Module, images: torch.Tensor) -> bool:
     """Returns whether `module` can be run on images of this shape; it is run without values, in next to no time."""
-    with contextlib.suppress(ParityError), without_values(module), silenced():
+    with contextlib.suppress(ParityError), without_values(module), without_initial_values(), silenced():
         _output(module, images.to("meta"))
         return True
     return False

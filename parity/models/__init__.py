@@ -50,6 +50,7 @@ from parity.models.state import (
     tensors_of,
     twins,
     unregistered,
+    without_initial_values,
     without_values,
 )
 from parity.models.weight_map import UNUSED, WeightMap
@@ -131,5 +132,6 @@ __all__ = [
     "unverifiable",
     "whole",
     "with_parts",
+    "without_initial_values",
     "without_values",
 ]

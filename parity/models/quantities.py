@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from parity.models.state import Shape, Shapes, state_shapes
+from parity.models.state import Shape, Shapes, state_shapes, without_initial_values
 from parity.models.words import CHANNELS, meanings
 
 if TYPE_CHECKING:
@@ -102,10 +102,11 @@ def heads_in_all(module: nn.Module, image_size: int) -> int:
 
 def _heads_on(device: str, module: nn.Module, image_size: int) -> int:
     watch = _Softmaxes(batch=2)
+    around: Any = without_initial_values() if device == "meta" else torch.device(device)
     was_training = module.training
     module.eval()
     try:
-        with torch.device(device), torch.no_grad(), watch:
+        with around, torch.no_grad(), watch:
             module(torch.zeros(2, CHANNELS, image_size, image_size, device=device))
     finally:
         module.train(was_training)

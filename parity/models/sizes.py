@@ -192,7 +192,9 @@ def _values(module: nn.Module, names: Iterable[str]) -> Iterator[Any]:
     """Yields the attributes of a module, of those inside it and of their configurations that go by one of `names`."""
     names = list(names)
     for owner in _owners(module):
-        values = (_value(owner, key) for name in names for key in (name, f"_{name}"))
+        is_torchs = type(owner).__module__.startswith("torch.nn.")  # whose `dim` is an axis, as a Softmax has one
+        own = [name for name in names if name != "dim" or not is_torchs]
+        values = (_value(owner, key) for name in own for key in (name, f"_{name}"))
         yield from (value for value in values if value is not None)
 
 

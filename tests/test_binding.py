@@ -195,6 +195,13 @@ def test_number_that_no_tensor_bears_out_is_not_made_up() -> None:
     assert resolve_candidate(build, CONFIG, {"foo": 3, "bar": "x"}).arguments["dim"] == 48
 
 
+def test_bias_is_no_number_and_a_ratio_is_a_whole_one() -> None:
+    bias, ratio = Slot("config.bias"), Slot("config.mlp_expansion_ratio")
+    assert [option.of(CONFIG) for option in options(bias, is_side=False)] == [True, False]
+    first = options(ratio, is_side=False)[0].of(CONFIG)
+    assert (first, type(first)) == (2, int)
+
+
 def test_which_count_of_patches_is_meant_shows_also_in_another_model() -> None:
     class Model(nn.Module):
         def __init__(self, chw: Any, n_patches: int, n_blocks: int, hidden_d: int, n_heads: int, out_d: int) -> None:

@@ -158,6 +158,8 @@ def _unsaid(slot: Slot) -> list[Option]:
     if _has_default(slot):
         return [Option(8, quantity, _forms(quantity, slot)[0]) for quantity in _like_the_default(slot.default)]
     found = _named_choices(slot)
+    if "bias" in words(slot.name):  # no number
+        return found
     if slot.kind in (int, *_ANY):
         found += [Option(3 + n, quantity, form) for quantity in SIZES for n, form in enumerate(_forms(quantity, slot))]
     if slot.kind in (float, *_ANY):
@@ -237,7 +239,7 @@ def _forms(quantity: str, slot: Slot) -> list[Callable[[Any], Any] | None]:
     if quantity == "mlp_ratio":
         whole = _is_count(slot.default) or slot.kind is int
         plain = (slot.default is EMPTY or slot.default is None) and slot.kind is not float
-        return [_whole] if whole else [float, _whole] if plain else [None]
+        return [_whole] if whole else [_whole, float] if plain else [None]
     if quantity in ("mlp_widths", "heads_of_blocks") and isinstance(slot.default, tuple):
         return [tuple]
     if quantity == "head_hidden" and _is_list(slot):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import vit
 from parity import MappingError, ParityError, WeightMap, check, infer_mapping
@@ -322,7 +323,7 @@ def _one_by_one(model: OddViT, images: torch.Tensor) -> torch.Tensor:
         for n in range(16):
             row, column = 8 * (n // 4), 8 * (n % 4)
             image[n] = own[:, row : row + 8, column : column + 8].flatten()
-    x = patches @ model.patch.weight.flatten(1).mT + model.patch.bias
+    x = F.linear(patches, model.patch.weight.flatten(1), model.patch.bias)
     return torch.cat([model.token.expand(len(x), -1, -1), x], 1) + model.table
 
 
@@ -351,7 +352,7 @@ def test_what_is_written_into_a_tensor_is_no_part_of_the_models_own(
             x = embed(self, images)
             for block in self.blocks:
                 x = block(x)
-            return self.head(self.norm(x)[:, 0])
+            return self.head(self.norm(x)[:, 0])  # type: ignore[no-any-return]
 
     report = check(Written({}), overrides=small.SMALL, weights="synthetic", modes=["eval"])
     assert report.verdict in ("identical", "equivalent"), report

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from parity.mapping.grouped import grouped_ways, meanings
+from parity.mapping.norm_order import norms_first
 from parity.mapping.patterns import matrix_layouts, vector_layout
 from parity.mapping.qkv import attention_ways, merging_ways
 from parity.mapping.slices import ON_SLICES, slice_ways, with_slices_joined
@@ -49,7 +50,7 @@ def match(reference: Uses, candidate: Uses, buffers: Buffers) -> Matches:
     found = Matches()
     ways: dict[str, list[list[Way]]] = defaultdict(list)  # by what is chosen: a list per block
     others = with_slices_joined(candidate.operations, reference)
-    pairs = _aligned(_norms_first(reference.operations), _norms_first(others))
+    pairs = _aligned(norms_first(reference.operations), norms_first(others))
     heads = reference.heads or candidate.heads
     is_merging = False  # the next projection takes what the heads of an attention give
     for ours, theirs in pairs:
@@ -134,40 +135,9 @@ def _aligned(ours: Sequence[Operation], theirs: Sequence[Operation]) -> list[tup
     return [*pairs, *((op, None) for op in ours[i:]), *((None, op) for op in theirs[j:])]
 
 
-def _owner(operation: Operation) -> str:
-    """Returns the numbered module that an operation belongs to, such as `blocks.0.`, if there is one."""
-    match = re.match(r".*?(^|\.)\d+\.", operation.views[0].name)
-    return match[0] if match else ""
-
-
 def _is_of_a_block(operation: Operation) -> bool:
     """Whether a module around the operation's own one is numbered."""
     return bool(re.search(r"\d", ".".join(operation.views[0].name.split(".")[:-2])))
-
-
-def _norms_first(operations: list[Operation]) -> list[Operation]:
-    """Puts each block's two norms before its branches, as in pre-norm, where they stand behind them.
-
-    In order of use, a block's last norm could as well be the next one's first; their names tell to which it belongs.
-    """
-    starts = [number for number, op in enumerate(operations) if op.kind == "attention"]
-    moved = operations[: starts[0]] if starts else list(operations)
-    for start, stop in itertools.pairwise([*starts, len(operations)]):
-        block = operations[start:stop]
-        width = block[0].key[-1]
-        norms = [number for number, op in enumerate(block) if op.kind == "norm" and op.key[-1] == width]
-        is_before = start > 0 and operations[start - 1].kind == "norm" and _belongs(operations[start - 1], block[0])
-        is_behind = len(norms) > 1 and norms[0] > 1 and norms[1] > norms[0] + 1 and _belongs(block[norms[1]], block[0])
-        if not is_behind or (is_before and start == starts[0]):
-            return list(operations)
-        first, second = norms[:2]
-        moved += [block[first], *block[:first], block[second], *block[first + 1 : second], *block[second + 1 :]]
-    return moved
-
-
-def _belongs(norm: Operation, attention: Operation) -> bool:
-    """Whether a norm and an attention are parts of one numbered module."""
-    return _owner(norm) == _owner(attention) != ""
 
 
 def _fit(ours: Operation, theirs: Operation) -> float:

@@ -29,6 +29,24 @@ def test_wiring_is_named_by_one_cause_without_a_written_map(bug: str, says: str,
     assert not any("no known cause" in reason or "never used" in reason for reason in report.reasons)
 
 
+@pytest.mark.parametrize(
+    ("wiring", "says"),
+    [
+        ("return norm_2(x + mlp(x))", "the second norm after the MLP's residual addition in all 3 blocks"),
+        ("return x + norm_2(mlp(x))", "the second norm at the end of the MLP's branch in all 3 blocks"),
+    ],
+)
+def test_norm_behind_the_mlp_is_no_final_norm(wiring: str, says: str, tmp_path: Path) -> None:
+    edits = {"block.forward": f"x = x + attention(norm_1(x))\n{wiring}", "model.norm": "{encoded}",
+             "model.built": "del self.norm"}  # fmt: skip
+    report = check(write(tmp_path, HOSTS["fused"], [edits]), overrides=SIZES, modes=["eval"])
+    assert report.explanation is not None
+    assert report.explanation.complete
+    assert [cause.id for cause in report.causes] == ["post-norm", "norm-missing"], report.causes
+    assert says in report.causes[0].statement
+    assert report.causes[1].where == ("encoder.ln",)
+
+
 def test_two_causes_at_one_place_are_preferred_to_a_formula(tmp_path: Path) -> None:
     hidden = f"{{head}} = nn.Sequential(nn.Linear({{D}}, 56), nn.GELU(), nn.Linear(56, {SIZES['num_classes']}))"
     edits = {"model.final_norm": "nn.Identity()", "model.built": hidden}

@@ -24,7 +24,7 @@ from parity.explanation.own_attention import attention_kinds, query_key_kinds
 from parity.explanation.own_layers import HEAD, adapter_kinds, branch_kinds, gated_kinds, head_kinds, second_head_kinds
 from parity.explanation.own_norms import batch_norm_kinds, norm_kinds
 from parity.mapping import is_low_rank
-from parity.models import cut, rearranged, split
+from parity.models import IDENTITY, cut, rearranged, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,6 +61,7 @@ def extra_kinds(used: Uses, found: WeightMap, held: Mapping[str, Tensor], config
             kinds += [*branch_kinds(members, held), *adapter_kinds(members, held)]
         kinds += query_key_kinds(members, held, config)
         kinds += own or [*gated_kinds(members, held, found), *_kinds(members, held, found)]
+    kinds += _norms_around_patches([m[0] for m in chains.values() if len(m) == 1], held, found)
     kinds += [*batch_norm_kinds(used, found, held), *attention_kinds(used, found, held, config)]
     tables = [view for view in used.free if view.name in {split(name)[0] for name in found.unmapped_candidate}]
     return kinds + [kind for view in tables for kind in _table_kinds(view, held, found)]
@@ -77,7 +78,7 @@ def _kinds(chains: Sequence[Chain], held: Mapping[str, Tensor], found: WeightMap
     matrices = sum(op.kind == "matrix" for op in chains[0].operations)
     ids = {"LayerNorm": "extra-norm", "scale": "extra-scale", "projection": "extra-projection"}
     id_ = ids.get(words[-1] if matrices == 0 else "projection", "extra-operation")
-    pixels = _pixel_order(found)
+    pixels = _pixel_order(found, chains[0].operations[0].key[-1])
     for last in BETWEEN if matrices else [""]:
         for between in BETWEEN if matrices > 1 else [last]:
             if matrices > 1 and last not in ("", between):
@@ -104,6 +105,29 @@ def _kinds(chains: Sequence[Chain], held: Mapping[str, Tensor], found: WeightMap
                            by_place=True)  # fmt: skip
 
 
+def _norms_around_patches(chains: Sequence[Chain], held: Mapping[str, Tensor], found: WeightMap) -> Iterator[Kind]:
+    """Yields an entry for a norm before the patch projection and one behind it."""
+    norms = [chain for chain in chains if len(chain.operations) == 1 and chain.operations[0].kind == "norm"]
+    before, behind = (
+        next((c for c in norms if getattr(c, side).startswith("conv_proj.")), None) for side in ("after", "before")
+    )
+    order = _pixel_order(found, before.operations[0].key[-1]) if before else None
+    if before is None or behind is None or order is None:
+        return
+    one, other = (
+        functools.partial(chained, by_block=chains_by_block([chain]), held=held, between="", last="")
+        for chain in (before, behind)
+    )
+    names = [chain.operations[0].views[0].name.removesuffix(".weight") for chain in (before, behind)]
+    variants = {
+        "pixels": functools.partial(_on_pixels, made=one, order=order),
+        "output": functools.partial(then, made=other),
+    }
+    yield Kind("extra-norm", variants, f"a LayerNorm before the patch projection ({names[0]}) and one behind it "
+               f"({names[1]}), eps {{value}},", "none there", "take them away", start=(1e-5, 1e-6),
+               by_place=True)  # fmt: skip
+
+
 def _on_pixels(
     original: Callable[..., Tensor], x: Tensor, size: int, *, made: Callable[..., Tensor], order: Tensor, **options: Any
 ) -> Tensor:
@@ -111,9 +135,11 @@ def _on_pixels(
     return made(x, **options)[..., order.argsort()]
 
 
-def _pixel_order(found: WeightMap) -> Tensor | None:
-    """Returns for each pixel of a patch, as the candidate has them, its place in (c p q)."""
+def _pixel_order(found: WeightMap, patch_values: int) -> Tensor | None:
+    """Returns for each of so many values of a patch, as the candidate has them, its place in (c p q)."""
     entry = next((e for e in found.entries if e.reference == "conv_proj.weight"), None)
+    if entry is not None and entry.layout == IDENTITY:
+        return torch.arange(patch_values)
     if entry is None or "," not in entry.layout:
         return None
     sizes = dict(size.strip().split("=") for size in entry.layout.split(",")[1:])

@@ -1,4 +1,7 @@
-"""Entries for what a candidate's attention has of its own: shared keys and values, norms and scales of its scores."""
+"""Entries for what a candidate's attention has of its own: shared keys and values, norms, and learned numbers.
+
+A learned number may as well be what a branch is multiplied with.
+"""
 
 from __future__ import annotations
 
@@ -50,6 +53,8 @@ def attention_kinds(
             alike[without_block(view.name)].append(view)
     for name, views in alike.items():
         yield from _temperature_kinds(name, views, held, config)
+        if views[0].size == 1:
+            yield from _branch_kinds(name, views, held, config)
 
 
 # --- keys and values
@@ -227,3 +232,32 @@ def _scaled(
         KeyError: there is none at this place.
     """
     return function(value_of(by_block[place.removesuffix(".self_attention")], held, query)).reshape(-1, 1, 1) * factor
+
+
+def _branch_kinds(
+    name: str, views: Sequence[View], held: Mapping[str, Tensor], config: Mapping[str, Any]
+) -> Iterator[Kind]:
+    """Yields entries for branches times a learned number, of each block or one for all."""
+    if len(views) not in (1, config["num_layers"]):
+        return
+    by_block = {BLOCK.format(n): views[n if len(views) > 1 else 0] for n in range(config["num_layers"])}
+    for numbers, words in (
+        ((1,), "the output of attention"),
+        ((2,), "the output of the MLP"),
+        ((1, 2), "both branches"),
+    ):
+        scaled = functools.partial(_branch_scaled, by_block=by_block, held=held)
+        yield Kind("extra-scale", dict.fromkeys((f"residual_{number}" for number in numbers), scaled),
+                   f"{words} times a learned number ({name})", "as it is", "take it away", by_place=True)  # fmt: skip
+
+
+def _branch_scaled(
+    original: Callable[..., Tensor], stream: Tensor, normed: Tensor, branch: Tensor, entered: Tensor, *,
+    by_block: Mapping[str, View], held: Mapping[str, Tensor], place: str,
+) -> Tensor:  # fmt: skip
+    """Adds a branch times a number.
+
+    Raises:
+        KeyError: there is none at this place.
+    """
+    return original(stream, normed, value_of(by_block[place], held, branch).flatten() * branch, entered)

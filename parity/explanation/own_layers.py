@@ -59,7 +59,7 @@ def head_kinds(chain: Chain, held: Mapping[str, Tensor], config: Mapping[str, An
             made = functools.partial(
                 chained, by_block=chains_by_block([chain]), held=held, between=between, last="", place=""
             )
-            variants: dict[str, Any] = {"linear": functools.partial(in_place_of, made=made)}
+            variants: dict[str, Any] = {}
             if pool is not class_token_of:
                 variants["pooling"] = functools.partial(_pooled, pool=pool)
             is_plain = len(chain.operations) == 1
@@ -68,9 +68,28 @@ def head_kinds(chain: Chain, held: Mapping[str, Tensor], config: Mapping[str, An
             phrase += " and eps {value}" * norms
             phrase += f", given {name}" * (pool is not class_token_of)
             instead = f"{classes} classes" if is_plain and pool is class_token_of else "one Linear on the class token"
-            yield Kind("class-count" if instead[0].isdigit() else "head-shape", variants, phrase, instead,
-                       f"nn.Linear(dim, {classes})", start=(1e-5, 1e-6) if norms else (), at=HEAD,
-                       elsewhere={"pooling": "encoder"})  # fmt: skip
+            for which, kept in _kept_classes(own, classes).items():
+                linear = functools.partial(in_place_of, made=functools.partial(_some_of, made=made, kept=kept))
+                yield Kind("class-count" if instead[0].isdigit() else "head-shape", {**variants, "linear": linear},
+                           phrase + which, instead, f"nn.Linear(dim, {classes})",
+                           start=(1e-5, 1e-6) if norms else (), at=HEAD,
+                           elsewhere={"pooling": "encoder"})  # fmt: skip
+
+
+def _kept_classes(own: int, classes: int) -> dict[str, slice]:
+    """Returns which of a head's classes may be returned, in words."""
+    more = own - classes
+    if more <= 0:
+        return {"": slice(None)}
+    return {
+        "": slice(None),
+        f", without the first {more}": slice(more, None),
+        f", without the last {more}": slice(None, -more),
+    }
+
+
+def _some_of(x: Tensor, *, made: Callable[..., Tensor], kept: slice, **options: Any) -> Tensor:
+    return made(x, **options)[..., kept]
 
 
 def _pooled(_: Any, x: Tensor, *, pool: Callable[[Tensor], Tensor], value: float = 0.0) -> Tensor:  # noqa: ARG001
@@ -95,7 +114,7 @@ def second_head_kinds(chain: Chain, held: Mapping[str, Tensor], found: WeightMap
             variants["pooling"] = functools.partial(_pooled, pool=functools.partial(_token, number=places[one]))
         on = sorted(zip((one, other), heads, strict=True))
         phrase = f"the {name} of two heads' logits, {' and '.join(f'{head} on {token}' for token, head in on)},"
-        if one != other:
+        if one != other or not places[one]:
             yield Kind("two-heads", variants, phrase, "one head", f"nn.Linear(dim, {matrices[0][0]})", at="heads",
                        elsewhere={"pooling": "encoder"})  # fmt: skip
 

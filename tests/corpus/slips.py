@@ -303,7 +303,7 @@ _HEAD_SLIPS = [
         causes=(FORMULA,), says="weight",
         edits={"model.logits": "nn.functional.linear({pooled}, {head}.weight / "
                "torch.linalg.matrix_norm({head}.weight, 2), {head}.bias)"}),
-    Bug(id="one-class-more", hosts=("fused",), place=(*HEAD, *LOGITS), causes=("class-count|heads-on-slices",),
+    Bug(id="one-class-more", hosts=("fused",), place=(*HEAD, *LOGITS), causes=("class-count",),
         changes_parameters=True, edits={"model.built": "{head} = nn.Linear({D}, 12)",
                                         "model.logits": "{logits}[:, 1:]"}),
     Bug(id="dropout-before-head-in-eval", hosts=("separate",), place=(*HEAD, *LOGITS), causes=("dropout-in-eval",),

@@ -1,4 +1,4 @@
-"""What a candidate's attention has of its own is named and costs nothing of the map."""
+"""What a candidate's attention has of its own, and learned numbers, are named and cost nothing of the map."""
 
 from __future__ import annotations
 
@@ -65,6 +65,12 @@ WAYS = {
         {"block.built": "{attn}.temperature = nn.Parameter(torch.ones(1))",
          "attention.scores": "{q} @ {k}.transpose(-2, -1) * self.temperature"},
         "attention-scale", "attention scale blocks.*.attn.temperature",
+    ),
+    "learned-number-for-both-branches": (
+        "fused",
+        {"block.built": "self.alpha = nn.Parameter(torch.zeros(1))",
+         "block.residual_1": "{x} + self.alpha * {branch}", "block.residual_2": "{x} + {branch} * self.alpha"},
+        "extra-scale", "both branches times a learned number (blocks.*.alpha) in all 3 blocks",
     ),
     "two-keys-for-neighbours": (
         "separate",

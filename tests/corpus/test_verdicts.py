@@ -39,13 +39,7 @@ MISPLACED = {
 UNNAMED = {
     "key-projection-missing-separate",
     "key-projection-missing-separate-block-1",
-    "post-norm-and-mlp-before-attention-ours",
-    "norm-before-patch-projection-separate",
-    "norms-around-patch-projection-separate",
-    "rotary-positions-on-a-grid-ours",
     "heads-on-halves-separate",
-    "one-class-more-fused",
-    "dropout-before-head-in-eval-separate",
 }
 
 

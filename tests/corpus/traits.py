@@ -174,7 +174,7 @@ _BLOCK_TRAITS = [
                "block.forward": "x = x + self.after_1(attention(norm_1(x)))\nreturn x + self.after_2(mlp(norm_2(x)))"}),
     Bug(id="norm-inside-the-mlp", hosts=("fused",), place=_ANY_MLP, causes=("extra-norm",), changes_parameters=True,
         edits={"block.built": "{fc2} = nn.Sequential(nn.LayerNorm({M}), {fc2})"}),
-    Bug(id="branches-from-zero", hosts=("separate",), place=(*NORM_2, LAYER), causes=("extra-scale|residual-scale",),
+    Bug(id="branches-from-zero", hosts=("separate",), place=(*NORM_2, LAYER), causes=("extra-scale",),
         changes_parameters=True,
         edits={"block.built": "self.alpha = nn.Parameter(torch.zeros(1))",
                "block.residual_1": "{x} + self.alpha * {branch}"}),
@@ -232,8 +232,8 @@ _HEAD_TRAITS = [
         edits={"model.built": "{head} = nn.Linear({D} // 2, 5)\n"
                f"self.other = nn.Linear({{D}} // 2, {_CLASSES - 5})",
                "model.logits": "torch.cat([f(t) for f, t in zip(({head}, self.other), {pooled}.chunk(2, -1))], -1)"}),
-    Bug(id="two-heads-of-the-class-token", hosts=("separate",), place=(*HEAD, *LOGITS), causes=(FORMULA,), says="/ 2",
-        changes_parameters=True,
+    Bug(id="two-heads-of-the-class-token", hosts=("separate",), place=(*HEAD, *LOGITS), causes=("two-heads",),
+        says="mean", changes_parameters=True,
         edits={"model.built": f"self.other = nn.Linear({{D}}, {_CLASSES})",
                "model.logits": "({logits} + self.other({pooled})) / 2"}),
 ]  # fmt: skip

@@ -26,7 +26,7 @@ def dropouts(config: Mapping[str, Any]) -> Iterator[Kind]:
     """Yields the entries for dropout outside the attention weights."""
     rates = dict.fromkeys((config["dropout"], config["attention_dropout"], 0.1, 0.2, 0.5))
     for rate in filter(None, rates):
-        for operation, only in (("dropout", ""), ("leave", INSERTED)):
+        for operation, only in (("dropout", ""), ("leave", INSERTED), ("input", "^heads$")):
             yield Kind("dropout-in-eval", {operation: after(functools.partial(F.dropout, p=rate))},
                        f"dropout at {rate:g} in eval mode", "none in eval mode", "pass training=self.training",
                        only=only, is_random=True)

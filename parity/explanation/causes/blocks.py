@@ -67,6 +67,8 @@ def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
         ("post-norm", "the second norm at the end of the MLP's branch", "before the MLP"): _norm_after_mlp,
         ("branch-order", "norms after the residual additions, and the MLP before attention",
          "before attention and MLP, attention first"): _post_norm_mlp_first,
+        ("branch-order", "norms after the residual additions, and the MLP, with the first norm, before attention",
+         "before attention and MLP, attention first"): _post_norm_exchanged,
     }
     for (id_, phrase, instead), wiring in wirings.items():
         yield Kind(id_, {"wiring": replaced_by(wiring)}, phrase, instead,
@@ -122,6 +124,10 @@ def _from_one_norm(x: Tensor, norm_1: Any, attention: Any, add_1: Any, _: Any, m
 def _post_norm_mlp_first(x: Tensor, norm_1: Any, attention: Any, add_1: Any, norm_2: Any, mlp: Any, add_2: Any) -> Any:
     middle = norm_2(add_2(x, x, mlp(x), x))
     return norm_1(add_1(middle, middle, attention(middle), x))
+
+
+def _post_norm_exchanged(x: Tensor, norm_1: Any, attention: Any, add_1: Any, norm_2: Any, mlp: Any, add_2: Any) -> Any:
+    return _post_norm_mlp_first(x, norm_2, attention, add_1, norm_1, mlp, add_2)
 
 
 def _post_norm_attention(x: Tensor, norm_1: Any, attention: Any, add_1: Any, norm_2: Any, mlp: Any, add_2: Any) -> Any:

@@ -271,15 +271,15 @@ def _rotations(grid: int) -> Iterator[Kind]:
 def _turned(x: Tensor, *, places: Callable[[int], Tensor], base: float, pairs: bool) -> Tensor:
     """Turns features of tokens (B, H, N, d) two by two; as many at the end as there are places, each by its place.
 
-    Places are numbers, or several numbers, each of which turns a share of the features.
+    Places are numbers, or several numbers, each of which turns a share of the features; a rest is left as it is.
     """
     at = places(x.shape[-2]).to(x)
-    width = x.shape[-1] // at.shape[1]
+    width = x.shape[-1] // at.shape[1] // 2 * 2
     rates = base ** (-torch.arange(0, width, 2).to(x) / width)
     angles = (at[:, :, None] * rates).flatten(1)  # (N, d / 2)
-    first, last = x[..., : -len(at), :], x[..., -len(at) :, :]
+    first, last, rest = x[..., : -len(at), :], *x[..., -len(at) :, :].tensor_split([width * at.shape[1]], -1)
     real, imaginary = (last[..., ::2], last[..., 1::2]) if pairs else last.chunk(2, -1)
     cos, sin = angles.cos(), angles.sin()
     both = real * cos - imaginary * sin, imaginary * cos + real * sin
     turned = torch.stack(both, -1).flatten(-2) if pairs else torch.cat(both, -1)
-    return torch.cat([first, turned], -2)
+    return torch.cat([first, torch.cat([turned, rest], -1)], -2)

@@ -61,7 +61,8 @@ class Found:
     def decided(self) -> tuple[Verdict, list[str]]:
         """Returns the verdict on the forward pass, while both models hold their weights, and the reasons for it."""
         verdict, reasons = self._of_checks()
-        if verdict == "divergent" and (not self.is_explained or self._may_be_another_form()):
+        is_open = self.explanation is None or not self.explanation.explains_eval_mode
+        if verdict == "divergent" and (is_open or self._may_be_another_form()):
             with self.failures.kept("it could not be looked at what another weight map would change"):
                 verdict, reasons = if_the_map_is_right(self.subject, self.places, reasons)
         return verdict, reasons

@@ -266,6 +266,34 @@ def test_only_what_another_reference_drops_otherwise_is_named() -> None:
     assert report.causes[0].statement.endswith("has rate 0.4; the reference has rate 0.1")
 
 
+_FORMULA = (_WEIGHTS, "self.dropout(F.softmax(scores.sin() * scores.abs(), dim=-1))")
+
+
+@pytest.mark.parametrize("edits", [[], [(_HIDDEN, "F.gelu(self.ff_in(self.ln_ff(x)))")]])
+def test_formula_keeps_the_dropout_of_the_weights(edits: list[Edit], tmp_path: Path) -> None:
+    report = _checked(tmp_path, "functions", _FORMULA, *edits)
+    assert [cause.id for cause in report.causes] == ["graft", *["dropout-missing"] * len(edits)], report
+    assert report.explanation is not None
+    assert report.explanation.complete
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        "F.softmax(self.dropout(scores.sin() * scores.abs()), dim=-1)",
+        "self.dropout(self.dropout(F.softmax(scores.sin() * scores.abs(), dim=-1)))",
+        "F.dropout(F.softmax(scores.sin() * scores.abs(), dim=-1), 0.5, self.training)",
+        "F.softmax(scores.sin() * scores.abs(), dim=-1)",
+    ],
+)
+def test_formula_hides_no_other_dropout(weights: str, tmp_path: Path) -> None:
+    report = _checked(tmp_path, "functions", (_WEIGHTS, weights))
+    assert report.verdict == "divergent"
+    assert [cause.id for cause in report.causes] == ["graft"], report
+    assert report.explanation is not None
+    assert not report.explanation.complete
+
+
 _DROPPED = "        x = self.dropout(x)\n"
 _IF_TRAINING = "        if self.training:\n            x = x + 0.1 * torch.randn(x.shape[1:], dtype=x.dtype)\n"
 

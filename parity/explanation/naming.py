@@ -30,7 +30,7 @@ from parity.explanation.extras import extra_kinds
 from parity.explanation.grafts import Grafts
 from parity.explanation.own_layers import modules_with_more
 from parity.explanation.proof import Explanation, Group, Proof, grouped, prove
-from parity.explanation.recording import Recording
+from parity.explanation.regrafting import recorded
 from parity.explanation.replaying import Graft
 from parity.explanation.search import Search, distance_of
 from parity.explanation.second_proof import others
@@ -39,7 +39,7 @@ from parity.explanation.train_mode import blocks_in_words, knows_every_mask, pro
 from parity.explanation.wording import in_words_beside, point_in_words, unexplained_in_words, when
 from parity.mapping import trace_uses
 from parity.models import split, tensors_of
-from parity.tracing import SAME_FUNCTION_BOUND, Point, Telling, first_that_runs
+from parity.tracing import SAME_FUNCTION_BOUND, Point, first_that_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -341,18 +341,9 @@ def _used_at(place: str, case: Case) -> set[str]:
 
 
 def _grafts(case: Case, model: BentViT, refuted: frozenset[tuple[str, str, str]]) -> Callable[[Follower], Grafts]:
-    """Records a run of the candidate, and returns who finds what it does in other ways than the catalogue knows.
-
-    The candidate is held in float64 and nobody else is watching it.
-    """
+    """Returns who finds what the candidate, held in float64, does in other ways than the catalogue knows."""
     subject, candidate = case.subject, case.subject.models.candidate
-    run = Telling(
-        candidate, subject.models.images.double(), set(case.alignment.pairs), subject.models.seed, "candidate"
-    )
-    recording = Recording(tensors_of(candidate))
-    mode = dataclasses.replace(case.mode, fastpath=False)  # torch's own kernel shows nothing of what it does
-    with mode.active(candidate), recording:
-        run.tell(lambda point, tensors: _told(recording, case.alignment, point, tensors))
+    recording = recorded(case, case.mode)
 
     def bent() -> BentViT:
         return BentViT(case.config, Widened(subject.held.reference), model.order, case.traits, model.shared)
@@ -363,11 +354,6 @@ def _grafts(case: Case, model: BentViT, refuted: frozenset[tuple[str, str, str]]
         Grafts, bent, subject.held.reference, recording, weights, whole, refuted,
         functools.partial(point_in_words, names=case.names),
     )  # fmt: skip
-
-
-def _told(recording: Recording, alignment: Alignment, point: Point, tensors: list[torch.Tensor]) -> None:
-    if tensors:
-        recording.passes(alignment.to_reference(point) if point.module else point, tensors[0])
 
 
 def _own_kinds(subject: Subject, config: Mapping[str, Any]) -> tuple[list[Kind], set[str]]:

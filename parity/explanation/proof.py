@@ -70,6 +70,11 @@ class Explanation:
         return all(cause.id != GRAFT for cause in self.causes)
 
     @property
+    def explains_eval_mode(self) -> bool:
+        """Whether it explains all that differs in eval mode, whatever it leaves of train mode."""
+        return self.complete or self.left_in_train_mode is not None
+
+    @property
     def differs_in_train_mode(self) -> bool:
         """Whether something differs in train mode alone, explained or not."""
         return bool(self.in_train_mode) or self.left_in_train_mode is not None

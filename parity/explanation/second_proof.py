@@ -52,7 +52,8 @@ class Others:
             )
         assert candidate.output is not None
         made = self._on_these(changes)
-        return distance_of(self.model, self.images, made, candidate.output, models.seed, self.case.failures)
+        with self.mode.active():
+            return distance_of(self.model, self.images, made, candidate.output, models.seed, self.case.failures)
 
     def refuted(self, changes: Sequence[Change], before: Search, alignment: Alignment) -> list[Change]:
         """Returns those of some changes that lead to a point where the models differ here, and didn't before.

@@ -33,6 +33,7 @@ from parity.explanation.causes.dropouts import (
 )
 from parity.explanation.causes.places import joined
 from parity.explanation.proof import Group, Proof, prove
+from parity.explanation.regrafting import hidden_operations, with_their_dropouts
 from parity.explanation.search import Search, distance_of
 from parity.explanation.second_proof import others
 from parity.explanation.train_alone import done_alone
@@ -131,6 +132,9 @@ def _attempted(
     model = BentViT(case.config, Widened(case.subject.held.reference), order, (*case.traits, *own), shared)
     kinds = [*undoing(own), *(dropping.kind for dropping in possible.values())]
     mode = dataclasses.replace(TRAIN, by_size=True)
+    with case.candidate_in(mode, attempt):
+        known, dropping = with_their_dropouts(case, known, mode)
+        hidden = hidden_operations(model, images, known)
     with case.candidate_in(mode, attempt), case.observed(images, alignment) as observations:
         search = Search(model, images, models.seed, observations, kinds, known, seconds, case.failures)
         search.run(to_the_end=False)
@@ -149,9 +153,11 @@ def _attempted(
     if residual > SAME_FUNCTION_BOUND:
         wrong = again.refuted(search.changes, search, alignment)
         held = [event for event in found if search.holds(event.change) and event.change not in wrong]
-        with torch.no_grad():
+        with torch.no_grad(), mode.active():
             proof = prove(list(_groups(held)), error)
         proof = dataclasses.replace(proof, residual=residual) if proof.is_complete else proof
+    if any((c.place, d.spot.operation) in hidden and block_of(c.place) not in dropping for c, d in own.items()):
+        proof = dataclasses.replace(proof, residual=math.inf)  # whether the candidate drops that, too, isn't known
     changed = {event.change: event.has for event in events if event.has}
     kept = {c: d for c, d in own.items() if not any(event.change.takes_the_place_of(c) for event in events)}
     return _Found(proof, {**kept, **changed})

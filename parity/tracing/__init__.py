@@ -12,7 +12,7 @@ from parity.tracing.attention_weights import AttentionWeights, attention_written
 from parity.tracing.casting import blocks_of, first_that_runs, held_in, in_float32
 from parity.tracing.draws import ACTIVATION, Site, fixed_sites, sites_of
 from parity.tracing.layouts import in_layout_of, in_layout_of_reference
-from parity.tracing.masks import numbers_of_size
+from parity.tracing.masks import kept_by, numbers_of_size
 from parity.tracing.measuring import (
     ELSEWHERE_BOUND,
     IDENTICAL,
@@ -98,6 +98,7 @@ __all__ = [
     "is_degenerate",
     "is_finite",
     "is_rearranged",
+    "kept_by",
     "leaves",
     "line_of_source",
     "name_of_operation",

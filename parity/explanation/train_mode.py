@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from parity.explanation.bending import Change, undoing
+from parity.explanation.bending import Bend, Change, undoing
 from parity.explanation.bent_vit import BentViT
 from parity.explanation.block_order import order_of_blocks, parts_apart, shared_parts
 from parity.explanation.case import Case, Widened, block_of
@@ -32,6 +32,7 @@ from parity.explanation.causes.dropouts import (
     sizes,
 )
 from parity.explanation.causes.places import joined
+from parity.explanation.following import IMAGES
 from parity.explanation.proof import Group, Proof, prove
 from parity.explanation.regrafting import hidden_operations, with_their_dropouts
 from parity.explanation.search import Search, distance_of
@@ -120,10 +121,10 @@ def _attempted(
     case: Case, known: Sequence[Change], dropouts: Mapping[Change, Dropping] | None, seconds: float, attempt: int
 ) -> _Found:
     models, images = case.subject.models, case.subject.models.images.double()
-    lengths, drawn = sizes(case.config, models.images), _masks(case)
+    lengths, drawn = _lengths(case, known, images), _masks(case)
     layout = layouts(Counter(site.shape for site in drawn), lengths, case.config["num_layers"])
     own = own_dropouts(case.config, layout) if dropouts is None else laid_out(dropouts, layout)
-    possible = {dropping.kind.key: dropping for dropping in _possible(case, drawn, own, layout)}
+    possible = {dropping.kind.key: dropping for dropping in _possible(case, drawn, own, layout, lengths)}
     alignment = case.alignment.without(_drawn_elsewhere(case.alignment, drawn, own, lengths))
     order, rearranged = order_of_blocks(case)
     sharing = [] if rearranged else shared_parts(case)
@@ -163,6 +164,13 @@ def _attempted(
     return _Found(proof, {**kept, **changed})
 
 
+def _lengths(case: Case, known: Sequence[Change], images: torch.Tensor) -> dict[str, int]:
+    """Returns how long each axis of what may be dropped is, with the tokens that a model with these changes has."""
+    model = BentViT(case.config, Widened(case.subject.held.reference), traits=case.traits)
+    tokens = model.run(model.stages[0], images, Bend(known, traits=case.traits, passed={IMAGES: images}))
+    return sizes(case.config, images) | {"N": tokens.shape[1]}
+
+
 def _masks(case: Case) -> list[Site]:
     """Returns the masks that the candidate draws, axes of length 1 left out of their shapes."""
     models = case.subject.models
@@ -172,10 +180,11 @@ def _masks(case: Case) -> list[Site]:
 
 
 def _possible(
-    case: Case, drawn: Sequence[Site], own: Mapping[Change, Dropping], layout: Mapping[str, tuple[int, ...]]
-) -> list[Dropping]:
+    case: Case, drawn: Sequence[Site], own: Mapping[Change, Dropping], layout: Mapping[str, tuple[int, ...]],
+    lengths: Mapping[str, int],
+) -> list[Dropping]:  # fmt: skip
     """Returns what the masks may drop, single elements first, except what the reference drops as well."""
-    lengths, pairs = sizes(case.config, case.subject.models.images), case.alignment.pairs
+    pairs = case.alignment.pairs
     blocks: dict[tuple[float, tuple[int, ...]], set[int | None]] = defaultdict(set)
     for site in drawn:
         inside = (block_of(pairs.get(name, "")) for name in (*outer_modules(site.module), site.module))

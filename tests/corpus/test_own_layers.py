@@ -65,3 +65,11 @@ def test_mask_that_hides_every_key_is_said_where_it_begins(tmp_path: Path) -> No
     assert "not finite; a softmax gives such values where a mask hides every key" in unknown[0]
     assert "shape" not in unknown[0]
     assert not any("random numbers" in reason for reason in report.reasons)
+
+
+@pytest.mark.parametrize("bug", ["class-token-missing", "registers", "distillation-token-and-two-heads"])
+def test_other_number_of_tokens_is_explained_in_train_mode_too(bug: str, tmp_path: Path) -> None:
+    report = check(case_of(bug, "fused").write(tmp_path), overrides=SIZES, modes=["eval", "train"])
+    assert report.explanation is not None
+    assert report.explanation.complete, report.reasons
+    assert {cause.id for cause in report.causes} == {*case_of(bug, "fused").bug.causes}

@@ -230,7 +230,11 @@ def _find(question: Question, subject: Subject, began: float) -> Found:
     doubts, weights = Doubts(blind=(NO_DOUBTS,)), None
     with progress.step("doubts"), failures.kept(NO_DOUBTS):
         doubts = find_doubts(
-            subject, checks, bare, lambda: anew(setup.candidate, subject), synthetic=setup.is_synthetic
+            subject,
+            checks,
+            bare,
+            lambda with_values: anew(setup.candidate, subject, with_values=with_values),
+            synthetic=setup.is_synthetic,
         )
         doubts = dataclasses.replace(doubts, blind=(*doubts.blind, *setup.candidate.limits))
     places = origins(checks, subject.alignment)

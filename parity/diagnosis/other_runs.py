@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from typing import TYPE_CHECKING, TypeAlias
@@ -13,7 +14,6 @@ from parity.errors import ParityError
 from parity.tracing import MODES, bare_run, compare
 
 if TYPE_CHECKING:
-    import contextlib
     from collections.abc import Callable
 
     from torch import nn
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from parity.diagnosis.verdict import Check
     from parity.tracing import Mode, Subject
 
-Anew: TypeAlias = "Callable[[], contextlib.AbstractContextManager[nn.Module | None]]"
+# is told whether to build it with initial values
+Anew: TypeAlias = "Callable[[bool], contextlib.AbstractContextManager[nn.Module | None]]"
 
 _WITHOUT_GRADIENTS = dataclasses.replace(MODES["train"], name="train without gradients", grad=False)
 
@@ -49,8 +50,11 @@ def _of_the_first_call(subject: Subject, bare: BareRuns, anew: Anew) -> str:
     usual = MODES["eval"]
 
     def first(dtype: torch.dtype) -> torch.Tensor | None:
-        with anew() as module:
-            return None if module is None else _logits(subject, module, usual, dtype)
+        for with_values in (False, True):  # without, which is quicker, it may fail
+            with anew(with_values) as module, contextlib.suppress(*[ParityError] * (not with_values)):
+                if module is not None:
+                    return _logits(subject, module, usual, dtype)
+        return None
 
     later = functools.partial(_logits, subject, subject.models.candidate, usual)
     try:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from parity.errors import ParityError
 from parity.models import (  # fmt: skip
-    Candidate,
     assigned,
     build_without_values,
     cut,
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from parity.mapping.setup import Setup
-    from parity.models import WeightMap
+    from parity.models import Candidate, WeightMap
     from parity.progress import Progress
     from parity.tracing import Point
 
@@ -81,29 +80,27 @@ def in_place(
 
 
 @contextlib.contextmanager
-def anew(candidate: Candidate, subject: Subject) -> Iterator[nn.Module | None]:
+def anew(candidate: Candidate, subject: Subject, *, with_values: bool) -> Iterator[nn.Module | None]:
     """Yields the candidate as it is when it has just been built and was never run, with the weights that it holds.
 
-    None where it cannot be built a second time, or holds what it makes only as it is run.
+    None where it cannot be built a second time, holds what it makes only as it is run, or lacks values.
 
     Args:
         candidate: what builds it.
         subject: with its weights in place.
+        with_values: build it with initial values, which it may keep where nobody sees them.
 
     Raises:
         ParityError: it can be built no more.
     """
+    if candidate.is_built:
+        yield None
+        return
     known, state = subject.models.candidate, subject.held.candidate
-    names = {name for name, *_ in slots(known)}
-    for build in () if candidate.is_built else (build_without_values, Candidate.build):
-        module = build(candidate)
-        if module is known or {name for name, *_ in slots(module)} != names:
-            break
-        with in_float32(module), assigned(module, state), in_mode(module, train=False):
-            if not lacks_values(module):
-                yield module
-                return
-    yield None
+    module = candidate.build() if with_values else build_without_values(candidate)
+    is_another = module is not known and {name for name, *_ in slots(module)} == {name for name, *_ in slots(known)}
+    with in_float32(module), assigned(module, state), in_mode(module, train=False):
+        yield module if is_another and not lacks_values(module) else None
 
 
 def _values_for(module: nn.Module, found: WeightMap, seed: int) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -148,5 +149,6 @@ def test_where_code_between_modules_is_wrong_is_kept_as_well() -> None:
     assert found is not None
     assert (found.rows, len(found.cells), len(found.cells[0])) == ("image", 3, 16)
     page = report.to_html()
-    opened = page.partition('<details class="layer" open>')[2].partition("</summary>")[0]
-    assert "between the output of encoder.ln and the input of heads.head: its errors, drawn" in opened
+    opened = re.search(r'<details class="layer"[^>]* open>\s*<summary>(.+?)</summary>', page)
+    assert opened is not None
+    assert opened[1] == "between the output of encoder.ln and the input of heads.head: its errors, drawn"

@@ -6,11 +6,10 @@ Each figure is the numbers that its picture is made of, in units of the picture'
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
+from parity.report.cells import shades
 from parity.report.wording import count, is_number, number
 from parity.tracing import LETTERS, LEVELS
 
@@ -169,7 +168,7 @@ def _cells(places: dict[str, Any]) -> HeatMap | None:
         leads if leading else parts,
         len(rows),
         len(rows[0]),
-        _shades(rows),
+        shades(rows, 0, _opacity),
         leading,
     )
 
@@ -179,7 +178,11 @@ def _patches(places: dict[str, Any]) -> HeatMap | None:
     if not rows:
         return None
     return HeatMap(
-        _where(rows, 0, "row of patches"), "patches, as they lie in the image", len(rows), len(rows[0]), _shades(rows)
+        _where(rows, 0, "row of patches"),
+        "patches, as they lie in the image",
+        len(rows),
+        len(rows[0]),
+        shades(rows, 0, _opacity),
     )
 
 
@@ -215,17 +218,6 @@ def _ordinal(n: int) -> str:
     return f"{n}{ending}"
 
 
-def _shades(rows: list[list[int]]) -> list[tuple[str, str]]:
-    """Returns strokes for the cells of each step; half as dark is a quarter of the error."""
-    strokes: dict[int, list[str]] = defaultdict(list)
-    for y, row in enumerate(rows):
-        x = 0
-        for step, run in groupby(row):
-            length = len([*run])
-            if step >= 0:
-                strokes[step].append(f"M{x} {y}h{length}")
-            x += length
-    return [
-        (f"{max(0.03, _STEP ** ((step - len(LETTERS) + 1) / 2)):.2f}", "".join(drawn))
-        for step, drawn in sorted(strokes.items())
-    ]
+def _opacity(step: int) -> float:
+    """Half as dark is a quarter of the error."""
+    return float(max(0.03, _STEP ** ((step - len(LETTERS) + 1) / 2)))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
+from parity.report.cells import shades
 from parity.report.wording import is_number, number
 
 _SIDES = ("reference", "candidate", "difference")
@@ -92,7 +91,7 @@ def _look(title: str, look: dict[str, Any]) -> Look | None:
             # less than can be told from rounding is no difference
             is_shown = side != "difference" or not _is_rounding(look)
             steps = [[_step(letter) * is_shown for letter in row] for row in patches]
-            more, less = (_shades([[sign * step for step in row] for row in steps]) for sign in (1, -1))
+            more, less = (shades([[sign * step for step in row] for row in steps], 1, _opacity) for sign in (1, -1))
             panels.append(Panel(side, at, len(steps), len(steps[0]), more, less))
     if not panels:
         return None
@@ -122,14 +121,5 @@ def _step(letter: str) -> int:
     return ord(letter) - ord("A") + 1 if letter.isupper() else ord("a") - 1 - ord(letter)
 
 
-def _shades(rows: list[list[int]]) -> list[tuple[str, str]]:
-    """Returns strokes for the patches of each step above zero."""
-    strokes: dict[int, list[str]] = defaultdict(list)
-    for y, row in enumerate(rows):
-        x = 0
-        for step, run in groupby(row):
-            length = len([*run])
-            if step > 0:
-                strokes[step].append(f"M{x} {y}h{length}")
-            x += length
-    return [(f"{step / _STEPS:.2f}", "".join(drawn)) for step, drawn in sorted(strokes.items())]
+def _opacity(step: int) -> float:
+    return step / _STEPS

@@ -8,6 +8,8 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from parity.report.report import Report
+
 
 @pytest.fixture(autouse=True, scope="package")
 def _one_thread() -> Iterator[None]:
@@ -16,3 +18,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def require_one_cause(report: Report, cause: str, says: str) -> None:
+    """Asserts that a report explains a divergent model completely, by one cause with this id and these words in it."""
+    assert report.verdict == "divergent"
+    assert [found.id for found in report.causes] == [cause], report.causes
+    assert says in report.causes[0].statement
+    assert report.explanation is not None
+    assert report.explanation.complete

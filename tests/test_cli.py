@@ -279,10 +279,10 @@ def test_candidate_that_ends_python_is_an_error(run: Callable[..., tuple[int, st
 def test_bug_of_our_own_is_no_verdict(
     run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("parity.mapping.setup.align", None)
+    monkeypatch.setattr("parity.mapping.placing.align", None)
     status, out, err = run("check", *SMALL_OPTIONS)
     assert (status, out) == (2, "")
-    assert err.startswith("parity: a bug in parity itself, TypeError: 'NoneType' object is not callable in setup.py")
+    assert err.startswith("parity: a bug in parity itself, TypeError: 'NoneType' object is not callable in placing.py")
     assert "Traceback" in run("check", *SMALL_OPTIONS, "--traceback")[2]
 
 

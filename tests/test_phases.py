@@ -148,7 +148,8 @@ def test_command_line_lists_phases_and_json_has_causes(
     assert "registration: 1 differ" in out
     assert "a frozen parameter, not a parameter" in out
     assert [cause["id"] for cause in report["causes"]] == ["frozen-parameter"]
-    assert report["causes"][0].keys() == {"id", "statement", "where", "residual", "without", "hint", "source"}
+    keys = {"id", "statement", "where", "residual", "without", "hint", "source", "candidate_code", "reference_code"}
+    assert report["causes"][0].keys() == keys
     assert {"name", "verdict", "relative", "max_abs", "max_ulp", "identical"} <= report["checks"][-1].keys()
     status, _, err = run("check", *SMALL_OPTIONS, "--phases", "forwards")
     assert (status, err) == (2, "parity: --phases forwards: expected some of forward, backward, training, conditions\n")

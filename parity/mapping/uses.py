@@ -8,6 +8,7 @@ names nor the order of declaration play a part.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -189,7 +190,7 @@ def _are_grouped(rows: Sequence[int], width: int) -> bool:
 def _go_back_to_their_width(operations: Sequence[Operation]) -> bool:
     """Whether a square matrix follows every grouped attention, whose queries are then as wide as the tokens."""
     matrices = [op for op in operations if op.projections]
-    following = zip(matrices, [*matrices[1:], None], strict=True)
+    following = itertools.zip_longest(matrices, matrices[1:])
     return all(
         after is not None and after.key == ("matrix", op.key[-1], op.key[-1])
         for op, after in following

@@ -106,7 +106,7 @@ def _heads_on(device: str, module: nn.Module, image_size: int) -> int:
     was_training = module.training
     module.eval()
     try:
-        with around, torch.no_grad(), watch:
+        with around, torch.no_grad(), torch.random.fork_rng(devices=[]), watch:
             module(torch.zeros(2, CHANNELS, image_size, image_size, device=device))
     finally:
         module.train(was_training)

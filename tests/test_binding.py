@@ -486,3 +486,11 @@ def test_error_of_the_constructor_that_has_no_words_is_told_by_its_name() -> Non
 
     with pytest.raises(ParityError, match="WordlessError"):
         resolve_candidate(build, CONFIG).build()
+
+
+def test_module_that_goes_into_kwargs_is_shown_as_it_is() -> None:
+    def build(image_size: int, /, **rest: Any) -> nn.Module:
+        return nn.Linear(image_size, len(rest))
+
+    activation = nn.GELU()
+    assert resolve_candidate(build, CONFIG, {"activation": activation}).arguments["activation"] is activation

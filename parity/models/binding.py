@@ -141,7 +141,7 @@ def _shown(taken: Holder, values: Mapping[str, Any]) -> dict[str, Any]:
             given = taken.filled(values)
     except (Exception, SystemExit):  # noqa: BLE001  (whoever builds the candidate is told)
         given = {**{name: part for name, part in inner.items() if part}, **values}
-    return {name: inner[name] if isinstance(value, nn.Module) else value for name, value in given.items()}
+    return {name: inner.get(name, value) if isinstance(value, nn.Module) else value for name, value in given.items()}
 
 
 def _is_constant(part: Slot | Holder) -> bool:

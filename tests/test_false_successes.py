@@ -72,6 +72,24 @@ def _caching(key: Callable[[Tensor], Any]) -> Around:
     return Caching()
 
 
+def _place(seen: list[Tensor], images: Tensor) -> int:
+    seen.append(images)  # so that nothing else comes to lie where they are
+    return images.data_ptr()
+
+
+def _recalling(key: Callable[[Tensor], Any]) -> Around:
+    class Recalling(Around):
+        last: tuple[Any, Any] = None, None
+
+        def forward(self, images: Tensor) -> Any:
+            known = key(images), images.shape, images.dtype
+            if self.last[0] != known:
+                self.last = known, self.model(images)
+            return self.last[1]
+
+    return Recalling()
+
+
 def _keeping_the_first() -> Around:
     class Keeping(Around):
         kept: tuple[Tensor, Any] | None = None
@@ -127,8 +145,9 @@ WRONG: dict[str, Callable[[], nn.Module]] = {
     "inference-tensors": lambda: _around(after=lambda x, y: y * 1.01 if x.is_inference() else y),
     "all-from-0-to-1": lambda: _around(lambda x: 2 * x - 1 if 0 <= float(x.min()) <= float(x.max()) <= 1 else x),
     "logits-of-the-first-batch-kept": _keeping_the_first,
-    "cache-by-the-first-image": lambda: _caching(lambda x: x[0].double().sum().item()),
+    "recalled-by-the-first-image": lambda: _recalling(lambda x: x[0].double().sum().item()),
     "cache-by-the-sum-of-a-batch": lambda: _caching(lambda x: x.double().sum().item()),
+    "recalled-by-where-images-lie": lambda: _recalling(functools.partial(_place, [])),
     "cache-by-the-sign-of-a-pixel": lambda: _caching(lambda x: bool(x[0, 0, 0, 0] > 0)),
 }  # fmt: skip
 
@@ -194,6 +213,7 @@ class _EqualsAnything(torch.Tensor):
 # wrong in some other way than by a branch that values decide
 WRONG_OTHERWISE: dict[str, Callable[[], Around]] = {
     "cache-by-where-images-lie": lambda: _caching(lambda x: x.data_ptr()),
+    "cache-by-the-first-image": lambda: _caching(lambda x: x[0].double().sum().item()),
     "cache-by-shape": lambda: _caching(lambda _: 0),
     "counts-its-runs": lambda: _by_itself(lambda self, x: self.model(x) * (1 + _count(self.runs) // 4)),
     "sets-the-generator": lambda: _seeding(lambda: torch.default_generator.manual_seed(1)),
@@ -230,6 +250,18 @@ class _FirstCall(vit.ViT):
         return factor * super().forward(images)
 
 
+class _KeepingAConstant(_FirstCall):
+    """Keeps a tensor where nobody looks for one."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        zero = torch.zeros(1)
+        self.shifted: Callable[[Tensor], Tensor] = lambda x: x + zero.to(x)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(self.shifted(images))
+
+
 class _PreparedAtFirst(_FirstCall):
     factor = 1
 
@@ -239,12 +271,35 @@ class _PreparedAtFirst(_FirstCall):
         return super().forward(images + self.table.to(images))
 
 
-@pytest.mark.parametrize(("candidate", "verdict"), [(_FirstCall, "divergent"), (_PreparedAtFirst, "identical")])
+@pytest.mark.parametrize(
+    ("candidate", "verdict"),
+    [(_FirstCall, "divergent"), (_KeepingAConstant, "divergent"), (_PreparedAtFirst, "identical")],
+)
 def test_first_call_of_a_model_counts_as_well(candidate: type[nn.Module], verdict: str) -> None:
     report = check(candidate, overrides=SMALL, modes=["eval"])
     assert report.verdict == verdict
     assert any(reason.startswith("its first call gives other logits") for reason in report.reasons) == (
         verdict == "divergent"
+    )
+
+
+def test_model_that_can_be_built_no_more_is_no_fault() -> None:
+    runs: list[int] = []
+
+    class Candidate(vit.ViT):
+        def forward(self, images: Tensor) -> Tensor:
+            if images.device.type != "meta":
+                runs.append(1)
+            return super().forward(images)
+
+    def build() -> nn.Module:
+        if runs:
+            raise RuntimeError("once is enough")
+        return Candidate(**OURS)
+
+    assert (
+        check(build, overrides=SMALL, modes=["eval"]).reasons
+        == check("vit:ViT", overrides=SMALL, modes=["eval"]).reasons
     )
 
 

@@ -27,8 +27,8 @@ def unlike_random(shown: torch.Tensor, seed: int) -> Iterator[tuple[str, torch.T
     The first batch has the checks' own shape and begins with their first image, which is not all that a model may know
     a batch by; the next two have the same images, whose sum is the same to the bit, in two orders; then there are more
     of them. These differ by their layout in memory. The batches of one image follow each other, so that a model that
-    remembers the one before gives itself away, and so that what depends on a whole batch is seen. The second of them
-    lies where the first lay in memory; the first comes back, in a copy.
+    remembers the one before gives itself away, and so that what depends on a whole batch is seen. The first of them
+    comes back, in a copy.
 
     Args:
         shown: (B, C, H, W), the images that the checks have been made with.
@@ -61,11 +61,11 @@ def unlike_random(shown: torch.Tensor, seed: int) -> Iterator[tuple[str, torch.T
     )
     dark = black.expand(single).clone()
     yield "a black picture", dark
-    yield "a white picture where the black one was", dark.copy_(white.expand(single))
+    yield "a white picture", white.expand(single).clone()
     blank = (random("half blank", (1, 1, *shape[2:])) / 12**0.5 + 0.5).clamp(0, 1).expand(single).clone()
     blank[..., half:] = 0
     yield "a picture of equal channels from 0 to 1 whose right half is zeros", blank
-    yield "a black picture once more", black.expand(single).clone()
+    yield "a black picture once more", dark.clone()
 
 
 def _levels(channels: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -89,15 +89,14 @@ def anew(candidate: Candidate, subject: Subject, *, with_values: bool) -> Iterat
         candidate: what builds it.
         subject: with its weights in place.
         with_values: build it with initial values, which it may keep where nobody sees them.
-
-    Raises:
-        ParityError: it can be built no more.
     """
-    if candidate.is_built:
+    module, known, state = None, subject.models.candidate, subject.held.candidate
+    if not candidate.is_built:
+        with contextlib.suppress(ParityError):
+            module = candidate.build() if with_values else build_without_values(candidate)
+    if module is None:
         yield None
         return
-    known, state = subject.models.candidate, subject.held.candidate
-    module = candidate.build() if with_values else build_without_values(candidate)
     is_another = module is not known and {name for name, *_ in slots(module)} == {name for name, *_ in slots(known)}
     with in_float32(module), assigned(module, state), in_mode(module, train=False):
         yield module if is_another and not lacks_values(module) else None

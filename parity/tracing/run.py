@@ -70,6 +70,7 @@ class Run:
         owner: who the model is, for messages.
         inside: stop also inside `nn.MultiheadAttention`, at the watched names of `attention.STEPS`; what is handed over
             there cannot be forced.
+        place: where the copy lies in memory, a tensor like it; a new one by default.
     """
 
     # inside an attention, hand over the first image's first token only
@@ -84,10 +85,11 @@ class Run:
         owner: str,
         *,
         inside: bool = False,
+        place: torch.Tensor | None = None,
     ) -> None:
         self.output: torch.Tensor | None = None
         self._model = model
-        self._inputs = inputs.clone()
+        self._inputs = inputs.clone() if place is None else place.copy_(inputs)
         self._untouched_inputs = inputs
         self._watched = watched
         self._owner = owner
@@ -326,6 +328,7 @@ def bare_run(
     arrange: Callable[[torch.Tensor], torch.Tensor] = lambda images: images,
     around: Callable[[nn.Module], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
     first: int = 0,
+    place: torch.Tensor | None = None,
 ) -> Run:
     """Runs a model to its end with nobody watching.
 
@@ -339,6 +342,7 @@ def bare_run(
         arrange: lays out the images in memory.
         around: given the model, and entered around the run.
         first: of the ways of `held_in`, the first to be attempted.
+        place: as in `Run`.
 
     Raises:
         ParityError: the model failed.
@@ -346,7 +350,7 @@ def bare_run(
 
     def run(attempt: int) -> Run:
         with mode.active(model), held_in(model, dtype, max(first, attempt)), around(model):
-            bare = Run(model, arrange(images.to(dtype)), set(), seed, owner)
+            bare = Run(model, arrange(images.to(dtype)), set(), seed, owner, place=place)
             bare.finish()
         return bare
 

@@ -284,8 +284,8 @@ def count_that_is_a_size(image_size, n_channel, n_patch, n_dim, n_encoder_blocks
     return build_vit(image_size, n_patch, n_encoder_blocks, n_heads, n_dim, mlp_dim, n_classes)
 
 
-def for_a_batch(image_size, patch_size, batch_size, depth, heads, dim, mlp_dim, n_classes):
-    assert batch_size == 3
+def for_a_batch(image_size, patch_size, channels, batch_size, depth, heads, dim, mlp_dim, n_classes):
+    assert channels == batch_size == 3
     return build_vit(image_size, patch_size, depth, heads, dim, mlp_dim, n_classes)
 
 

@@ -229,14 +229,16 @@ def test_what_our_own_is_looked_at_with_is_installed_for_nobody_else(
 ) -> None:
     fake, needed = vars(running)["environment"], []
 
-    def noting(pair: Pair, folder: Path, extra: Sequence[str], *rest: Any, **options: Any) -> Any:
-        needed.append([*extra])
-        return fake(pair, folder, extra, *rest, **options)
+    def noting(pair: Pair, folder: Path, extra: Sequence[str], python: str | None, **options: Any) -> Any:
+        needed.append(([*extra], python))
+        return fake(pair, folder, extra, python, **options)
 
     monkeypatch.setattr(running, "environment", noting)
-    for candidate in ("vit:ViT", "vit:FastViT"):
-        run(Asked(candidate, [_NEW], tmp_path, ["own"]), _quiet)
-    assert needed == [[*row.NEEDS, "own"], ["own"]]
+    monkeypatch.setattr(running, "at_the_end", lambda _: "python3.13")
+    for candidate, python in (("vit:ViT", None), ("vit:ViT", "mine"), ("vit:FastViT", None)):
+        run(Asked(candidate, [_NEW], tmp_path, ["own"], python), _quiet)
+    ours = [*row.NEEDS, "own"]
+    assert needed == [(ours, "python3.13"), (ours, "mine"), (["own"], None)]
 
 
 def test_release_that_cannot_be_installed_leaves_the_others(

@@ -11,6 +11,7 @@ from torch import nn
 
 import parity
 import vit
+from parity.report.cells import shades
 from parity.report.figures import figures_of
 from parity.tracing.spread import LEVELS, places_of, sizes_of
 from tests.small import OURS, SMALL
@@ -140,6 +141,11 @@ class MeanOfAllTokens(vit.ViT):
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embedding
         logits: torch.Tensor = self.head(self.ln(self.attn_layers(self.dropout(x))).mean(1))
         return logits
+
+
+def test_cells_are_strokes_of_their_steps_from_the_least_on() -> None:
+    drawn = shades([[0, 2, 2], [1, 0, 2]], 1, lambda step: step / 2)
+    assert drawn == [("0.50", "M0 1h1"), ("1.00", "M1 0h2M2 1h1")]
 
 
 def test_where_code_between_modules_is_wrong_is_kept_as_well() -> None:

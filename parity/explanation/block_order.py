@@ -13,7 +13,7 @@ from parity.explanation.proof import Group
 from parity.models import split
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from parity.explanation.case import Case
     from parity.models import WeightMap
@@ -119,6 +119,17 @@ def shared_parts(case: Case) -> list[tuple[Group, dict[str, str]]]:
         phrase = f"one and the same {_PARTS[part]}"
         groups.append((Group((), id_, phrase, "one for each block", "a module for each block", where), tensors))
     return groups
+
+
+def uses_of_blocks(case: Case) -> tuple[tuple[int, ...], Group | None, list[tuple[Group, dict[str, str]]]]:
+    """Returns what `order_of_blocks` does, and what `shared_parts` does where the order is the usual one."""
+    order, rearranged = order_of_blocks(case)
+    return order, rearranged, [] if rearranged else shared_parts(case)
+
+
+def used_instead(sharing: Iterable[tuple[Group, dict[str, str]]]) -> dict[str, str]:
+    """Returns the tensors that have no counterpart, and which one of the reference's is used for each."""
+    return {name: other for _, tensors in sharing for name, other in tensors.items()}
 
 
 def parts_apart(sharing: Sequence[tuple[Group, dict[str, str]]]) -> set[str]:

@@ -20,7 +20,7 @@ from parity.diagnosis import is_another_function, open_in_train_mode
 from parity.errors import Failures, ParityError
 from parity.explanation.bending import undoing
 from parity.explanation.bent_vit import BLOCK, BentViT
-from parity.explanation.block_order import left_out, order_of_blocks, parts_apart, shared_parts
+from parity.explanation.block_order import left_out, parts_apart, used_instead, uses_of_blocks
 from parity.explanation.case import Case, Widened
 from parity.explanation.causes.absences import absences
 from parity.explanation.causes.catalogue import catalogue
@@ -274,9 +274,8 @@ def _searched(
     order, rearranged = tuple(range(case.config["num_layers"])), None
     sharing: list[tuple[Group, dict[str, str]]] = []
     with failures.kept("the order of the blocks could not be read"):
-        order, rearranged = order_of_blocks(case)
-        sharing = shared_parts(case) if rearranged is None else []
-    shared = {name: other for _, tensors in sharing for name, other in tensors.items()}
+        order, rearranged, sharing = uses_of_blocks(case)
+    shared = used_instead(sharing)
     model = BentViT(case.config, weights, order, case.traits, shared)
     known = list(earlier.held)
     with failures.kept("what the tensors that the candidate lacks mean could not be said"):
@@ -310,7 +309,7 @@ def _searched(
 
         def error(chosen: Sequence[Group]) -> float:
             used = order if rearranged in chosen else None
-            both = {name: other for group, tensors in sharing if group in chosen for name, other in tensors.items()}
+            both = used_instead(found for found in sharing if found[0] in chosen)
             bent = BentViT(case.config, weights, used, case.traits, both)
             changes = [change for group in chosen for change in group.changes]
             return distance_of(bent, images, changes, observations.output(), models.seed, failures)

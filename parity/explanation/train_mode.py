@@ -19,7 +19,7 @@ import torch
 
 from parity.explanation.bending import Bend, Change, undoing
 from parity.explanation.bent_vit import BentViT
-from parity.explanation.block_order import order_of_blocks, parts_apart, shared_parts
+from parity.explanation.block_order import parts_apart, used_instead, uses_of_blocks
 from parity.explanation.case import Case, Widened, block_of
 from parity.explanation.causes.dropouts import (
     SPOTS,
@@ -126,11 +126,10 @@ def _attempted(
     own = own_dropouts(case.config, layout) if dropouts is None else laid_out(dropouts, layout)
     possible = {dropping.kind.key: dropping for dropping in _possible(case, drawn, own, layout, lengths)}
     alignment = case.alignment.without(_drawn_elsewhere(case.alignment, drawn, own, lengths))
-    order, rearranged = order_of_blocks(case)
-    sharing = [] if rearranged else shared_parts(case)
-    shared = {name: other for _, tensors in sharing for name, other in tensors.items()}
+    order, _, sharing = uses_of_blocks(case)
     alignment = alignment.without(parts_apart(sharing))
-    model = BentViT(case.config, Widened(case.subject.held.reference), order, (*case.traits, *own), shared)
+    weights, shared = Widened(case.subject.held.reference), used_instead(sharing)
+    model = BentViT(case.config, weights, order, (*case.traits, *own), shared)
     kinds = [*undoing(own), *(dropping.kind for dropping in possible.values())]
     mode = dataclasses.replace(TRAIN, by_size=True)
     with case.candidate_in(mode, attempt):

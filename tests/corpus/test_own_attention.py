@@ -6,11 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from parity import check
-from tests.corpus.cases import SIZES
-from tests.corpus.conftest import require_one_cause
-from tests.corpus.hosts import HOSTS
-from tests.corpus.planting import write
+from tests.corpus.conftest import one_cause
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,8 +97,5 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_attention_with_more_than_the_reference_is_named_in_every_mode(way: str, tmp_path: Path) -> None:
-    host, edits, cause, says = WAYS[way]
-    report = check(write(tmp_path, HOSTS[host], [edits]), overrides=SIZES, modes=["eval", "train"])
-    require_one_cause(report, cause, says)
-    unmapped = report.to_dict()["mapping"]["unmapped_reference"]
+    unmapped = one_cause(WAYS[way], tmp_path).to_dict()["mapping"]["unmapped_reference"]
     assert all("in_proj" in name and "[40:120]" in name for name in unmapped)

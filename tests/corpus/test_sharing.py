@@ -6,11 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from parity import check
-from tests.corpus.cases import SIZES
-from tests.corpus.conftest import require_one_cause
-from tests.corpus.hosts import HOSTS
-from tests.corpus.planting import write
+from tests.corpus.conftest import one_cause
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +33,4 @@ SHARED = {
 
 @pytest.mark.parametrize("name", SHARED)
 def test_what_is_used_more_than_once_is_one_cause(name: str, tmp_path: Path) -> None:
-    host, edits, cause, says = SHARED[name]
-    report = check(write(tmp_path, HOSTS[host], [edits]), overrides=SIZES, modes=["eval", "train"])
-    require_one_cause(report, cause, says)
+    one_cause(SHARED[name], tmp_path)

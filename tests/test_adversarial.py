@@ -120,7 +120,7 @@ _STEPS = {
     "parity.judging.casts": "the causes could not be listed",
     "parity.judging.top5": "what both models see in the pictures could not be listed",
     "parity.explanation.naming.absences": "what the tensors that the candidate lacks mean could not be said",
-    "parity.explanation.naming.order_of_blocks": "the order of the blocks could not be read",
+    "parity.explanation.naming.uses_of_blocks": "the order of the blocks could not be read",
     "parity.explanation.search.facts": "what is known of the logits could not be said",
     "parity.explanation.search.Search.run": "the search for causes ended before the end",
     "parity.report.terminal._strip": "the report could not be drawn",

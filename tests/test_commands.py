@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import itertools
+import json
 import shlex
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +21,7 @@ from PIL import Image
 import parity
 import vit
 from parity.models import build_reference, configuration, synthetic
-from tests.test_documentation import PAGES, blocks, commands_of
+from tests.test_documentation import PAGES, ROOT, blocks, commands_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +33,10 @@ LEFT = (
     "--phases forward,conditions",
 )  # which take long, and have tests of their own
 PLACE = "parity check tests/candidates/"  # what these say is compared in `test_cli.py`
+
+# what takes minutes, and has tests of its own: the command line is read, and that is all
+MEASURING = {"benchmarks", "determinism", "matrix", "tolerances", "train_digits", "wild"}
+NAMED = {f"python -m {name}" for name in ("parity", "pytest", "vit.attention")}  # so, without an argument, in the text
 
 MINE = """
 import vit
@@ -66,7 +75,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         Path("mymodel.py").write_text(MINE)
         Path("timm_dino.py").write_text(DINO)
         Path("photos").mkdir()
-        Image.effect_noise((80, 60), 60).save("photos/cat.png")
+        Path("docs").mkdir()
+        for name in ("photos/cat.png", "photo.jpg"):
+            Image.effect_noise((80, 60), 60).save(name)
         for name in ("report.json", "old.json", "new.json"):
             Path(name).write_text(parity.check("vit:ViT", modes=["eval"]).to_json())
         yield
@@ -90,6 +101,64 @@ def test_command_does_what_the_page_says(command: str, run: Callable[..., tuple[
     for option, path in itertools.pairwise(words):
         if option in ("-o", "--html", "--json"):
             assert Path(path).stat().st_size > 0
+
+
+class _ReadError(Exception):
+    """A command line was read."""
+
+
+def _main(word: str, name: str) -> Callable[[], Any]:
+    """Returns what `python -m name`, or `python name`, calls."""
+    module = importlib.import_module(name if word == "-m" else ".".join(Path(word).with_suffix("").parts))
+    if hasattr(module, "__path__"):
+        module = importlib.import_module(f"{name}.__main__")
+    main: Callable[[], Any] = module.main
+    return main
+
+
+@pytest.mark.parametrize("command", [c for c in commands_of("python") if c not in NAMED])
+def test_module_that_a_page_runs_does_what_it_says(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = shlex.split(command, comments=True)[1:]
+    main = _main(*words[:2]) if words[0] == "-m" else _main(words[0], "")
+    monkeypatch.setattr(sys, "argv", words[1:] if words[0] == "-m" else words)
+    monkeypatch.setattr("docs.screenshot.PICTURE", Path("divergent.svg").absolute())
+    if words[0] == "docs/screenshot.py":
+        monkeypatch.chdir(ROOT)
+    if MEASURING & {*words[words[0] == "-m"].removesuffix(".py").replace("/", ".").split(".")}:
+        read = argparse.ArgumentParser.parse_args
+
+        def only_read(parser: argparse.ArgumentParser, *arguments: Any) -> None:
+            read(parser, *arguments)
+            raise _ReadError
+
+        monkeypatch.setattr(argparse.ArgumentParser, "parse_args", only_read)
+        with pytest.raises(_ReadError):
+            main()
+        return
+    assert not main()
+
+
+_COLLECTED = """
+import json, sys
+import pytest
+
+class Counted:
+    def pytest_collection_finish(self, session):
+        self.tests = len(session.items)
+
+for words in json.load(sys.stdin):
+    counted = Counted()
+    status = pytest.main([*words, "--collect-only", "-qq", "-n", "0", "-p", "no:cacheprovider"], plugins=[counted])
+    assert status == 0 and counted.tests, (words, status)
+"""
+
+
+def test_tests_that_a_page_runs_are_there() -> None:
+    commands = [shlex.split(c.replace(" -k ID", ""), comments=True)[1:] for c in commands_of("pytest")]
+    asked = json.dumps([words for words in commands if "FILE::TEST" not in words])
+    command = [sys.executable, "-c", _COLLECTED]
+    done = subprocess.run(command, cwd=ROOT, input=asked, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def _resized(table: torch.Tensor, side: int) -> torch.Tensor:

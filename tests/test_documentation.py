@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -65,6 +66,19 @@ def test_files_that_are_tested_exist(command: str) -> None:
     for word in shlex.split(command, comments=True)[1:]:
         if word.startswith(("tests", "benchmarks")) and "FILE" not in word:
             assert (ROOT / word.partition("::")[0]).exists()
+
+
+@pytest.mark.parametrize("command", [*commands_of("pip install"), *commands_of("tox -e")])
+def test_groups_and_environments_that_are_asked_for_exist(command: str) -> None:
+    words = shlex.split(command, comments=True)
+    known = (ROOT / "pyproject.toml").read_text().partition("[dependency-groups]\n")[2].partition("\n\n")[0]
+    for option, name in itertools.pairwise(words):
+        if option == "--group":
+            assert f"\n{name} = [" in f"\n{known}"
+        if option == "-e" and words[0] == "tox":
+            assert re.search(
+                rf"^(\[testenv:{name}\]|    {name}: torch==.*)$", (ROOT / "tox.ini").read_text(), re.MULTILINE
+            )
 
 
 def test_every_page_has_its_place_on_the_site() -> None:

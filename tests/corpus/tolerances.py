@@ -5,6 +5,7 @@ python -m tests.corpus.tolerances
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -59,6 +60,9 @@ def rows(settings: dict[str, Any], peer: nn.Module) -> Iterator[tuple[str, float
 
 def main() -> int:
     """Measures at ViT-B/16's size and writes the table."""
+    argparse.ArgumentParser(
+        prog="python -m tests.corpus.tolerances", description=__doc__.partition("\n")[0]
+    ).parse_args()
     torch.manual_seed(0)
     lines = ["| case | float32 | float64 |", "| --- | --- | --- |"]
     for what, *apart in rows(BASE, timm_vit()):

@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -121,12 +122,13 @@ def test_file_whose_name_has_a_hash_is_that_file(model: nn.Module, state: State,
     _assert_same(resolve_weights(f"{tmp_path}/run#3.pth", "vit_b_16").state_dict(model), state)
 
 
-def _sharded(state: State, folder: Path) -> Path:
+def _sharded(state: State, folder: Path, suffix: str = "safetensors") -> Path:
     names = list(state)
-    files = {name: f"model-{1 + n % 2}.safetensors" for n, name in enumerate(names)}
+    files = {name: f"model-{1 + n % 2}.{suffix}" for n, name in enumerate(names)}
+    save = safetensors.torch.save_file if suffix == "safetensors" else torch.save
     for file in set(files.values()):
-        safetensors.torch.save_file({name: state[name] for name in names if files[name] == file}, folder / file)
-    index = folder / "model.safetensors.index.json"
+        save({name: state[name] for name in names if files[name] == file}, folder / file)
+    index = folder / f"{'model' if suffix == 'safetensors' else 'pytorch_model'}.{suffix}.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": files}))
     return index
 
@@ -143,6 +145,45 @@ def test_shards_are_read_by_their_index(model: nn.Module, state: State, tmp_path
     index.write_text("{}")
     with pytest.raises(ParityError, match=r"index\.json is damaged or cut off"):
         read(str(index))
+
+
+def test_shards_may_be_what_torch_saves(model: nn.Module, state: State, tmp_path: Path) -> None:
+    index = _sharded(state, tmp_path, "bin")
+    _assert_same(resolve_weights(str(index), "vit_b_16").state_dict(model), state)
+    torch.save([1], tmp_path / "model-1.bin")
+    with pytest.raises(ParityError, match=r"model-1\.bin holds no state dict"):
+        read(str(index))
+
+
+def test_folder_is_the_file_of_weights_in_it(model: nn.Module, state: State, tmp_path: Path) -> None:
+    with pytest.raises(
+        ParityError, match=r"is a folder, in which there is none of model\.safetensors, .*; name the file"
+    ):
+        read(str(tmp_path))
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    _assert_same(resolve_weights(str(tmp_path), "vit_b_16").state_dict(model), state)
+    other = {name: -tensor for name, tensor in state.items()}
+    _sharded(other, tmp_path)
+    _assert_same(resolve_weights(f"{tmp_path}/", "vit_b_16").state_dict(model), other)
+
+
+def test_folder_without_weights_has_no_say_in_what_a_word_means(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("synthetic", "mine"):
+        Path(name).mkdir()
+    assert resolve_weights("synthetic", "vit_b_16").source == "synthetic:0"
+    with pytest.raises(ParityError, match="--weights mine: expected"):
+        resolve_weights("mine", "vit_b_16")
+
+
+def test_arrays_of_numpy_are_read(model: nn.Module, state: State, tmp_path: Path) -> None:
+    np.savez(tmp_path / "arrays.npz", **{name: tensor.numpy() for name, tensor in state.items()})  # type: ignore[arg-type]
+    _assert_same(resolve_weights(f"{tmp_path}/arrays.npz", "vit_b_16").state_dict(model), state)
+    np.savez(tmp_path / "objects.npz", head=np.array([object()]))
+    with pytest.raises(ParityError, match=r"objects\.npz is damaged or cut off \(Object arrays cannot be loaded"):
+        read(f"{tmp_path}/objects.npz")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import safetensors.torch
 import torch
 
@@ -34,7 +35,12 @@ if TYPE_CHECKING:
 
 State = dict[str, torch.Tensor]
 
-_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors", ".index.json")
+_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors", ".npz", ".index.json")
+
+# What a folder holds that a model's `save_pretrained` has written, the one that it reads itself first.
+_IN_FOLDERS = (
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
+)  # fmt: skip
 
 _LFS = b"version https://git-lfs.github.com/"  # how the text begins that stands for a file which wasn't fetched
 
@@ -63,34 +69,29 @@ class Checkpoint:
 
 
 def is_path(spec: str) -> bool:
-    """Returns whether `spec` means a file, `PATH` or `PATH#KEY`."""
+    """Returns whether `spec` means a file, `PATH` or `PATH#KEY`, or a folder with one."""
     path, _ = _parted(spec)
-    return spec.partition("#")[0].endswith(_SUFFIXES) or path.is_file()
+    return spec.partition("#")[0].endswith(_SUFFIXES) or _inside(path).is_file()
 
 
 def read(spec: str) -> Checkpoint:
     """Reads a state dict from a file. No code in it is ever executed.
 
     Args:
-        spec: a `.safetensors` file, the `.index.json` of several, or what `torch.save` wrote; behind a `#` the key of
-            the dictionary that is meant where the file holds several, such as `last.pth#model_ema`.
+        spec: a `.safetensors` file, what `torch.save` or `numpy.savez` wrote, the `.index.json` of several, or the
+            folder that `save_pretrained` wrote; behind a `#` the key of the dictionary that is meant where the file
+            holds several, such as `last.pth#model_ema`.
 
     Raises:
         ParityError: no such file or key, a damaged file, or a file that holds no tensors by name.
     """
     path, key = _parted(spec)
+    path = _inside(path)
+    if path.is_dir():
+        raise ParityError(f"{path} is a folder, in which there is none of {', '.join(_IN_FOLDERS)}; name the file")
     if not path.is_file():
         raise ParityError(f"there is no weights file {path}")
-    if _is_pointer(path):
-        raise ParityError(f"{path} is no weights file but what Git LFS has in its place; get it with git lfs pull")
-    if path.name.endswith(".index.json"):
-        content: object = _of_shards(path)
-    elif path.suffix == ".safetensors":
-        with _damage_told(path):
-            content = safetensors.torch.load_file(path)
-    else:
-        content = _unpickled(path)
-    state, notes = _chosen(content, path, key)
+    state, notes = _chosen(_of_shards(path) if path.name.endswith(".index.json") else _content(path), path, key)
     _require_names(state, path)
     return Checkpoint(spec, state, notes)
 
@@ -99,6 +100,25 @@ def _parted(spec: str) -> tuple[Path, str]:
     """Splits `PATH#KEY`; a file whose own name has a `#` is that file."""
     path, _, key = spec.rpartition("#")
     return (Path(spec), "") if not path or Path(spec).is_file() else (Path(path), key)
+
+
+def _inside(path: Path) -> Path:
+    """Returns the file of weights in a folder; any other path, and a folder without one, as it is."""
+    files = [path / name for name in _IN_FOLDERS]
+    return next((file for file in files if file.is_file()), path)
+
+
+def _content(path: Path) -> object:
+    """Returns what a single file holds."""
+    if _is_pointer(path):
+        raise ParityError(f"{path} is no weights file but what Git LFS has in its place; get it with git lfs pull")
+    if path.suffix == ".safetensors":
+        with _damage_told(path):
+            return safetensors.torch.load_file(path)
+    if path.suffix == ".npz":
+        with _damage_told(path), np.load(path, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays}
+    return _unpickled(path)
 
 
 def _is_pointer(path: Path) -> bool:
@@ -119,7 +139,7 @@ def _damage_told(path: Path) -> Iterator[None]:
 
 
 def _of_shards(index: Path) -> State:
-    """Reads the tensors that an index of several safetensors files lists."""
+    """Reads the tensors that an index of several files lists."""
     with _damage_told(index):
         files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names_of: dict[Path, list[str]] = {}
@@ -129,8 +149,7 @@ def _of_shards(index: Path) -> State:
             raise ParityError(f"{index} lists {absent[0]}, and there is no such file beside it; copy all of them")
     state: State = {}
     for shard, names in names_of.items():
-        with _damage_told(shard):
-            held = safetensors.torch.load_file(shard)
+        held, _ = _chosen(_content(shard), shard, "")
         if missing := [name for name in names if name not in held]:
             raise ParityError(
                 f"{index} promises {listed(missing, 3)} in {shard.name}, which lacks them; copy both anew"

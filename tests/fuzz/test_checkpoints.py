@@ -9,6 +9,7 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -33,12 +34,19 @@ def _saved(content: Any, **options: Any) -> bytes:
     return stream.getvalue()
 
 
+def _arrays(content: dict[str, Any]) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, **content)
+    return stream.getvalue()
+
+
 @functools.cache
 def _good() -> dict[str, bytes]:
     few = {name: STATE[name] for name in list(STATE)[:3]}
     return {
         "zip.pth": _saved(few),
         "pickle.pt": _saved(few, _use_new_zipfile_serialization=False),
+        "arrays.npz": _arrays({name: tensor.numpy() for name, tensor in few.items()}),
         "all.safetensors": safetensors.torch.save(few),
         "model.safetensors.index.json": json.dumps({"weight_map": dict.fromkeys(few, "part.safetensors")}).encode(),
     }

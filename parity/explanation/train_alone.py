@@ -60,9 +60,16 @@ class _Noting(TorchFunctionMode):
         self.is_noting = False
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self.is_noting:
-            self.calls.append(_call_of(function, args, kwargs or {}))
-        return function(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        if self.is_noting and not _only_reads(function, result):
+            self.calls.append(_call_of(function, args, kwargs))
+        return result
+
+
+def _only_reads(function: Any, result: Any) -> bool:
+    """Whether a call has read an attribute that is no tensor, as `nn.MultiheadAttention` does in one mode alone."""
+    return getattr(function, "__name__", "") == "__get__" and not isinstance(result, torch.Tensor)
 
 
 def _call_of(function: Any, args: Any, kwargs: Any) -> _Call:
@@ -135,6 +142,8 @@ class _Undoing(TorchFunctionMode):
         number, calls = self._next, self._alone.calls
         if number >= len(calls) or _call_of(function, args, kwargs).key != calls[number].key:
             return function(*args, **kwargs)  # nobody's call of the candidate's
+        if calls[number].name == "__get__" and _only_reads(function, read := function(*args, **kwargs)):
+            return read  # in a line that asks for another attribute, too
         self._next += 1
         if number not in self._alone.instead:
             return function(*args, **kwargs)

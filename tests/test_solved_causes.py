@@ -132,3 +132,19 @@ def test_constants_of_features_are_named() -> None:
     assert report.explanation is not None
     assert report.explanation.complete
     assert report.explanation.phrases[0].startswith("features times (0.5, 0.531915, 0.56383 and 45 more) plus 0.1")
+
+
+def test_number_in_a_formula_is_said_to_stand_for_the_right_one() -> None:
+    candidate = vit.ViT(**OURS)
+    for number in range(2):
+        candidate.get_submodule(f"attn_layers.{number}.MLP")[1] = _HalfErf()  # type: ignore[operator]
+    report = check(candidate, overrides=SMALL, modes=["eval"])
+    assert report.explanation is not None
+    assert report.explanation.complete
+    (phrase,) = report.explanation.phrases
+    assert phrase.startswith("GELU with 1.6 instead of sqrt(2) in x * (1 + erf(x / sqrt(2))) / 2, in the MLP")
+
+
+class _HalfErf(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (1 + torch.erf(x / 1.6)) / 2

@@ -2,9 +2,9 @@
 
 Read `verdict` (what follows from checks), `bare` and `branches` (what both models do with nobody watching), `checks`
 (making them), `pictures` and `other_images` (what random images don't have, and both models on it), `other_runs`
-(what a module does at one call alone), `doubts` (what no check shows), `soundness` (whether torch is still itself),
-`attention_maps` (where both models look), `shapes` (models without values), `phases` (what the phases beyond the
-forward pass find).
+(what a module does at one call alone), `native_kernel` (what torch does with nobody watching), `doubts` (what no check
+shows), `soundness` (whether torch is still itself), `attention_maps` (where both models look), `shapes` (models without
+values), `phases` (what the phases beyond the forward pass find).
 """
 
 from parity.diagnosis.attention_maps import AttentionMaps, attention_maps

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from parity.diagnosis.checks import DTYPES
+from parity.diagnosis.native_kernel import fault_of_the_kernel, makes_the_difference
 from parity.diagnosis.other_images import faults_on_other_images
 from parity.diagnosis.other_runs import faults_of_other_runs
 from parity.diagnosis.verdict import Doubts
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from parity.diagnosis.bare import BareRuns
     from parity.diagnosis.other_runs import Anew
     from parity.diagnosis.verdict import Check, Place, Verdict
-    from parity.tracing import Mode, Models, Subject
+    from parity.tracing import Mode, Models, Pass, Subject
 
 
 def find_doubts(subject: Subject, checks: list[Check], bare: BareRuns, anew: Anew, *, synthetic: bool) -> Doubts:
@@ -50,6 +51,7 @@ def find_doubts(subject: Subject, checks: list[Check], bare: BareRuns, anew: Ane
     unusable = _unusable(models, checks, bare, subject.dtype)
     is_settled = unusable or any(check.verdict == "divergent" and not check.mode.train for check in checks)
     faults, draws = ([], []) if unusable else _randomness(models, checks, bare, subject.dtype)
+    faults += [] if unusable else _kernels_alone(models, checks, bare, subject.dtype)
     if not is_settled:
         faults += faults_of_other_runs(subject, checks, bare, anew)
         faults += faults_on_other_images(subject, bare.branches)
@@ -134,17 +136,37 @@ def _mixes_images(models: Models) -> bool:
 def _unusable(models: Models, checks: list[Check], bare: BareRuns, dtype: str) -> list[str]:
     made = [(check, check.free) for check in checks if check.free]
     reasons: list[str] = []
-    run = [(check, free) for check, free in made if check.name.endswith(dtype) and not check.like]
-    for number, (check, free) in enumerate(run):
+    for number, (check, free) in enumerate(_run_in(checks, dtype)):
         for model, owner, watched in (
             (models.reference, "reference", free.reference_output),
             (models.candidate, "candidate", free.candidate_output),
         ):
-            if not reasons and (owner == "candidate" or number == 0) and not _is_steady(bare, owner, watched, check):
+            if reasons or (owner == "reference" and number) or _is_steady(bare, owner, watched, check):
+                continue
+            is_by_kernel = owner == "candidate" and makes_the_difference(bare, check.mode, _watched(checks, dtype))
+            if not is_by_kernel:  # which is a fault of the candidate's, or rounding
                 reasons += _unsteady(model, owner, watched, models, check.mode, DTYPES[dtype])
     if any(m.problem == NOT_FINITE for _, free in made for m in free.measured.values()):
         reasons.append("the reference itself has values that are not finite; use other weights or inputs")
     return reasons
+
+
+def _run_in(checks: Iterable[Check], dtype: str) -> list[tuple[Check, Pass]]:
+    """Returns the checks that ran the models in a dtype, each with what it saw."""
+    return [(check, check.free) for check in checks if check.free and check.name.endswith(dtype) and not check.like]
+
+
+def _kernels_alone(models: Models, checks: Iterable[Check], bare: BareRuns, dtype: str) -> list[str]:
+    """Says what torch's native kernel makes of the candidate where watching keeps torch from taking it."""
+    for check, free in _run_in(checks, dtype):
+        is_steady = _is_steady(bare, "candidate", free.candidate_output, check)
+        if not is_steady and makes_the_difference(bare, check.mode, _watched(checks, dtype)):
+            return fault_of_the_kernel(models, bare, check.mode)
+    return []
+
+
+def _watched(checks: Iterable[Check], dtype: str) -> list[torch.Tensor]:
+    return [free.candidate_output for check, free in _run_in(checks, dtype) if not check.mode.train]
 
 
 def _is_steady(bare: BareRuns, owner: str, watched: torch.Tensor, check: Check) -> bool:
@@ -191,7 +213,7 @@ def _randomness(models: Models, checks: list[Check], bare: BareRuns, dtype: str)
         model = models.candidate if owner == "candidate" else models.reference
         other = bare_run(model, models.images, MODES["eval"], DTYPES[dtype], models.seed, owner).output
         assert other is not None
-        return not torch.equal(bare.of(owner, MODES["eval"]).output.nan_to_num(), other.nan_to_num())
+        return not _are_the_same(bare.of(owner, MODES["eval"]).output, other)
 
     def sets_the_seed(owner: str) -> bool:
         states = [bare.of(owner, MODES[mode]).random_state for mode in ("eval", "train")]
@@ -229,9 +251,14 @@ def _unsteady(
         return []
     second = run().output
     assert second is not None
-    if torch.equal(first, second):
+    if _are_the_same(first, second):
         return [f"watching the {owner}'s modules changes its result; it must not look at its own hooks"]
     return [f"the {owner} is not deterministic: two runs on the same input, weights and random state differ"]
+
+
+def _are_the_same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two results have the same bits, and what is no number in the same places."""
+    return torch.equal(one.isnan(), other.isnan()) and torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
 def _dead_parameters(models: Models) -> list[str]:

@@ -52,7 +52,7 @@ _WITH_A_NUMBER: dict[str, tuple[Callable[[Tensor, float], Tensor], tuple[float, 
         lambda x, value: _tanh_gelu(x, math.sqrt(2 / math.pi), value),
         (0.044715,),
     ),
-    "GELU with {value} for sqrt(2), x * (1 + erf(x / sqrt(2))) / 2": (
+    "GELU with {value} instead of sqrt(2) in x * (1 + erf(x / sqrt(2))) / 2": (
         lambda x, value: 0.5 * x * (1 + torch.erf(x / value)),
         (math.sqrt(2),),
     ),

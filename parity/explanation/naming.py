@@ -26,6 +26,7 @@ from parity.explanation.causes.absences import absences
 from parity.explanation.causes.catalogue import catalogue
 from parity.explanation.causes.head import EVERY_TOKEN
 from parity.explanation.causes.places import in_words, joined, named, nearest
+from parity.explanation.depths import by_depth
 from parity.explanation.extras import extra_kinds
 from parity.explanation.grafts import Grafts
 from parity.explanation.own_layers import modules_with_more
@@ -304,7 +305,8 @@ def _searched(
         sources = {c: search.sources.get(c) or search.lines_with(_used_at(c.place, case)) for c in search.changes}
 
         def groups(changes: Sequence[Change]) -> list[Group]:
-            found = in_words_beside(grouped(sorted(changes, key=when), sources), case.traits)
+            found = by_depth(grouped(sorted(changes, key=when), sources), case.config["num_layers"])
+            found = in_words_beside(found, case.traits)
             return [*([rearranged] if rearranged else []), *(group for group, _ in sharing), *found]
 
         def error(chosen: Sequence[Group]) -> float:

@@ -193,9 +193,8 @@ def grouped(changes: Iterable[Change], sources: Mapping[Change, tuple[str, ...]]
     """
     groups: dict[tuple[object, ...], list[Change]] = defaultdict(list)
     for change in changes:
-        # a table that was read off the candidate is another object wherever it was read
-        value = change.value if isinstance(change.value, float) else None
-        groups[change.kind.key, value].append(change)
+        # a table that was read off the candidate is another object wherever it was read: its words tell what it does
+        groups[change.kind.key, change.value if isinstance(change.value, float) else change.phrase].append(change)
     return [
         Group(
             tuple(members),

@@ -1,16 +1,17 @@
 """Grafts of eval mode as they are in train mode: with the dropout that stands among a candidate's own operations.
 
 A graft takes the place of the reference's dropout too. It may have one of its own only if that drops what the
-reference's does, the attention's weights as they leave the softmax, at the same rate.
+reference's does at the same rate: the attention's weights as they leave the softmax, or what a branch leads to.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from parity.explanation.bending import Bend
+from parity.explanation.bent_vit import BLOCK
 from parity.explanation.case import block_of
 from parity.explanation.following import IMAGES
 from parity.explanation.recording import Recording
@@ -19,14 +20,17 @@ from parity.models import tensors_of
 from parity.tracing import DRAWING, Telling, kept_by
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import torch
 
     from parity.explanation.bending import Bendable, Change
     from parity.explanation.case import Case
-    from parity.explanation.recording import Stretch
+    from parity.explanation.recording import Operation, Stretch
     from parity.tracing import Alignment, Mode, Point
+
+# the modules of a block behind which the reference drops, and the dropout that does it, in the same module
+_DROPPED_BEHIND = {"self_attention": "dropout", "1": "2", "3": "4"}
 
 
 def recorded(case: Case, mode: Mode) -> Recording:
@@ -47,26 +51,26 @@ def _told(recording: Recording, alignment: Alignment, point: Point, tensors: lis
         recording.passes(alignment.to_reference(point) if point.module else point, tensors[0])
 
 
-def with_their_dropouts(case: Case, known: Sequence[Change], mode: Mode) -> tuple[list[Change], set[int | None]]:
+def with_their_dropouts(case: Case, known: Sequence[Change], mode: Mode) -> tuple[list[Change], set[str]]:
     """Returns changes with grafts as they are in train mode; one that drops anything else stays as it is.
 
-    Besides, the numbers of the blocks where a graft drops the attention's weights.
+    Besides, the places of the reference's dropouts that a graft has as well.
 
     Args:
         case: what is explained; the candidate is held in float64.
         known: the changes of eval mode.
         mode: in which masks are drawn by size.
     """
+    dropping: set[str] = set()
     if not any(isinstance(change.value, Graft) for change in known):
-        return list(known), set()
-    recording, rate = recorded(case, mode), case.config["attention_dropout"]
-    changes = [
-        dataclasses.replace(change, value=_in_train_mode(change.value, recording, rate))
-        if isinstance(change.value, Graft)
-        else change
-        for change in known
-    ]
-    dropping = {block_of(new.value.point.module) for new, old in zip(changes, known, strict=True) if new != old}
+        return list(known), dropping
+    recording, changes = recorded(case, mode), []
+    for change in known:
+        stretch = _in_train_mode(change.value, recording) if isinstance(change.value, Graft) else None
+        places = _dropped_as_well(stretch, recording, change.value.point, case.config) if stretch else set()
+        dropping |= places
+        changes.append(dataclasses.replace(change, value=dataclasses.replace(change.value, stretch=stretch))
+                       if places else change)  # fmt: skip
     return changes, dropping
 
 
@@ -93,24 +97,44 @@ def hidden_operations(model: Bendable, images: torch.Tensor, changes: Sequence[C
     return hidden
 
 
-def _in_train_mode(graft: Graft, recording: Recording, rate: float) -> Graft:
+def _in_train_mode(graft: Graft, recording: Recording) -> Stretch | None:
+    """Returns a graft's operations as they are in train mode, if they begin where those of eval mode do."""
     stretch = recording.stretch(graft.point, graft.entering)
-    if (
-        stretch is None
-        or {*stretch.entering.values()} != {*graft.entering}
-        or not _drops_weights(stretch, recording, rate)
-    ):
-        return graft
-    return dataclasses.replace(graft, stretch=stretch)
+    is_same = stretch is not None and {*stretch.entering.values()} == {*graft.entering}
+    return stretch if is_same else None
 
 
-def _drops_weights(stretch: Stretch, recording: Recording, rate: float) -> bool:
-    """Whether there is one mask among some operations, for the result of a softmax, and nothing else is drawn."""
-    drawing = [operation for operation in stretch.operations if operation.name in DRAWING]
-    if len(drawing) != 1 or drawing[0].name != "bernoulli" or not math.isclose(1 - kept_by(drawing[0].args), rate):
-        return False
-    mask = drawing[0].args[0]
+def _dropped_as_well(stretch: Stretch, recording: Recording, to: Point, config: Mapping[str, Any]) -> set[str]:
+    """Returns the places of the reference's dropouts among some operations; none if they drop anything else.
+
+    Args:
+        stretch: the operations.
+        recording: of the candidate.
+        to: where they lead.
+        config: torchvision's arguments.
+    """
+    places: list[str] = []
+    for drawing in (operation for operation in stretch.operations if operation.name in DRAWING):
+        place, rate = _place_of(drawing, stretch, recording, to)
+        is_bernoulli = drawing.name == "bernoulli" and math.isclose(1 - kept_by(drawing.args), config.get(rate, 0.0))
+        if place is None or place in places or not is_bernoulli:
+            return set()
+        places.append(place)
+    return {*places}
+
+
+def _place_of(drawing: Operation, stretch: Stretch, recording: Recording, to: Point) -> tuple[str | None, str]:
+    """Returns where the reference drops what a mask is drawn for, if it does, and what its rate is called."""
+    mask = drawing.args[0]
     taking = [op for op in stretch.operations if op.name == "mul" and mask in op.taken and mask not in op.written]
     dropped = [value for operation in taking for value in operation.taken if value is not mask]
-    makers = [recording.operations[value.maker].name for value in dropped if value.maker is not None]
-    return len(dropped) == 1 and makers == ["softmax"]
+    if len(dropped) != 1:
+        return None, ""
+    point, block = stretch.entering.get(dropped[0]), block_of(to.module)
+    if point is None:
+        maker = dropped[0].maker
+        is_softmax = maker is not None and recording.operations[maker].name == "softmax"
+        return (f"{BLOCK.format(block)}.self_attention" if is_softmax else None), "attention_dropout"
+    module, _, last = point.module.rpartition(".")
+    is_left = point.moment == "leave" and last in _DROPPED_BEHIND
+    return (f"{module}.{_DROPPED_BEHIND[last]}" if is_left else None), "dropout"

@@ -156,7 +156,7 @@ def _attempted(
         with torch.no_grad(), mode.active():
             proof = prove(list(_groups(held)), error)
         proof = dataclasses.replace(proof, residual=residual) if proof.is_complete else proof
-    if any((c.place, d.spot.operation) in hidden and block_of(c.place) not in dropping for c, d in own.items()):
+    if any((c.place, d.spot.operation) in hidden and c.place not in dropping for c, d in own.items()):
         proof = dataclasses.replace(proof, residual=math.inf)  # whether the candidate drops that, too, isn't known
     changed = {event.change: event.has for event in events if event.has}
     kept = {c: d for c, d in own.items() if not any(event.change.takes_the_place_of(c) for event in events)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchvision.models import VisionTransformer
 
 import vit
-from parity import ParityError, assert_parity, check
+from parity import ParityError, assert_parity, check, infer_mapping
 from parity.models import configuration
 from tests.odd_vit import OddViT
 from tests.small import OURS, SMALL
@@ -245,3 +245,55 @@ def test_attention_of_another_width_is_told_with_the_reference_to_compare(*, is_
     assert "query, key and value have 256 features, its tokens 48" in said
     assert "compare with --set hidden_dim=256" in said
     assert _check(build, overrides={**SMALL, "hidden_dim": 256}).verdict == "equivalent"
+
+
+class _SharedNorms(nn.Module):
+    """A norm before both branches of a block, or two that all blocks share; its MLP is `times` as wide as a token."""
+
+    def __init__(self, times: int, *, are_blocks_own: bool, classified: int = 1) -> None:
+        super().__init__()
+        self.patches, self.classified = nn.Conv2d(3, 48, 8, 8), classified
+        self.token, self.table = nn.Parameter(torch.zeros(1, 1, 48)), nn.Parameter(torch.zeros(1, 17, 48))
+        layers = [
+            (nn.Linear(48, 144), nn.Linear(48, 48), nn.Linear(48, 48 * times), nn.Linear(48 * times, 48))
+            for _ in range(2)
+        ]
+        self.layers = nn.ModuleList(
+            nn.ModuleList([*layer, *([nn.LayerNorm(48, eps=1e-6)] if are_blocks_own else [])]) for layer in layers
+        )
+        self.norms = nn.ModuleList([] if are_blocks_own else [nn.LayerNorm(48, eps=1e-6) for _ in range(2)])
+        self.last, self.head = nn.LayerNorm(48, eps=1e-6), nn.Linear(48 * classified, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.patches(images).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.table
+        for layer in self.layers:
+            qkv, proj, fc1, fc2, *own = cast("nn.ModuleList", layer)
+            before, between = (own[0], own[0]) if own else self.norms
+            q, k, v = qkv(before(x)).reshape(*x.shape[:2], 3, 4, 12).permute(2, 0, 3, 1, 4)
+            x = x + proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+            x = x + fc2(F.gelu(fc1(between(x))))
+        logits: torch.Tensor = self.head(self.last(x)[:, : self.classified].flatten(1))
+        return logits
+
+
+@pytest.mark.parametrize(("times", "are_blocks_own"), [(4, False), (1, True)])
+def test_norms_that_are_shared_hide_no_width(times: int, *, are_blocks_own: bool) -> None:
+    report = _check(lambda: _SharedNorms(times, are_blocks_own=are_blocks_own))
+    assert report.reasons[0].startswith(f"your model's MLP is {48 * times} wide, the reference's 96: ")
+    assert {cause.id for cause in report.causes} == {"norm-shared"}
+    assert report.explanation is not None
+    assert report.explanation.complete
+
+
+def test_a_head_on_many_tokens_hides_no_width() -> None:
+    report = _check(lambda: _SharedNorms(1, are_blocks_own=True, classified=17))
+    assert report.reasons[0].startswith("your model's MLP is 48 wide, the reference's 96: ")
+    assert "norm-shared" in {cause.id for cause in report.causes}
+
+
+def test_what_follows_an_attention_is_its_projection_whatever_else_is_as_wide() -> None:
+    reference = _built()
+    found = infer_mapping(reference, _SharedNorms(1, are_blocks_own=True))
+    of_out = {e.candidate for e in found.entries if "out_proj.weight" in e.reference}
+    assert of_out == {"layers.0.1.weight", "layers.1.1.weight"}

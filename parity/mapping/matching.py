@@ -117,7 +117,7 @@ def _aligned(ours: Sequence[Operation], theirs: Sequence[Operation]) -> list[tup
         score = _fit(ours[i], theirs[j])
         if score:
             # neighbours that go on together belong together: a norm goes with what it leads to
-            score += best[i + 1][j + 1] + 0.01 * taken[i + 1][j + 1]
+            score += best[i + 1][j + 1] + 0.01 * taken[i + 1][j + 1] + 0.02 * _follow_attentions(ours, i, theirs, j)
         taken[i][j] = score > skip
         best[i][j] = max(score, skip)
     pairs: list[tuple[Operation | None, Operation | None]] = []
@@ -133,6 +133,11 @@ def _aligned(ours: Sequence[Operation], theirs: Sequence[Operation]) -> list[tup
             pairs.append((None, theirs[j]))
             j += 1
     return [*pairs, *((op, None) for op in ours[i:]), *((None, op) for op in theirs[j:])]
+
+
+def _follow_attentions(ours: Sequence[Operation], i: int, theirs: Sequence[Operation], j: int) -> bool:
+    """Whether what comes right before two operations is an attention, whose output they project."""
+    return i > 0 < j and ours[i - 1].kind == theirs[j - 1].kind == "attention"
 
 
 def _is_of_a_block(operation: Operation) -> bool:

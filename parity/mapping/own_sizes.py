@@ -92,9 +92,9 @@ def _if_nearer(module: nn.Module, config: Mapping[str, Any], other: dict[str, in
     """Returns the other sizes, if a reference of these has more nearly as many values as the candidate."""
     if other.keys() <= {"num_heads"}:  # which no tensor shows
         return other
-    own = _values_in(module)
+    own = _sizes_of_tensors(module)
     without, with_them = (
-        abs(_values_in(reference) - own) if reference else math.inf
+        _apart(_sizes_of_tensors(reference), own) if reference else math.inf
         for reference in (_built(config), _built({**config, **other}))
     )
     return other if with_them < without else {}
@@ -106,5 +106,10 @@ def _built(config: Mapping[str, Any]) -> nn.Module | None:
     return None
 
 
-def _values_in(module: nn.Module) -> int:
-    return sum(tensor.numel() for tensor in tensors_of(module).values())
+def _sizes_of_tensors(module: nn.Module) -> Counter[int]:
+    return Counter(tensor.numel() for tensor in tensors_of(module).values())
+
+
+def _apart(one: Counter[int], other: Counter[int]) -> int:
+    """Returns how many values are in tensors of sizes that the other model has not, or not so often."""
+    return sum(size * abs(one[size] - other[size]) for size in one.keys() | other.keys())

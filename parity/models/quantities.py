@@ -139,10 +139,11 @@ def shown_sizes(module: nn.Module) -> dict[str, int]:
     vectors = Counter(shape[0] for shape in inside if len(shape) == 1)
     if not vectors:
         return found
-    # an MLP has one vector of its width, heads of their own many short ones
-    several = [width for width, count in vectors.items() if count > 1] or [*vectors]
-    width = found["hidden_dim"] = max(several, key=lambda width: width * vectors[width])
     pairs = Counter(shape for shape in inside if len(shape) == 2)
+    # an MLP has one vector of its width, heads of their own many short ones; where norms are shared, matrices tell
+    several = [width for width, count in vectors.items() if count > 1]
+    several = several or sorted(vectors, key=lambda width: sum(n for shape, n in pairs.items() if width in shape))[-1:]
+    width = found["hidden_dim"] = max(several, key=lambda width: width * vectors[width])
     wide = [a for (a, b), n in pairs.items() if b == width != a and n == 1 and pairs.get((b, a)) == 1]
     squares = sum(n * (a // width) for (a, b), n in pairs.items() if b == width and a in (width, 2 * width, 3 * width))
     if wide:

@@ -50,7 +50,9 @@ def _moved_by(before: list[Shape], after: list[Shape], layers: int) -> tuple[str
     if len(changed) >= layers:  # one or more tensors of every block
         of_all = len(changed) * 2 >= len(before)
         return ("hidden_dim",) if of_all else ("mlp_dim", "mlp_ratio", "inner_width", "head_width", "num_heads")
-    if {*changed} <= {2.0, 0.5}:
+    lengths = [{*zip(old, new, strict=True)} for old, new in zip(before, after, strict=True) if new != old]
+    is_token_left = all((2, 1) in length for length in lengths)  # as images are smaller than a patch
+    if {*changed} <= {2.0, 0.5} and not is_token_left:
         of_heads = ("representation_size", "head_hidden")
         found = ("num_classes", "in_channels", "patch_vector", *of_heads, "num_patches", "inner_width")
         axes = [len(new) for old, new in zip(before, after, strict=True) if new != old]  # a bias goes with the classes
@@ -231,13 +233,7 @@ class Search:
         for path, option in self._changes(start):
             if self.probe.is_spent:
                 break
-            changed = self._with(start, path, option)
-            if changed is None:
-                continue
-            tried = self.probe.tried(changed)
-            if tried.distance is None:  # what was left at its default may only go with the change
-                changed = self._as_named(changed)
-                tried = self.probe.tried(changed)
+            changed, tried = self._changed(start, path, option)
             learn(None)
             if tried.distance is None:
                 continue
@@ -255,6 +251,29 @@ class Search:
                 if gain >= CLEARLY:
                     break
         return best and (best[2], best[3])
+
+    def _changed(self, start: Assignment, path: str, option: Option) -> tuple[Assignment, Tried]:
+        """Returns `start` with another option, and what became of it.
+
+        Other arguments that were the same change along where that is nearer: keys and values are as wide as queries.
+        """
+        changed = self._with(start, path, option)
+        if changed is None:
+            return start, Tried(None)
+        tried = self.probe.tried(changed)
+        if tried.distance is None:  # what was left at its default may only go with the change
+            changed = self._as_named(changed)
+            tried = self.probe.tried(changed)
+        along = {
+            other: next((o for o in self.open[other][1] if o.quantity == option.quantity), was)
+            for other, was in start.items()
+            if other != path and was.quantity == start[path].quantity and option.quantity in meanings_at(other)
+        }
+        along = along if _is_as_named(start[path], option) and option.quantity in _SHARED else {}
+        together = self.probe.tried(changed | along) if along else tried
+        if together.distance is not None and (tried.distance is None or together.distance < tried.distance):
+            return changed | along, together
+        return changed, tried
 
     def _changes(self, start: Assignment) -> Iterator[tuple[str, Option]]:
         """Yields the other options of every argument.

@@ -94,7 +94,8 @@ _MLP = {"mlp", "ff", "ffn", "feedforward", "feed", "forward", "intermediate", "i
 _CHANNELS = {"channel", "channels", "chan", "chans", "ch", "chn", "inchannel", "inchannels", "color", "colors",
              "colour", "colours"}  # fmt: skip
 _IN_A_ROW = {"row", "side", "axis", "col", "column", "edge"}
-_IMAGE = {"image", "img", "im", "imgs", "images", "picture", "input", "resolution", "res", "pixels", "chw"}
+_IMAGE = {"image", "img", "im", "imgs", "images", "picture", "pic", "input", "resolution", "res", "pixels",
+          "chw"}  # fmt: skip
 _CLASSES = {"class", "classes", "cls", "label", "labels", "category", "categories", "target", "targets", "nclass",
             "nclasses", "outputs"}  # fmt: skip
 _DEPTH = {"layer", "layers", "block", "blocks", "depth", "encoder", "encoders", "stack", "stacks", "nlayers", "nlayer",
@@ -231,7 +232,7 @@ def _channels(said: set[str]) -> tuple[str, ...]:
         if said & {"out", "hidden", "output"} or said & _EMBEDDING:
             return ("hidden_dim", "num_classes")
         return ("in_channels",)
-    if "in" in said and said & (_SIZE | {"c"}):
+    if "in" in said and said & (_SIZE | {"c"}) and not said & _MLP:
         return ("in_channels", "hidden_dim", "patch_vector")
     if "input" in said and said & {"dim", "features", "feature"} and "dims" not in said:
         return ("image_size", "in_channels", "patch_vector", "hidden_dim")
@@ -303,7 +304,7 @@ def _mlp(said: set[str]) -> tuple[str, ...]:
     is_of_a_layer = "layer" not in said or said & (_SIZE | {"node", "unit"})  # `mlp_hidden_layer_nodes`
     if not is_mlp or not is_of_a_layer or said & (_OTHER | _EMBEDDING | {"fn"}):
         return ()
-    return ("inner_width", "mlp_dim") if said & {"out", "output"} else ("mlp_dim", "mlp_ratio")
+    return ("inner_width", "mlp_dim") if said & {"in", "out", "output"} else ("mlp_dim", "mlp_ratio")
 
 
 def _width(said: set[str]) -> tuple[str, ...]:

@@ -241,6 +241,9 @@ AT_BOTH: dict[str, Call] = {
     "head_widths.py:KeysAndValues": lambda m, s: m.KeysAndValues(
         s.image, s.patch, s.width, s.head, s.head, s.heads, s.depth, s.mlp, s.classes
     ),
+    "head_widths.py:KeysOfAllHeads": lambda m, s: m.KeysOfAllHeads(
+        s.image, s.patch, s.width, s.width, s.width, s.heads, s.depth, s.mlp, s.classes
+    ),
     "head_widths.py:HeadsUnlessSaid": lambda m, s: m.HeadsUnlessSaid(*_in_turn(s)),
     "mlp_widths.py:Expansion": lambda m, s: m.Expansion(
         3, s.patch, s.width, s.image, s.depth, s.heads, s.ratio, s.classes
@@ -253,6 +256,9 @@ AT_BOTH: dict[str, Call] = {
     ),
     "mlp_widths.py:WideningFactor": lambda m, s: m.WideningFactor(
         s.image, s.patch, s.width, s.depth, s.heads, float(s.ratio), s.classes
+    ),
+    "mlp_widths.py:InAndOut": lambda m, s: m.InAndOut(
+        s.image, s.patch, s.width, s.depth, s.heads, s.width, s.ratio, s.width, s.classes
     ),
     "letters.py:Paper": lambda m, s: m.Paper(s.image, s.image, 3, s.patch, s.width, s.depth, s.heads, s.mlp, s.classes),
     "letters.py:Foreign": lambda m, s: m.Foreign(*_in_turn(s)),
@@ -417,6 +423,7 @@ AT_FOUR_TIMES: dict[str, Call] = {
     "patch_counts.py:PatchesPerSide": lambda m, s: m.PatchesPerSide(
         (3, s.image, s.image), s.side, s.depth, s.width, s.heads, s.classes
     ),
+    "patch_counts.py:Extent": lambda m, s: m.Extent(s.patch, s.image, s.width, s.depth, s.heads, s.classes),
     "mlp_widths.py:FourTimes": lambda m, s: m.FourTimes(
         s.width, s.classes, _both(s.image), _both(s.patch), 3, s.heads, s.depth
     ),

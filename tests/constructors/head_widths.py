@@ -42,6 +42,14 @@ class KeysAndValues(Whole):
         super().__init__(image_size, patch_size, 3, d_model, n_layers, n_head, d_inner, n_class, head_width=d_k)
 
 
+class KeysOfAllHeads(Whole):
+    def __init__(self, image_size, patch_size, d_model, keys_dim, values_dim, n_head, n_layers, d_inner, n_class):
+        assert keys_dim == values_dim
+        super().__init__(
+            image_size, patch_size, 3, d_model, n_layers, n_head, d_inner, n_class, head_width=keys_dim // n_head
+        )
+
+
 class HeadsUnlessSaid(Whole):
     """64 features to a head unless the number of heads is given."""
 

@@ -1,6 +1,7 @@
 """How wide the MLP is, as a factor under many names."""
 
 from common import Whole
+from torch import nn
 
 
 class Expansion(Whole):
@@ -41,6 +42,27 @@ class WideningFactor(Whole):
         super().__init__(
             image_size, patch_size, 3, d_model, num_blocks, num_heads, round(widening_factor * d_model), num_classes
         )
+
+
+class InAndOut(Whole):
+    """Its MLP is told what it takes and what it gives, and is wrong for any other width of the model."""
+
+    def __init__(
+        self,
+        pic_size=224,
+        patch_size=16,
+        embed_dim=768,
+        depth=12,
+        num_heads=12,
+        mlp_in=768,
+        mlp_ratio=4,
+        mlp_out=768,
+        num_classes=1000,
+    ):
+        super().__init__(pic_size, patch_size, 3, embed_dim, depth, num_heads, int(mlp_in * mlp_ratio), num_classes)
+        for block in self.blocks:
+            block.mlp[0] = nn.Linear(mlp_in, int(mlp_in * mlp_ratio))
+            block.mlp[3] = nn.Linear(int(mlp_in * mlp_ratio), mlp_out)
 
 
 class FourTimes(Whole):

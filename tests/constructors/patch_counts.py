@@ -117,3 +117,14 @@ class Projected(Stack):
             [Block(projection_dim, num_heads, hidden) for _ in range(transformer_layers)],
             Head(projection_dim, num_classes),
         )
+
+
+class Extent(Stack):
+    """How large the image is goes by a name that says nothing; its MLP is always four times as wide as the model."""
+
+    def __init__(self, patch_size=16, extent=224, dim=768, depth=12, heads=12, num_classes=1000):
+        super().__init__(
+            LinearEmbedding((extent // patch_size) ** 2, patch_size, 3, dim),
+            [Block(dim, heads, 4 * dim) for _ in range(depth)],
+            Head(dim, num_classes),
+        )

@@ -82,6 +82,19 @@ class Found:
             return "divergent", []  # the checks could not align the masks, which the explanation could
         return verdict, reasons
 
+    def begins(self) -> list[Place]:
+        """Returns where the models differ; of what differs in train mode alone, only the places of its causes.
+
+        A candidate may drop behind another boundary than the reference, which is no error while both drop alike; once
+        anything else is amiss they don't, and it looks like one.
+        """
+        if not (self.explanation and self.explanation.is_of_train_mode):
+            return self.places
+        named = {place for cause in self.explanation.causes for place in cause.where}
+        inside = tuple(f"{place}." for place in named)
+        at_causes = [place for place in self.places if place.reference in named]
+        return at_causes or [place for place in self.places if place.reference.startswith(inside)] or self.places
+
     def causes(self) -> list[Cause]:
         """Returns what all phases have found, causes of the forward pass first."""
         named: list[Cause] = []
@@ -109,6 +122,7 @@ def reported(question: Question, about: dict[str, Any], found: Found, verdict: V
     causes, top = [with_code(cause, files, reference) for cause in found.causes()], []
     with failures.kept("what both models see in the pictures could not be listed"):
         top = top5(found.checks, question.shown.pictures, weights.categories)
+    begins = found.begins()
     is_agreement = found.explanation is not None and found.explanation.agreement != ""
     is_no_such_model = found.explanation is None and not about["mapping"].is_complete
     if (is_agreement or is_no_such_model) and not (doubts.unusable or doubts.faults):
@@ -119,8 +133,8 @@ def reported(question: Question, about: dict[str, Any], found: Found, verdict: V
         **about,
         unverifiable=unverifiable(question.setup.reference, about["mapping"]),
         checks=[*found.checks, *found.beyond.checks],
-        layers=layers(found.checks, found.subject.alignment),
-        origins=[*found.places, *found.beyond.places],
+        layers=layers(found.checks, found.subject.alignment, begins),
+        origins=[*begins, *found.beyond.places],
         causes=causes,
         explanation=found.explanation,
         weights=found.weights,

@@ -124,7 +124,8 @@ class Question:
         def keep(found: Check | PhaseCheck) -> None:
             made.append(found)
             forward = [check for check in made if isinstance(check, Check)]
-            rows, places = layers(forward, subject.alignment), origins(forward, subject.alignment)
+            places = origins(forward, subject.alignment)
+            rows = layers(forward, subject.alignment, places)
             self.keep(about, checks=[*made], layers=rows, origins=places)
 
         if self.so_far is not None:

@@ -11,6 +11,8 @@ from parity.findings import Cause
 from parity.tracing import NOISE_BOUND, OUTPUT, SAME_FUNCTION_BOUND
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from parity.models import WeightMap
     from parity.tracing import Alignment, Measurement, Mode, Pass, Places, Point, Sizes
 
@@ -252,10 +254,16 @@ def in_words_of(point: Point) -> str:
     return f"the {side} of {point.module}{call}"
 
 
-def layers(checks: list[Check], alignment: Alignment) -> list[Layer]:
-    """Sums up all checks per module of the reference, in order of execution."""
+def layers(checks: list[Check], alignment: Alignment, places: Iterable[Place]) -> list[Layer]:
+    """Sums up all checks per module of the reference, in order of execution.
+
+    Args:
+        checks: of the forward pass.
+        alignment: which module is which.
+        places: where a difference begins.
+    """
     candidates = {reference: candidate for candidate, reference in alignment.pairs.items()}
-    shown_origins = {place.reference for place in origins(checks, alignment)
+    shown_origins = {place.reference for place in places
                      if place.kind == "module" or place.after.startswith("the output")}  # fmt: skip
     passes = [shown for check in checks for shown in (check.free, check.forced) if shown]
     rows = []

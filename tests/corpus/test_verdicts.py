@@ -24,16 +24,6 @@ if TYPE_CHECKING:
     from parity.report.report import Report
     from tests.corpus.cases import Case
 
-# Where a candidate has a dropout inside the attention that the reference has behind it, and something else is wrong in
-# train mode, the attention's output is taken for the beginning.
-MISPLACED = {
-    "dropout-in-mlp-missing-fused",
-    "dropout-after-mlp-missing-fused",
-    "dropout-in-mlp-doubled-fused",
-    "dropout-before-head-separate",
-    "stochastic-depth-in-training-fused",
-}
-
 # Where the key has no projection, the output projection takes its place in the map: nothing tells the two apart. Of the
 # others some are told by a formula that says less than the name does, and some by their place alone.
 UNNAMED = {
@@ -55,15 +45,12 @@ def _in_turn(first: int, every: int) -> list[ParameterSet]:
     """
     taken = {bug.id: bug.hosts[(number + first) % len(bug.hosts)] for number, bug in enumerate(BUGS)}
     skipped = {bug.id for number, bug in enumerate(BUGS) if number % every}
-    misplaced, others = pytest.mark.xfail(reason="misplaced"), pytest.mark.whole_corpus
 
     def is_other(case: Case) -> bool:
         return case.bug.id in skipped or case.host.name != taken[case.bug.id]
 
-    return [
-        pytest.param(case, id=case.id, marks=[misplaced] * (case.id in MISPLACED) + [others] * is_other(case))
-        for case in ALL
-    ]
+    others = pytest.mark.whole_corpus
+    return [pytest.param(case, id=case.id, marks=[others] * is_other(case)) for case in ALL]
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
@@ -356,3 +356,33 @@ def test_what_is_written_into_a_tensor_is_no_part_of_the_models_own(
 
     report = check(Written({}), overrides=small.SMALL, weights="synthetic", modes=["eval"])
     assert report.verdict in ("identical", "equivalent"), report
+
+
+class _TwoHeads(OddViT):
+    """Gives back the logits, and what another head makes of the same token, before them or after them."""
+
+    def __init__(self, *, is_first: bool) -> None:
+        super().__init__({"pooled": self._kept})
+        self.is_first, self.other, self.kept = is_first, nn.Linear(48, 10), torch.zeros(())
+
+    def _kept(self, x: torch.Tensor) -> torch.Tensor:
+        self.kept = x
+        return x
+
+    def forward(self, images: torch.Tensor) -> Any:
+        logits = super().forward(images)
+        others = self.other(self.kept[:, 0])
+        return (logits, others) if self.is_first else (others, logits)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_head_of_another_output_is_no_counterpart(*, is_first: bool) -> None:
+    candidate = _TwoHeads(is_first=is_first)
+    found = infer_mapping(
+        build_reference(configuration("vit_b_16", small.SMALL)).to_empty(device="cpu").eval(), candidate
+    )
+    heads = {entry.candidate for entry in found.entries if entry.reference == "heads.head.weight"}
+    assert heads == {"head.weight" if is_first else "other.weight"}
+    assert {*found.unmapped_candidate} == {f"{'other' if is_first else 'head'}.{part}" for part in ("weight", "bias")}
+    report = check(lambda: _TwoHeads(is_first=is_first), overrides=small.SMALL, modes=["eval"])
+    assert report.verdict == "equivalent"

@@ -19,6 +19,7 @@ from parity.tracing import MODES, SAME_FUNCTION_BOUND, bare_run, compare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from collections.abc import Set as AbstractSet
 
     from torch import nn
 
@@ -27,23 +28,32 @@ if TYPE_CHECKING:
     State = dict[str, torch.Tensor]
 
 
-def with_effects(found: WeightMap, reference: nn.Module, candidate: nn.Module, images: torch.Tensor) -> WeightMap:
-    """Returns the map; in it is named what has no counterpart and changes nothing: biases, and buffers as built.
+def with_effects(
+    found: WeightMap,
+    reference: nn.Module,
+    candidate: nn.Module,
+    images: torch.Tensor,
+    idle: AbstractSet[str] = frozenset(),
+) -> WeightMap:
+    """Returns the map; in it is named what has no counterpart and changes nothing.
 
-    Both models are run to their end, in float64, on synthetic weights.
+    Biases are tried, buffers as built, and what is idle. Both models are run to their end, in float64, on synthetic
+    weights.
 
     Args:
         found: the map.
         reference: the model taken as right.
         candidate: the model under test.
         images: (B, C, H, W).
+        idle: names of the candidate's tensors that are used for something else than what is compared.
     """
     parameters = dict(candidate.named_parameters()).keys()
     own = {split(name)[0] for name in found.unmapped_candidate} & parameters
     state = synthetic(reference, 0)
     values = synthetic(candidate, 0, only=own) | found.apply(state)
     ours = [name for name in found.unmapped_reference if "bias" in name]
-    theirs = [name for name in found.unmapped_candidate if "bias" in name and split(name)[0] in own]
+    may_be_silent = {name for name in own if "bias" in name} | idle
+    theirs = [name for name in found.unmapped_candidate if split(name)[0] in own & may_be_silent]
     buffers = [name for name in found.unmapped_candidate if split(name)[0] not in own]
     silent: list[str] = []
     with contextlib.suppress(ParityError):

@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import math
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from parity.errors import MappingError, ParityError, listed
@@ -21,7 +22,7 @@ from parity.mapping.matching import match
 from parity.mapping.own_sizes import inner_width
 from parity.mapping.pieces import with_pieces
 from parity.mapping.trial import AMBIGUOUS, BREAKS, CLOSEST, PROVED, Trial, as_map
-from parity.mapping.uses import trace_uses
+from parity.mapping.uses import mark_idle, trace_uses
 from parity.mapping.ways import ATTENTION
 from parity.models import (
     UNUSED,
@@ -175,6 +176,9 @@ def _infer(
     _, ours = _traced(reference, images, "reference", None)
     module, theirs = _traced(candidate, images, "candidate", build)
     buffers = [{name for name, _ in model.named_buffers()} for model in (reference, module)]
+    if Counter(op.key for op in theirs.operations) - Counter(op.key for op in ours.operations):
+        with contextlib.suppress(ParityError), without_values(module):
+            mark_idle(theirs, module, images.to("meta"), "candidate")
     matches = match(ours, theirs, (buffers[0], buffers[1]))
     if not matches.choices.get(ATTENTION):
         config = configuration_of(reference)
@@ -205,7 +209,8 @@ def _infer(
     require_bijection(found, state_shapes(reference), state_shapes(module))
     if not found.is_complete:
         closed = with_pieces(found, (ours, theirs), (reference, module), images)
-        found = closed or with_effects(found, reference, module, images)
+        idle = {view.name for operation in theirs.operations if operation.is_idle for view in operation.views}
+        found = closed or with_effects(found, reference, module, images, idle)
         if closed and found.certainty in (AMBIGUOUS, CLOSEST):  # its logits agree, which nobody could know before
             found = dataclasses.replace(found, certainty=PROVED)
             decision = dataclasses.replace(decision, warnings=[], undecided=[])

@@ -149,7 +149,7 @@ def _fit(ours: Operation, theirs: Operation) -> float:
     if ours.key != theirs.key:
         return 0.0
     fit = 1.0 if ours.kind == theirs.kind else 0.5  # a norm without a shift looks like a scale
-    return fit + 0.005 * (_is_of_a_block(ours) == _is_of_a_block(theirs))
+    return fit + 0.005 * (_is_of_a_block(ours) == _is_of_a_block(theirs)) - 0.03 * theirs.is_idle
 
 
 def _match_vectors(found: Matches, ours: View | None, theirs: View | None, what: str) -> None:

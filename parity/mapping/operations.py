@@ -122,6 +122,7 @@ class Operation:
         until: of an attention, how many come before its scores and values are there as well.
         slices: of an attention, into how many slices the features are cut, of which each head takes one.
         is_grouped: of an attention, several heads share a key and a value, so that it has fewer of them than queries.
+        is_idle: what the model gives back is known not to depend on it.
     """
 
     kind: Kind
@@ -131,6 +132,7 @@ class Operation:
     until: int = 0
     slices: int = 1
     is_grouped: bool = False
+    is_idle: bool = False
 
     @property
     def key(self) -> tuple[Any, ...]:

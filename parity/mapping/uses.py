@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from parity.mapping.noting import Notes
 from parity.mapping.operations import Operation, Projection, is_low_rank
 from parity.models import state_shapes
-from parity.tracing import MODES, call_order, in_float32
+from parity.tracing import MODES, Run, call_order, in_float32
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
     from torch import nn
 
     from parity.mapping.noting import Use
@@ -90,6 +91,40 @@ def trace_uses(model: nn.Module, images: torch.Tensor, owner: str) -> Uses:
         frozenset(gatherer.computed),
         tuple(gatherer.statistics),
     )
+
+
+def mark_idle(uses: Uses, model: nn.Module, images: torch.Tensor, owner: str) -> None:
+    """Marks the operations that change nothing in what a model gives back, such as a head of another output.
+
+    The graph of its gradients tells; of a model that gives back nothing with a gradient, nobody knows.
+
+    Args:
+        uses: what the model does with its tensors.
+        model: on any device, also meta.
+        images: (B, C, H, W), on the same device.
+        owner: who the model is, for messages.
+
+    Raises:
+        ParityError: the model raised, or returned no tensor.
+    """
+    with in_float32(model), MODES["eval-grad"].active(model), torch.enable_grad():
+        output = Run(model, images, set(), 0, owner).finish()
+        reached = _leaves(output)
+        idle = {name for name, tensor in model.named_parameters() if tensor.requires_grad and id(tensor) not in reached}
+    for operation in uses.operations if reached else ():
+        operation.is_idle = {view.name for view in operation.views} <= idle
+
+
+def _leaves(output: torch.Tensor) -> set[int]:
+    """Returns the ids of the parameters that something was computed from, by its graph; no gradient is computed."""
+    found, seen, ahead = set[int](), set[Any](), [output.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            found |= {id(node.variable)} if hasattr(node, "variable") else set()
+            ahead += [after for after, _ in node.next_functions]
+    return found
 
 
 def _gathered(notes: Notes, *, may_be_grouped: bool) -> _Gatherer:

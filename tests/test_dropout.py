@@ -200,6 +200,30 @@ def test_same_dropout_drawn_in_another_way_is_not_flagged(host: str, edits: list
 
 
 _POOLED, _TOKENS = "self.ln_final(x)[:, 0, :]", "self.drop(torch.cat([cls, x], dim=1) + self.positions)"
+_MISSING = (_ATTENDED, "self.mha(self.ln_attn(x))")
+BESIDE: list[tuple[list[Edit], set[str]]] = [
+    ([("self.drop(self.ff_out(hidden))", "self.drop(F.gelu(self.ff_out(hidden)))")], {"extra-activation"}),
+    ([("self.drop(self.ff_out(hidden))", "self.drop(F.gelu(self.ff_out(hidden)))"), _MISSING],
+     {"extra-activation", "dropout-missing"}),
+    ([("self.drop(self.ff_out(hidden))", "F.gelu(self.drop(self.ff_out(hidden)))"), _MISSING],
+     {"extra-activation", "dropout-missing"}),
+    ([(_TOKENS, "F.dropout(torch.cat([cls, x], dim=1) + self.positions, self.drop.p)"), _MISSING],
+     {"dropout-in-eval", "dropout-missing"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("edits", "causes"), BESIDE)
+def test_train_mode_is_explained_beside_what_differs_anyway(
+    edits: list[Edit], causes: set[str], tmp_path: Path
+) -> None:
+    report = _checked(tmp_path, "functions", *edits)
+    assert {found.id for found in report.causes} == causes, report
+    assert report.explanation is not None
+    assert report.explanation.complete
+    said = "in train mode dropout is missing on the attention's output"
+    assert (said in " ".join(report.reasons)) == ("dropout-missing" in causes)
+
+
 _BACKWARDS = [(_TOKENS, "self.drop((torch.cat([cls, x], dim=1) + self.positions).flip(1))"),
               (_POOLED, "self.ln_final(x)[:, -1]")]  # fmt: skip
 

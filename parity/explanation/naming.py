@@ -116,7 +116,7 @@ def explain(
         else:
             found = Explanation((), complete=True, minimal=True, residual=0.0, agreement=_agreement(exact))
         with_training: Explanation | None = None
-        if in_training and found.complete and not any(change.kind.is_random for change in found.changes):
+        if in_training and found.complete and _random_ones(found) <= {"dropout-in-eval"}:
             with case.failures.kept("what differs in train mode could not be explained"):
                 with_training = _with_train_mode(found, case, in_training, until - time.process_time())
     if not (is_other or with_training):
@@ -143,6 +143,11 @@ def _in_words(proof: Proof, unexplained: Sequence[Unexplained], case: Case) -> E
     )
 
 
+def _random_ones(found: Explanation) -> set[str]:
+    """Returns the causes that draw random numbers."""
+    return {change.kind.id for change in found.changes if change.kind.is_random}
+
+
 def _agreement(exact: Sequence[Check]) -> str:
     """Says how the models agree in eval mode, as the beginning of a sentence."""
     made = [check for check in exact if not check.mode.train]
@@ -152,8 +157,11 @@ def _agreement(exact: Sequence[Check]) -> str:
 
 
 def _with_train_mode(found: Explanation, case: Case, check: Check, seconds: float) -> Explanation | None:
-    """Returns the explanation of eval mode with what differs in train mode alone; None if there is no such thing."""
-    proof = proved_in_train_mode(case, found.changes, seconds)
+    """Returns the explanation of eval mode with what differs in train mode alone; None if there is no such thing.
+
+    What drops in eval mode is looked for anew, since the reference may drop there in train mode.
+    """
+    proof = proved_in_train_mode(case, [change for change in found.changes if not change.kind.is_random], seconds)
     if proof is None:
         return None
     is_same = proof.is_complete and not proof.needed

@@ -78,7 +78,15 @@ LEFT = Option(0)
 
 _WIDTHS = ("head_width", "inner_width", "mlp_dim")
 # quantities that several numbers may stand for
-_IN_LISTS = ("image_size", "patch_size", "patches_per_side", "mlp_widths", "heads_of_blocks", "head_hidden")
+_IN_LISTS = (
+    "image_size",
+    "patch_size",
+    "patch_stride",
+    "patches_per_side",
+    "mlp_widths",
+    "heads_of_blocks",
+    "head_hidden",
+)
 
 
 def options(slot: Slot, *, is_side: bool) -> list[Option]:
@@ -244,7 +252,7 @@ def _forms(quantity: str, slot: Slot) -> list[Callable[[Any], Any] | None]:
         return [tuple]
     if quantity == "head_hidden" and _is_list(slot):
         return [lambda number: [number]]
-    if quantity in ("image_size", "patch_size", "patches_per_side") and not _is_count(slot.default):
+    if quantity in ("image_size", "patch_size", "patch_stride", "patches_per_side") and not _is_count(slot.default):
         return _side_forms(quantity, slot)
     return [None]
 

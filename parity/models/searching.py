@@ -211,7 +211,7 @@ class Search:
                 if learn(tried.error):
                     self.probe.forget()
                     self.open = self._slots()
-                    is_narrowed = False
+                    begun, is_narrowed = self.probe.builds, False
                     break
                 if not is_narrowed:
                     self.narrow()

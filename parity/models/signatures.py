@@ -161,6 +161,8 @@ def compared_with(function: Any, name: str) -> Iterator[str]:
             for inner in (part for side in sides for part in ast.walk(side)):
                 if isinstance(inner, ast.Constant) and isinstance(inner.value, str) and inner.value != name:
                     yield inner.value
+                elif isinstance(inner, ast.Attribute) and isinstance(word := _callee(function, inner), str):
+                    yield word  # such as the value of an enumeration's member
 
 
 def is_switch(function: Any, name: str) -> bool:

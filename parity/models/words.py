@@ -50,6 +50,7 @@ QUANTITIES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "num_tokens": lambda c: math.prod(_grid(c)) + 1,
     "patches_per_side": lambda c: _grid(c)[0],
     "patch_vector": _pixels,
+    "patch_stride": lambda c: c["patch_size"],
     "inner_width": lambda c: c["hidden_dim"],
     "key_heads": lambda c: c["num_heads"],
     "heads_of_blocks": lambda c: [c["num_heads"]] * c["num_layers"],
@@ -60,7 +61,7 @@ QUANTITIES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "no_rate": lambda _: 0.0,
 }
 RATES = ("dropout", "attention_dropout", "embedding_dropout", "inner_dropout", "no_rate")
-_NO_SIZES = (*RATES, "mlp_widths", "heads_of_blocks", "head_hidden")
+_NO_SIZES = (*RATES, "patch_stride", "mlp_widths", "heads_of_blocks", "head_hidden")
 SIZES = tuple(quantity for quantity in QUANTITIES if quantity not in _NO_SIZES)
 
 # the settings that a quantity brings along
@@ -75,6 +76,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "num_tokens": ("image_size",),
     "patches_per_side": ("image_size",),
     "patch_vector": ("patch_size",),
+    "patch_stride": ("patch_size",),
     "inner_width": (),
     "key_heads": (),
     "embedding_dropout": (),
@@ -165,7 +167,7 @@ def meanings(name: str) -> tuple[str, ...]:
         said |= {"num", joined[2]}
     if said & _DROPPED or said & {"p", "prob", "rate"}:
         return _rate(said)
-    for rule in (_factor, _channels, _patch, _image, _qkv, _head, _classes, _tokens, _depth, _mlp, _width):
+    for rule in (_factor, _channels, _patch_side, _patch, _image, _qkv, _head, _classes, _tokens, _depth, _mlp, _width):
         found = rule(said)
         if found:
             return found
@@ -207,6 +209,16 @@ def _factor(said: set[str]) -> tuple[str, ...]:
     if "scale" in said and not said & (_MLP | {"hidden", "dim"}):
         return ()
     return ("mlp_ratio", "mlp_dim")
+
+
+def _patch_side(said: set[str]) -> tuple[str, ...]:
+    if said & _NUMBER or said & _OTHER:
+        return ()
+    if "stride" in said and not said & _EMBEDDING:
+        return ("patch_stride", "patch_size")
+    if {"patch", "side"} <= said and said & {"length", "len", "size"}:
+        return ("patch_size", "patches_per_side")
+    return ()
 
 
 def _patch(said: set[str]) -> tuple[str, ...]:

@@ -394,6 +394,15 @@ AT_BOTH: dict[str, Call] = {
     ),
     "config_namespace.py:Upper": lambda m, s: m.Upper(_upper(s)),
     "config_namespace.py:build_model": lambda m, s: m.build_model(_upper(s)),
+    "config_namespace.py:Enumerated": lambda m, s: m.Enumerated(
+        SimpleNamespace(
+            model=SimpleNamespace(
+                embedding_dim=s.width, patch_side_length=s.patch, stride=s.patch, nb_layers=s.depth, nb_heads=s.heads,
+                mlp_expansion=s.ratio, task="classification",
+            ),
+            data=SimpleNamespace(image_height=s.image, image_width=s.image, nb_classes=s.classes),
+        )
+    ),
     "config_attribute_dict.py:VisionTransformer": lambda m, s: m.VisionTransformer(
         _attribute_dict(m, s), s.image, s.classes
     ),

@@ -1,9 +1,11 @@
 """A namespace without an example: its attributes are those that the constructor reads."""
 
 import argparse
+from enum import Enum
 from types import SimpleNamespace
 
-from common import Whole
+from common import Block, Embedding, Head, Stack, Whole
+from torch import nn
 
 
 class ViT(Whole):
@@ -57,3 +59,27 @@ class Upper(Whole):
 
 def build_model(cfg):
     return Upper(cfg)
+
+
+class Task(Enum):
+    CLASSIFICATION = "classification"
+    FEATURES = "features"
+
+
+class Enumerated(Stack):
+    """What it is to do is the value of an enumeration's member; patches may overlap."""
+
+    def __init__(self, cfg):
+        model, data = cfg.model, cfg.data
+        assert 1 <= model.stride <= model.patch_side_length, "patches overlap or touch"
+        if model.task == Task.CLASSIFICATION.value:
+            head = Head(model.embedding_dim, data.nb_classes)
+        elif model.task == Task.FEATURES.value:
+            head = nn.Identity()
+        else:
+            raise ValueError(f"unknown task {model.task!r}")
+        size = data.image_height, data.image_width
+        mlp = model.embedding_dim * model.mlp_expansion
+        blocks = [Block(model.embedding_dim, model.nb_heads, mlp) for _ in range(model.nb_layers)]
+        super().__init__(Embedding(size, model.patch_side_length, 3, model.embedding_dim), blocks, head)
+        self.embedding.proj.stride = (model.stride, model.stride)

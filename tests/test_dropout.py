@@ -224,6 +224,14 @@ def test_train_mode_is_explained_beside_what_differs_anyway(
     assert (said in " ".join(report.reasons)) == ("dropout-missing" in causes)
 
 
+def test_why_train_mode_is_not_compared_is_said_beside_a_cause(tmp_path: Path) -> None:
+    turned = "self.dropout(F.softmax(scores, dim=-1).transpose(1, 2)).transpose(1, 2)"
+    report = _checked(tmp_path, "functions", (_WEIGHTS, turned), ("d_model, eps=1e-6", "d_model, eps=1e-5"))
+    assert [found.id for found in report.causes] == ["layer-norm-eps"], report
+    why = "both drop at the same rates and as often, but over another layout, so that masks cannot be aligned"
+    assert f"train: not compared, since {why}" in report.drawn(Console(width=200))
+
+
 _BACKWARDS = [(_TOKENS, "self.drop((torch.cat([cls, x], dim=1) + self.positions).flip(1))"),
               (_POOLED, "self.ln_final(x)[:, -1]")]  # fmt: skip
 

@@ -195,6 +195,9 @@ def _checks(report: dict[str, Any], width: int, *, every: bool) -> Iterator[Text
                          map(_check_row, checks), width)  # fmt: skip
     else:
         yield from _matrix(forward, width)
+        for why, modes in _not_compared(forward).items():
+            if not any(why in reason for reason in report["reasons"]):
+                yield from sentence(f"{listed(modes)}: not compared, since {why}", width, style="dim")
         wrong = [
             check
             for check in checks
@@ -246,6 +249,16 @@ def _alike(checks: list[dict[str, Any]]) -> dict[str, list[str]]:
         mode = [*check["name"].split("/"), ""][1]
         if like and not how and mode not in found.setdefault(like, []):
             found[like].append(mode)
+    return found
+
+
+def _not_compared(checks: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Returns the modes that could not be compared, by the reason."""
+    found: dict[str, list[str]] = {}
+    for check in checks:
+        mode = [*check["name"].split("/"), ""][1]
+        if check.get("verdict") == "not compared" and check.get("why") and mode not in found.get(check["why"], []):
+            found.setdefault(check["why"], []).append(mode)
     return found
 
 

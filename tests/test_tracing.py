@@ -380,3 +380,10 @@ def test_nothing_is_drawn_for_tensors_without_values_only() -> None:
     assert linear.weight.is_meta
     assert real.all()
     assert real_method.all()
+
+
+@pytest.mark.parametrize("keys", [("logits", "features"), ("features", "logits"), ("features", "scores")])
+def test_logits_of_a_dict_go_by_their_name_or_come_first(keys: tuple[str, str]) -> None:
+    first, second = torch.zeros(2, 3), torch.ones(2, 5)
+    chosen = first_tensor(dict(zip(keys, (first, second), strict=True)))
+    assert chosen is (second if keys[1] == "logits" else first)

@@ -32,8 +32,8 @@ def unique_tensors(values: Any) -> Tensors:
 
 
 def first_tensor(output: Any) -> torch.Tensor | None:
-    """Returns the logits in a model's output: a tensor, `.logits`, or the first tensor of a tuple, list or dict."""
-    output = getattr(output, "logits", output)
+    """Returns the logits in a model's output: a tensor, `.logits`, `["logits"]`, or the first tensor in it."""
+    output = output["logits"] if isinstance(output, dict) and "logits" in output else getattr(output, "logits", output)
     found = next(iter(unique_tensors(output)), None)
     return None if found is None else plain(found)
 

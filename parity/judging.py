@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from parity.diagnosis import casts, decide, if_the_map_is_right, layers
-from parity.mapping import UNMAPPED, UNSEEN, sizes_shown
+from parity.mapping import UNMAPPED, UNSEEN, logits_elsewhere, sizes_shown
 from parity.models import tensors_of, unverifiable
 from parity.report import Report, peak_memory, top5, with_code
 
@@ -160,7 +160,8 @@ def _with_all_phases(
         reasons = [*_another_architecture(setup, about["parameters"]), *reasons]
     if verdict in ("divergent", "inconclusive") and not doubts.unusable:
         other = sizes_shown(setup, question.module, UNSEEN if mapping.is_complete else UNMAPPED)
-        verdict, reasons = "divergent" if other else verdict, [*other, *reasons]
+        beside = logits_elsewhere(question.module, setup.reference, question.shown.images)
+        verdict, reasons = "divergent" if other else verdict, [*other, *beside, *reasons]
     return verdict, reasons
 
 

@@ -386,3 +386,18 @@ def test_a_head_of_another_output_is_no_counterpart(*, is_first: bool) -> None:
     assert {*found.unmapped_candidate} == {f"{'other' if is_first else 'head'}.{part}" for part in ("weight", "bias")}
     report = check(lambda: _TwoHeads(is_first=is_first), overrides=small.SMALL, modes=["eval"])
     assert report.verdict == "equivalent"
+
+
+class _FeaturesFirst(_TwoHeads):
+    def forward(self, images: torch.Tensor) -> Any:
+        logits, _ = super().forward(images)
+        return self.kept, logits
+
+
+def test_logits_behind_other_tensors_are_told() -> None:
+    report = check(lambda: _FeaturesFirst(is_first=True), overrides=small.SMALL, modes=["eval"])
+    assert report.verdict == "divergent"
+    assert report.reasons[0] == (
+        "your model gives back 2 tensors, of which the first, of shape (3, 17, 48), is compared; another one has the "
+        "shape of logits: give that back first, or as `logits` of a dict"
+    )

@@ -6,7 +6,7 @@ takes and what it is), `symmetries`, `trial`, `effects`, `pieces` and `inferring
 and `placing` (both models ready), `unlike`.
 """
 
-from parity.mapping.images import fitting_batch
+from parity.mapping.images import fitting_batch, logits_elsewhere
 from parity.mapping.inferring import infer_mapping
 from parity.mapping.operations import Operation, View, is_low_rank
 from parity.mapping.placing import anew, in_place
@@ -30,6 +30,7 @@ __all__ = [
     "in_place",
     "infer_mapping",
     "is_low_rank",
+    "logits_elsewhere",
     "own_sizes_told",
     "set_up",
     "sizes_shown",

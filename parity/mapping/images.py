@@ -23,7 +23,7 @@ from parity.models import (
     without_values,
 )
 from parity.streams import silenced
-from parity.tracing import MODES, Run, in_float32
+from parity.tracing import MODES, Run, in_float32, leaves
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,6 +54,31 @@ def fitting_batch(module: nn.Module, images: torch.Tensor) -> int | None:
     if takes(module, images):
         return None
     return next((n for n in (1, 2, 4, 8, 16, 32, 64) if takes(module, images[:1].expand(n, -1, -1, -1))), None)
+
+
+_TO_BE_FOUND = "give that back first, or as `logits` of a dict"
+
+
+def logits_elsewhere(module: nn.Module, reference: nn.Module, images: torch.Tensor) -> list[str]:
+    """Says that logits are among several tensors that `module` gives back, but not where they are looked for."""
+    given: list[list[tuple[int, ...]]] = []
+
+    def note(_: nn.Module, __: Any, returned: Any) -> None:
+        given.append([tuple(tensor.shape) for tensor in leaves(returned, torch.Tensor)])
+
+    handle = module.register_forward_hook(note)
+    try:
+        with contextlib.suppress(ParityError), without_values(module), without_values(reference), silenced():
+            first, wanted = (tuple(_output(model, images.to("meta")).shape) for model in (module, reference))
+            others = given[-1] if given else []
+            if first != wanted and wanted in others:
+                compared = (
+                    f"your model gives back {len(others)} tensors, of which the first, of shape {first}, is compared"
+                )
+                return [f"{compared}; another one has the shape of logits: {_TO_BE_FOUND}"]
+    finally:
+        handle.remove()
+    return []
 
 
 def _output(module: nn.Module, images: torch.Tensor) -> torch.Tensor:

@@ -50,6 +50,12 @@ TRAITS: dict[str, tuple[str, Callable[..., Tensor], str, str]] = {
     "activation by its mean": ("activation", lambda x: F.gelu(x) * x.mean(), "gelu(x) * mean(x, axes all)", "gelu(x)"),
     "soft scores": ("scores", lambda s: s - s**3 / 100, "(q @ k^T / sqrt(12))^3 / 100", "softmax(q @ k^T / sqrt(12))"),
     "best keys": ("scores", _best, "masked_fill(q @ k^T / sqrt(12)", "q @ k^T / sqrt(12)"),
+    "symmetric weights": (
+        "weights",
+        lambda a: (a + a.transpose(-2, -1)) / 2,
+        "(softmax(q @ k^T / sqrt(12)) + transpose(softmax(q @ k^T / sqrt(12)))) @ v / 2",
+        "softmax(q @ k^T / sqrt(12)) @ v",
+    ),
     "unit weights": (
         "weights",
         lambda a: a / a.norm(dim=-1, keepdim=True),

@@ -297,3 +297,31 @@ def test_what_follows_an_attention_is_its_projection_whatever_else_is_as_wide() 
     found = infer_mapping(reference, _SharedNorms(1, are_blocks_own=True))
     of_out = {e.candidate for e in found.entries if "out_proj.weight" in e.reference}
     assert of_out == {"layers.0.1.weight", "layers.1.1.weight"}
+
+
+class _Summed(nn.Module):
+    """Attention whose heads are projected one by one with their columns of one matrix, and added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.ModuleList(nn.Linear(48, 12) for _ in range(4)) for _ in range(3))
+        self.out = nn.Linear(48, 48)
+
+    def forward(self, x: torch.Tensor, *_: torch.Tensor, **__: bool) -> tuple[torch.Tensor, None]:
+        columns = self.out.weight.chunk(4, 1)
+        total = self.out.bias.expand_as(x)
+        for query, key, value, column in zip(self.query, self.key, self.value, columns, strict=True):
+            total = total + F.scaled_dot_product_attention(query(x), key(x), value(x)) @ column.T
+        return total, None
+
+
+def test_heads_of_their_own_are_no_other_width() -> None:
+    def build() -> nn.Module:
+        model = vit.ViT(**OURS)
+        for block in model.attn_layers:
+            block.attention = _Summed()
+        return model
+
+    said = " ".join(_check(build).reasons)
+    assert "each of its heads has a query, key and value of its own, of 12 features" in said
+    assert "--set hidden_dim" not in said

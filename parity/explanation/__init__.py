@@ -2,9 +2,9 @@
 
 Read `bending` and `bent_vit` (a ViT whose operations can be replaced), `causes` (the catalogue), `observing`,
 `following`, `solving`, `trying` and `search`, `proof`, `facts`, `recording`, `replaying`, `terms`, `reading`,
-`formulas` and `grafts` (what is in no catalogue), `chains`, `own_norms`, `own_layers` and `extras` (what only the
-candidate has), `composing` and `stand_in` (a reference of another class), `case`, `block_order`, `depths`, `wording`,
-`second_proof`, `train_mode` (dropout) and `naming`.
+`differing`, `formulas` and `grafts` (what is in no catalogue), `chains`, `own_norms`, `own_layers` and `extras` (what
+only the candidate has), `composing` and `stand_in` (a reference of another class), `case`, `block_order`, `depths`,
+`wording`, `second_proof`, `train_mode` (dropout) and `naming`.
 """
 
 from parity.explanation.bending import Change

@@ -7,6 +7,7 @@ import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from parity.explanation.differing import is_same_otherwise, path, smallest
 from parity.explanation.reading import Reading
 from parity.explanation.terms import CONSTANT, ENTERS, MATRIX, NUMBER, PART, PRODUCT, SUM, WEIGHT, Term, all_in
 from parity.tracing import SourceLine
@@ -55,7 +56,7 @@ class Formulas:
             found = reading.term_of(theirs)
             expected = reading.term_of(ours) if ours else found
             if found is not expected:
-                pairs = _path(found, expected)
+                pairs = path(found, expected)
                 phrase, instead = _in_words(pairs, list(self._shared))
                 return phrase, instead, _lines(pairs) or self._lines_of(theirs)
         return "operations of its own", "others", self._lines_of(theirs)
@@ -68,41 +69,6 @@ class Formulas:
         return tuple(line for line in [next(taking, None)] if line)
 
 
-def _path(found: Term, expected: Term) -> list[Pair]:
-    """Returns the pairs of terms that differ, from the whole ones to the smallest ones that hold all differences."""
-    pairs = [(found, expected)]
-    while True:
-        inner = _inside(*pairs[-1])
-        if inner is None:
-            return pairs
-        pairs.append(inner)
-
-
-def _inside(found: Term, expected: Term) -> Pair | None:
-    """Returns the only parts in which two terms differ, if there are such."""
-    if found.op != expected.op:
-        return None
-    if found.op in (SUM, PRODUCT):
-        if found.args[0] != expected.args[0]:
-            return None
-        ours, theirs = dict(found.args[1]), dict(expected.args[1])
-        left = [[item for item in one.items() if item not in other.items()] for one, other in
-                ((ours, theirs), (theirs, ours))]  # fmt: skip
-        if [len(items) for items in left] != [1, 1] or left[0][0][1] != left[1][0][1]:
-            return None
-        return left[0][0][0], left[1][0][0]
-    if _without_terms(found.args) != _without_terms(expected.args):
-        return None
-    differing = [pair for pair in zip(found.parts, expected.parts, strict=True) if pair[0] is not pair[1]]
-    return differing[0] if len(differing) == 1 else None
-
-
-def _without_terms(given: object) -> object:
-    if isinstance(given, tuple):
-        return tuple(map(_without_terms, given))
-    return None if isinstance(given, Term) else given
-
-
 def _lines(pairs: Sequence[Pair]) -> tuple[str, ...]:
     """Returns the lines that ask for what only the candidate computes, or else for what it does with the same.
 
@@ -111,8 +77,11 @@ def _lines(pairs: Sequence[Pair]) -> tuple[str, ...]:
     found, expected = pairs[-1]
     known = all_in(expected)
     kinds = {_kind(term) for term in known}
-    own = [term for term in reversed(all_in(found)) if term not in known and term.line]
+    apart = smallest(found, expected)
+    inside = [part for term, other in apart for part in reversed(all_in(term)) if part not in all_in(other)]
+    own = [term for term in dict.fromkeys(inside) if term not in known and term.line]
     own.sort(key=lambda term: _kind(term) in kinds)
+    own = [*(term for term, other in apart if term.line and is_same_otherwise(term, other)), *own]
     around = [term.line for term, _ in reversed(pairs) if term.line]
     return tuple(dict.fromkeys(term.line for term in own)) or tuple(around[:1])
 

@@ -24,7 +24,18 @@ if TYPE_CHECKING:
 
 # hand on the values that they are given, and arrange them otherwise at most
 _SAME = {"clone", "contiguous", "detach", "alias", "lift_fresh", "expand", "squeeze", "unsqueeze"}
-_MOVING = {"view", "unsafe_view", "reshape", "reshape_alias", "permute", "transpose", "t", "im2col", "flatten"}
+_MOVING = {
+    "view",
+    "unsafe_view",
+    "reshape",
+    "reshape_alias",
+    "permute",
+    "transpose",
+    "t",
+    "im2col",
+    "unfold",
+    "flatten",
+}
 
 # operations of which the values of a tensor come out as they are
 ARRANGING = {*_SAME, *_MOVING, "to_copy", "select", "slice", "split", "split_with_sizes", "unbind", "cat"}
@@ -92,10 +103,12 @@ class Reading:
         args = _replaced(operation.args, held)
         options = {key: _replaced(value, held) for key, value in operation.kwargs.items()}
         name = operation.name
-        if name in _SAME or name in _MOVING:
+        if name in _SAME or name in _MOVING or _is_expanding(operation):
             return self._arranged(operation, args, held)
         if name in ("add", "sub", "mul", "div") and self._looks_alike(operation, held):
             return self._terms.make(name, *args, line=operation.line)
+        if name in ("add", "sub", "mul", "div"):
+            args = self._turned_alone(operation, args, held)
         rule = self._RULES.get(_ATTENTION if name.startswith(_ATTENTION) else name)
         return rule(self, operation, *args, **options) if rule else self._other(operation, *args, **options)
 
@@ -110,13 +123,24 @@ class Reading:
     def _looks_alike(self, operation: Operation, held: Held) -> bool:
         """Whether what two tensors of different shapes are made of looks the same and isn't."""
         taken = operation.taken
-        if len(taken) != 2 or taken[0].shape == taken[1].shape:
-            return False
+        return len(taken) == 2 and taken[0].shape != taken[1].shape and self._share(operation, held)
+
+    def _share(self, operation: Operation, held: Held) -> bool:
         is_sum = operation.name in ("add", "sub")
         ours, theirs = (
-            {*(self._terms.members(held[value]) if is_sum else self._terms.factors(held[value])[1])} for value in taken
+            {*(self._terms.members(held[value]) if is_sum else self._terms.factors(held[value])[1])}
+            for value in operation.taken
         )
         return bool(ours & theirs)
+
+    def _turned_alone(self, operation: Operation, args: tuple[Any, ...], held: Held) -> tuple[Any, ...]:
+        """Returns the arguments of arithmetic, of which one is said to be turned if the same unturned is beside it."""
+        taken = operation.taken
+        if len(taken) != 2 or len({value in self._turned for value in taken}) == 1 or not self._share(operation, held):
+            return args
+        turned = [self._terms.make("transpose", arg, line=operation.line) if value in self._turned else arg
+                  for arg, value in zip(args, taken, strict=False)]  # fmt: skip
+        return (*turned, *args[len(taken) :])
 
     def _term(self, given: Any) -> Term:
         return given if isinstance(given, Term) else self._terms.number(given)
@@ -169,6 +193,9 @@ class Reading:
 
     def _reciprocal(self, operation: Operation, one: Term) -> Term:
         return self._pow(operation, one, -1)
+
+    def _addcmul(self, operation: Operation, one: Term, other: Term, third: Term, value: float = 1.0) -> Term:
+        return self._add(operation, one, self._mul(operation, other, third), value)
 
     # --- layers
 
@@ -268,8 +295,8 @@ class Reading:
 
     _RULES: ClassVar[dict[str, Callable[..., Made]]] = {
         "to_copy": _to_copy, "add": _add, "sub": _sub, "rsub": _rsub, "mul": _mul, "div": _div, "neg": _neg,
-        "pow": _pow, "sqrt": _sqrt, "rsqrt": _rsqrt, "square": _square, "reciprocal": _reciprocal, "mm": _mm,
-        "bmm": _mm, "addmm": _addmm, "baddbmm": _addmm, "convolution": _convolution, "softmax": _softmax,
+        "pow": _pow, "sqrt": _sqrt, "rsqrt": _rsqrt, "square": _square, "reciprocal": _reciprocal, "addcmul": _addcmul,
+        "mm": _mm, "bmm": _mm, "addmm": _addmm, "baddbmm": _addmm, "convolution": _convolution, "softmax": _softmax,
         "mean": _mean, "sum": _sum, "var": _var, "std": _std, "var_mean": _var_mean,
         "native_layer_norm": _native_layer_norm, _ATTENTION: _attention, "select": _select, "slice": _slice,
         "split": _split, "split_with_sizes": _split, "unbind": _unbind,
@@ -288,6 +315,15 @@ def _is_near(one: torch.Tensor, other: torch.Tensor) -> bool:
     if one.shape != other.shape or one.dtype != other.dtype or not one.is_floating_point():
         return one.shape == other.shape and torch.equal(one, other)
     return float((one - other).norm()) <= _NEAR * float(other.norm())
+
+
+def _is_expanding(operation: Operation) -> bool:
+    """Whether an operation repeats a tensor along axes of length 1 alone."""
+    if operation.name != "repeat":
+        return False
+    shape, times = operation.taken[0].shape, operation.args[1]
+    lengths = (1,) * (len(times) - len(shape)) + tuple(shape)
+    return all(length == 1 or count == 1 for length, count in zip(lengths, times, strict=True))
 
 
 def _is_turning(operation: Operation) -> bool:

@@ -11,6 +11,7 @@ import functools
 import math
 import re
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -215,9 +216,38 @@ class Search:
             alone = found and self._without_names(start, found, known)
             found, difference = alone or (found, difference)
         if found and difference and difference.lines:
-            self.sources |= {c: difference.lines for c in found.changes if c not in base.changes}
+            self.sources |= self._sources(start, base, found, difference.lines)
         # the same run once more, to be kept
         return None if found is None else self._follower.follow(start, found.changes)
+
+    def _sources(
+        self, start: Start, base: Outcome, found: Outcome, lines: tuple[str, ...]
+    ) -> dict[Change, tuple[str, ...]]:
+        """Returns the lines that each new change comes from: of several kinds, those that one alone leaves.
+
+        Args:
+            start: where the stage begins.
+            base: the run that had stopped at a place.
+            found: the run that goes further.
+            lines: those that differ between the candidate and `base`.
+        """
+        alike: dict[tuple[str, str, str], list[Change]] = defaultdict(list)
+        for change in found.changes:
+            if change not in base.changes:
+                alike[change.kind.key].append(change)
+        sources = {change: lines for members in alike.values() for change in members}
+        for members in alike.values() if len(alike) > 1 else ():
+            without = self._follower.follow(start, tuple(c for c in found.changes if c not in members))
+            alone = self._lines_at(start, without)
+            sources |= dict.fromkeys(members, alone or lines)
+        return sources
+
+    def _lines_at(self, start: Start, base: Outcome) -> tuple[str, ...]:
+        """Returns the lines of the candidate's source that differ where a run has stopped."""
+        difference = None
+        with Failures().kept("its operations could not be read"):
+            difference = self._grafts.at(start, base) if self._grafts and base.dirty else None
+        return difference.lines if difference else ()
 
     def _without_names(
         self, start: Start, found: Outcome, known: tuple[Change, ...]

@@ -184,7 +184,12 @@ def _infer(
         config = configuration_of(reference)
         inner = inner_width(module, config)
         advice = "write a map and give it with --mapping FILE"
-        if inner is not None and inner % config["num_heads"] == 0:
+        if inner is not None and inner * config["num_heads"] == config["hidden_dim"]:
+            advice = (
+                f"each of its heads has a query, key and value of its own, of {inner} features, and what joins them is "
+                f"not recognised; {advice}"
+            )
+        elif inner is not None and inner % config["num_heads"] == 0:
             advice = (
                 f"its query, key and value have {inner} features, its tokens {config['hidden_dim']}, of which the "
                 f"reference has one number; compare with --set hidden_dim={inner}"

@@ -57,9 +57,9 @@ def kinds(_: Mapping[str, Any]) -> Iterator[Kind]:
     yield Kind("patch-reshape", {"patches": lambda cut_, images, size: images.reshape(cut_(images, size).shape)},
                "the image reshaped to (B, N, C P P), which cuts no patches", "cut into patches",
                "F.unfold(images, P, stride=P).transpose(1, 2)")
-    for words, change in _ORDERS.items():
-        yield Kind("patch-order", {"flatten": functools.partial(_on, change=change)}, f"patches {words}", "row by row",
-                   "x.flatten(2).transpose(1, 2)")
+    for words, change in _ORDERS.items():  # of the feature map, or of patches that are cut in that order
+        for variants in ({"flatten": functools.partial(_on, change=change)}, {"as_map": after(change)}):
+            yield Kind("patch-order", variants, f"patches {words}", "row by row", "x.flatten(2).transpose(1, 2)")
     yield Kind("patch-bias", {"projection": lambda original, x, weight, _: original(x, weight, None)},
                "no bias of the patch projection", "one", "nn.Conv2d(3, dim, P, stride=P, bias=True)")
     yield Kind("image-scale", {"images": lambda original, x: 2 * original(x) - 1}, "images taken as 2 x - 1",

@@ -192,7 +192,7 @@ PRINTS_NOTHING = [
     (["--candidate-arg", "depth=3"], "the candidate vit:ViT takes no argument 'depth'; it takes img_size"),
     (["--candidate-arg", "num_heads=5"], "cannot be built: ValueError: embed_dim must be divisible by num_heads"),
     (["--candidate-arg", "num_heads"], "--candidate-arg num_heads: expected KEY=VALUE"),
-    (["--set", "depth=3"], "--set has no key 'depth'; the keys are image_size, patch_size"),
+    (["--set", "depth=3"], "--set has no key 'depth'; the keys are torchvision's: image_size, patch_size"),
     (["--set", "num_layer=3"], "--set has no key 'num_layer'; did you mean 'num_layers'?"),
     (["--set", "num_layers=three"], "--set num_layers='three': expected a positive whole number"),
     (["--set", "dropout=2"], "--set dropout=2: expected a probability"),

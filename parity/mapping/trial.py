@@ -208,9 +208,8 @@ class Trial:
             if len(shown) == 1:
                 chosen |= shown[0]
                 return
-        doubt = (
-            f"the {' and '.join(groups)} cannot be told by running: {len(near)} ways are {best:.1e} or little more off"
-        )
+        left = f"{len(near)} ways leave an error of {best:.1g} or not much more"
+        doubt = f"the {' and '.join(groups)} cannot be told by running: {left}"
         if not symmetric and best > _AGREES:
             parts = [name for name in groups if name != POSITIONS]
             decision.undecided += [entry.reference for name in parts for entry in chosen[name].entries]

@@ -166,7 +166,7 @@ def _check_override(key: str, value: object, config: dict[str, Any]) -> None:
     if key not in config:
         close = difflib.get_close_matches(key, config, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ParityError(f"--set has no key {key!r}; {hint}the keys are {', '.join(config)}")
+        raise ParityError(f"--set has no key {key!r}; {hint}the keys are torchvision's: {', '.join(config)}")
     is_integer = isinstance(value, int) and not isinstance(value, bool)
     if key in _INTEGERS and not ((is_integer and value > 0) or (key == "representation_size" and value is None)):  # type: ignore[operator]
         raise ParityError(f"--set {key}={value!r}: expected a positive whole number")

@@ -14,13 +14,13 @@ from torchvision.models.vision_transformer import MLPBlock
 from parity.checking import check
 from parity.errors import ParityError
 from parity.models.candidate import other_sizes, resolve_candidate
-from parity.models.holders import Slot
-from parity.models.options import options
-from parity.models.probing import Tried
-from parity.models.quantities import shown_sizes
+from parity.models.constructors.holders import Slot
+from parity.models.constructors.options import options
+from parity.models.constructors.probing import Tried
+from parity.models.constructors.quantities import shown_sizes
+from parity.models.constructors.searching import Search
+from parity.models.constructors.words import meanings, meanings_at
 from parity.models.reference import build_reference, configuration
-from parity.models.searching import Search
-from parity.models.words import meanings, meanings_at
 from parity.report.plain import as_json
 from tests import forms_of_arguments as forms
 from tests.forms_of_arguments import build_vit
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from parity.models.candidate import Candidate
-    from parity.models.options import Option
+    from parity.models.constructors.options import Option
 
 CONFIG = configuration("vit_b_16", SMALL)
 EVAL: dict[str, Any] = {"overrides": SMALL, "modes": ["eval"]}
@@ -393,13 +393,13 @@ def test_class_among_the_defaults_is_no_size() -> None:
 
 
 def test_features_that_one_matrix_alone_takes_are_a_patchs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parity.models.probing._MOST_BUILDS", 15)
+    monkeypatch.setattr("parity.models.constructors.probing._MOST_BUILDS", 15)
     assert resolve_candidate(forms.flat_patches, CONFIG).bound["embed_size"].value == 3 * 8**2
 
 
 def test_first_build_may_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may import much; what a second one would tell is given up."""
-    monkeypatch.setattr("parity.models.probing._MOST_SECONDS", 0.03)
+    monkeypatch.setattr("parity.models.constructors.probing._MOST_SECONDS", 0.03)
 
     def build(
         patches: int = 16, depth: int = 12, heads: int = 12, dim: int = 768, mlp_dim: int = 3072, image_size: int = 224

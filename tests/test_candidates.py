@@ -10,11 +10,11 @@ import torch
 
 from parity import check, infer_mapping
 from parity.models.candidate import resolve_candidate
-from parity.models.expansion import expand
 from parity.models.reference import build_reference, configuration
 from parity.models.state import state_shapes
+from parity.models.weight_maps.expansion import expand
+from parity.models.weight_maps.written_map import read_map
 from parity.models.weights import synthetic
-from parity.models.written_map import read_map
 from tests.candidates.catalogue import RIGHT, WRONG
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from parity import ParityError
 from parity.models import build_reference, configuration, other_sizes, resolve_candidate
-from parity.models.quantities import shown_sizes
+from parity.models.constructors.quantities import shown_sizes
 from tests.forms_of_arguments import build_vit
 
 if TYPE_CHECKING:

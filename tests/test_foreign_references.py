@@ -14,8 +14,8 @@ from torchvision.models import VisionTransformer
 
 from parity import check
 from parity.explanation.composing import composed
-from parity.models.entries import Entry
-from parity.models.weight_map import WeightMap
+from parity.models.weight_maps.entries import Entry
+from parity.models.weight_maps.weight_map import WeightMap
 
 if TYPE_CHECKING:
     from parity.report.report import Report

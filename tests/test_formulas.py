@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from parity import check
-from parity.explanation.reading import Reading
-from parity.explanation.recording import Recording
-from parity.explanation.replaying import Graft
+from parity.explanation.formulas.reading import Reading
+from parity.explanation.formulas.recording import Recording
+from parity.explanation.formulas.replaying import Graft
 from parity.tracing import Alignment, Point
 from tests.odd_vit import Block, OddViT
 from tests.small import SMALL

@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 import vit
 from parity import MappingError, ParityError, WeightMap, check, infer_mapping
-from parity.mapping.calls import indexing_is_told
-from parity.models.entries import Entry
-from parity.models.expansion import by_name, expand
+from parity.mapping.uses.calls import indexing_is_told
 from parity.models.reference import build_reference, configuration
-from parity.models.written_map import Patterns, read_map
+from parity.models.weight_maps.entries import Entry
+from parity.models.weight_maps.expansion import by_name, expand
+from parity.models.weight_maps.written_map import Patterns, read_map
 from parity.suite.conftest import SMALL
 from parity.tracing.alignment import align
 from parity.tracing.run import Point, call_order

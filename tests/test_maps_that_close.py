@@ -12,11 +12,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from parity import check, infer_mapping
-from parity.models.expansion import expand
 from parity.models.reference import build_reference, configuration
 from parity.models.state import state_shapes
+from parity.models.weight_maps.expansion import expand
+from parity.models.weight_maps.written_map import read_map
 from parity.models.weights import synthetic
-from parity.models.written_map import read_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable

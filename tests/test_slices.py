@@ -11,7 +11,7 @@ from torch import nn
 
 from parity import check
 from parity.mapping.matching import _aligned
-from parity.mapping.operations import Operation, View
+from parity.mapping.uses.operations import Operation, View
 from tests.test_maps_that_close import HEADS, SIZES, WIDTH, Attention, ViT
 
 if TYPE_CHECKING:

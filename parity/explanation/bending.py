@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from parity.explanation.replaying import Graft
+from parity.explanation.formulas.replaying import Graft
 from parity.tracing import Point
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from parity.explanation.case import block_of
-from parity.explanation.formulas import number
+from parity.explanation.formulas.writing import number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from parity.explanation.bending import Bend, Change, Kind
 from parity.explanation.following import IMAGES, MISFITS, OUTPUT, random_state
-from parity.explanation.formulas import Formulas
+from parity.explanation.formulas.reading import ARRANGING
+from parity.explanation.formulas.recording import Recording, values_in
+from parity.explanation.formulas.replaying import Graft
+from parity.explanation.formulas.writing import Formulas
 from parity.explanation.proof import GRAFT
-from parity.explanation.reading import ARRANGING
-from parity.explanation.recording import Recording, values_in
-from parity.explanation.replaying import Graft
 from parity.tracing import DRAWING, outer_modules
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from parity.explanation.bending import Bendable
     from parity.explanation.following import Follower, Outcome, Start
-    from parity.explanation.recording import Operation, Stretch, Value
+    from parity.explanation.formulas.recording import Operation, Stretch, Value
     from parity.tracing import Point
 
 # what the operations of a stretch can't be carried out again for: they ask for a tensor's values in Python

@@ -27,16 +27,16 @@ from parity.explanation.causes.catalogue import catalogue
 from parity.explanation.causes.head import EVERY_TOKEN
 from parity.explanation.causes.places import in_words, joined, named, nearest
 from parity.explanation.depths import by_depth
-from parity.explanation.extras import extra_kinds
+from parity.explanation.formulas.replaying import Graft
 from parity.explanation.grafts import Grafts
-from parity.explanation.own_layers import modules_with_more
+from parity.explanation.own_parts.extras import extra_kinds
+from parity.explanation.own_parts.layers import modules_with_more
 from parity.explanation.proof import Explanation, Group, Proof, grouped, prove
-from parity.explanation.regrafting import recorded
-from parity.explanation.replaying import Graft
 from parity.explanation.search import Search, distance_of
 from parity.explanation.second_proof import others
 from parity.explanation.stand_in import NoStandInError, attention_widths, stand_in
-from parity.explanation.train_mode import blocks_in_words, knows_every_mask, proved_in_train_mode
+from parity.explanation.train_mode.dropouts import blocks_in_words, knows_every_mask, proved_in_train_mode
+from parity.explanation.train_mode.regrafting import recorded
 from parity.explanation.wording import in_words_beside, point_in_words, unexplained_in_words, when
 from parity.mapping import trace_uses
 from parity.models import split, tensors_of

@@ -19,7 +19,7 @@ from parity.errors import Failures
 from parity.explanation.bending import Bend, Change
 from parity.explanation.facts import facts
 from parity.explanation.following import IMAGES, MISFITS, OUTPUT, Follower, Start, random_state
-from parity.explanation.replaying import Graft
+from parity.explanation.formulas.replaying import Graft
 from parity.explanation.trying import TooLateError, Trials
 from parity.tracing import compare, random_state_of
 

@@ -10,7 +10,7 @@ import torch
 
 from parity.explanation.bent_vit import BentViT
 from parity.explanation.case import Widened
-from parity.explanation.replaying import Graft
+from parity.explanation.formulas.replaying import Graft
 from parity.explanation.search import Search, distance_of
 from parity.models import assigned, synthetic, uniform, with_parts
 from parity.tracing import bare_run

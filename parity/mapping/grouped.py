@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from parity.mapping.operations import Matrix, View
-from parity.mapping.patterns import matrix_layouts, vector_layout
-from parity.mapping.ways import Way
+from parity.mapping.uses.operations import Matrix, View
+from parity.mapping.uses.patterns import matrix_layouts, vector_layout
+from parity.mapping.uses.ways import Way
 from parity.models import IDENTITY, Entry
 from parity.tracing import PARTS
 
 if TYPE_CHECKING:
-    from parity.mapping.operations import Operation
+    from parity.mapping.uses.operations import Operation
 
 _SHARED = "keys and values that several heads share"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from parity.errors import ParityError
-from parity.mapping.uses import trace_uses
+from parity.mapping.uses.gathering import trace_uses
 from parity.models import (
     RATES,
     configuration_of,
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from parity.mapping.operations import Operation
-    from parity.mapping.uses import Uses
+    from parity.mapping.uses.gathering import Uses
+    from parity.mapping.uses.operations import Operation
 
 Shape = tuple[int, int, int]
 

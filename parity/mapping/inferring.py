@@ -22,8 +22,8 @@ from parity.mapping.matching import match
 from parity.mapping.own_sizes import inner_width
 from parity.mapping.pieces import with_pieces
 from parity.mapping.trial import AMBIGUOUS, BREAKS, CLOSEST, PROVED, Trial, as_map
-from parity.mapping.uses import mark_idle, trace_uses
-from parity.mapping.ways import ATTENTION
+from parity.mapping.uses.gathering import mark_idle, trace_uses
+from parity.mapping.uses.ways import ATTENTION
 from parity.models import (
     UNUSED,
     WeightMap,
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from parity.mapping.uses import Uses
-    from parity.mapping.ways import Matches
+    from parity.mapping.uses.gathering import Uses
+    from parity.mapping.uses.ways import Matches
     from parity.models import Shapes
 
 

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING
 
 from parity.mapping.grouped import grouped_ways, meanings
 from parity.mapping.norm_order import norms_first
-from parity.mapping.patterns import matrix_layouts, vector_layout
 from parity.mapping.qkv import attention_ways, merging_ways
 from parity.mapping.slices import ON_SLICES, slice_ways, with_slices_joined
-from parity.mapping.ways import ATTENTION, PATCHES, POSITIONS, TOKENS, Matches, Way, joined
+from parity.mapping.uses.patterns import matrix_layouts, vector_layout
+from parity.mapping.uses.ways import ATTENTION, PATCHES, POSITIONS, TOKENS, Matches, Way, joined
 from parity.models import Entry, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
 
-    from parity.mapping.operations import Operation, View
-    from parity.mapping.uses import Uses
+    from parity.mapping.uses.gathering import Uses
+    from parity.mapping.uses.operations import Operation, View
 
 
 # tokens of equal size that are tried in every order, and tokens that may stand before the patches

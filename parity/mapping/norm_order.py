@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from parity.mapping.operations import Operation
+    from parity.mapping.uses.operations import Operation
 
 
 def norms_first(operations: list[Operation]) -> list[Operation]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from parity.mapping.uses import Uses
+    from parity.mapping.uses.gathering import Uses
     from parity.models import WeightMap
 
     Left = dict[str, tuple[int, ...]]

@@ -12,14 +12,14 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from parity.mapping.patterns import Placed, entry_between, placed
-from parity.mapping.ways import Way
+from parity.mapping.uses.patterns import Placed, entry_between, placed
+from parity.mapping.uses.ways import Way
 from parity.tracing import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from parity.mapping.operations import Matrix, Operation, Projection
+    from parity.mapping.uses.operations import Matrix, Operation, Projection
     from parity.models import Entry
 
 _UNFIT = Placed("", ())  # a tensor whose axes are other ones

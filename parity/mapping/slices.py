@@ -10,17 +10,17 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from parity.mapping.patterns import entry_between, placed
 from parity.mapping.qkv import bias_of, readings, rows_of, vote
-from parity.mapping.ways import Way
+from parity.mapping.uses.patterns import entry_between, placed
+from parity.mapping.uses.ways import Way
 from parity.tracing import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from parity.mapping.operations import Operation, View
     from parity.mapping.qkv import Reading
-    from parity.mapping.uses import Uses
+    from parity.mapping.uses.gathering import Uses
+    from parity.mapping.uses.operations import Operation, View
     from parity.models import Entry
 
 ON_SLICES = "no projection of the features beside a head's own"

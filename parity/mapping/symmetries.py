@@ -19,8 +19,8 @@ from parity.models import uniform
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from parity.mapping.operations import Operation, View
-    from parity.mapping.uses import Uses
+    from parity.mapping.uses.gathering import Uses
+    from parity.mapping.uses.operations import Operation, View
 
     State = dict[str, torch.Tensor]
 

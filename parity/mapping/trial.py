@@ -15,15 +15,15 @@ from torch import nn
 
 from parity.errors import ParityError
 from parity.mapping.symmetries import rescaled
-from parity.mapping.ways import ATTENTION, POSITIONS
+from parity.mapping.uses.ways import ATTENTION, POSITIONS
 from parity.models import WeightMap, assigned, split, synthetic, whole
 from parity.tracing import MODES, OUTPUT, Point, Run, align, bare_run, compare, first_that_runs, held_in, steps
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from parity.mapping.uses import Uses
-    from parity.mapping.ways import Matches, Way
+    from parity.mapping.uses.gathering import Uses
+    from parity.mapping.uses.ways import Matches, Way
     from parity.tracing import Alignment
 
 PROVED, CLOSEST, SYMMETRIC = "unique by proof", "the closest by far", "by an attention's symmetries"

@@ -1,12 +1,10 @@
 """What is compared: in come names, files and callables, out go models, weights, images and maps between their tensors.
 
-Read `state` (tensors in and out of a model), `entries`, `written_map`, `weight_map`, `bijection` and `expansion` (what
-a weight map is), `definitions`, `projects` and `importing` (how a name becomes a callable), what binds a configuration
-to a constructor (`words`, `signatures`, `slots`, `options`, `quantities`, `probing`, `binding`), `computed`,
-`candidate` and `sizes`, `reference` and `libraries`, `checkpoint`, `brought` and `weights`, `inputs`.
+Read `state` (tensors in and out of a model), `weight_maps`, `definitions`, `projects` and `importing` (how a name
+becomes a callable), `constructors` (what binds a configuration to a callable), `computed`, `wrappers`, `candidate` and
+`sizes`, `reference` and `libraries`, `checkpoint`, `brought` and `weights`, `inputs`.
 """
 
-from parity.models.bijection import require_bijection, require_separate
 from parity.models.brought import Brought, brings_weights, brought_by
 from parity.models.candidate import (
     Candidate,
@@ -17,11 +15,9 @@ from parity.models.candidate import (
     resolve_candidate,
 )
 from parity.models.checkpoint import Checkpoint, fitted, is_path, read
-from parity.models.entries import IDENTITY, Bounds, Box, Entry, cut, inverted, put, rearranged, split, whole, with_parts
-from parity.models.expansion import by_name, expand
+from parity.models.constructors.quantities import shown_sizes
 from parity.models.inputs import Inputs, make_inputs
 from parity.models.libraries import build_elsewhere, is_elsewhere, resolve_elsewhere
-from parity.models.quantities import shown_sizes
 from parity.models.reference import (
     CHECKED_DROPOUT,
     RATES,
@@ -53,10 +49,25 @@ from parity.models.state import (
     without_initial_values,
     without_values,
 )
-from parity.models.weight_map import UNUSED, WeightMap
+from parity.models.weight_maps.bijection import require_bijection, require_separate
+from parity.models.weight_maps.entries import (
+    IDENTITY,
+    Bounds,
+    Box,
+    Entry,
+    cut,
+    inverted,
+    put,
+    rearranged,
+    split,
+    whole,
+    with_parts,
+)
+from parity.models.weight_maps.expansion import by_name, expand
+from parity.models.weight_maps.weight_map import UNUSED, WeightMap
+from parity.models.weight_maps.written_map import as_pattern, read_map
 from parity.models.weights import Weights, own_weights, resolve_weights, synthetic, uniform
 from parity.models.wrappers import is_graph
-from parity.models.written_map import as_pattern, read_map
 
 __all__ = [
     "BUFFER",

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from parity.errors import ParityError, described, listed
-from parity.models.binding import Bound, bind
 from parity.models.computed import computed_weights, store_computed
+from parity.models.constructors.binding import Bound, bind
+from parity.models.constructors.options import AS_GIVEN, AT_DEFAULT
 from parity.models.importing import imported
-from parity.models.options import AS_GIVEN, AT_DEFAULT
 from parity.models.state import renamed, without_initial_values
 from parity.models.wrappers import plain
 

@@ -16,8 +16,8 @@ from torch import nn
 from torchvision.models import get_model, get_model_builder, list_models, vision_transformer
 
 from parity.errors import ParityError, described, listed
-from parity.models.entries import split
 from parity.models.state import without_initial_values
+from parity.models.weight_maps.entries import split
 from parity.room import require_room
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from parity.models.weight_map import WeightMap
+    from parity.models.weight_maps.weight_map import WeightMap
 
 # Rates that make every dropout site visible in train mode and leave most of the signal alone. They are unequal, and
 # nobody's default, so that a rate that is hard-wired or goes to the wrong site shows.

@@ -12,11 +12,11 @@ from torch import nn
 from torchvision.models import VisionTransformer
 
 from parity.models.candidate import resolve_candidate
-from parity.models.expansion import by_name, expand
 from parity.models.reference import CHECKED_DROPOUT, build_reference, configuration
 from parity.models.state import state_shapes
+from parity.models.weight_maps.expansion import by_name, expand
+from parity.models.weight_maps.written_map import read_map
 from parity.models.weights import synthetic, uniform
-from parity.models.written_map import read_map
 from tests.corpus.hosts import HOSTS
 from tests.corpus.planting import write
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from parity import infer_mapping
-from parity.models.expansion import expand
 from parity.models.state import state_shapes
+from parity.models.weight_maps.expansion import expand
+from parity.models.weight_maps.written_map import read_map
 from parity.models.weights import uniform
-from parity.models.written_map import read_map
 from parity.tracing.measuring import SAME_FUNCTION_BOUND
 from tests.corpus.cases import SIZES
 from tests.corpus.conversions import FAULTS, Conversion, conversions

@@ -11,8 +11,8 @@ from torch import nn
 import vit
 from parity import ParityError, check
 from parity.models import read_map
-from parity.models.expansion import expand
 from parity.models.state import state_shapes
+from parity.models.weight_maps.expansion import expand
 from tests.fuzz import budget
 from tests.fuzz.test_maps import REFERENCE, SIZES
 

@@ -1,0 +1,309 @@
+"""The difference of two stretches of operations as a formula, with the lines of the source that it comes from."""
+
+from __future__ import annotations
+
+import math
+import re
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from parity.explanation.formulas.differing import is_same_otherwise, path, smallest
+from parity.explanation.formulas.reading import Reading
+from parity.explanation.formulas.terms import CONSTANT, ENTERS, MATRIX, NUMBER, PART, PRODUCT, SUM, WEIGHT, Term, all_in
+from parity.tracing import SourceLine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import torch
+
+    from parity.explanation.formulas.recording import Recording, Stretch
+    from parity.tracing import Point
+
+    Pair = tuple[Term, Term]
+
+# A formula is shown with what is around the difference, as far as both sides stay so short; where the difference itself
+# is longer than the second number, the lines of source are shown instead, up to the third, or the operations listed.
+_CONTEXT, _LONGEST, _MOST_QUOTED, _MOST_LISTED = 60, 110, 180, 6
+
+_LETTERS = {"query": "q", "key": "k", "value": "v"}
+_OTHER_LETTERS = ("x", "y", "z", "u", "w", "s", "t")
+
+# how near a number is to the one that it is called by, relative
+_EXACT = 1e-11
+
+_BLOCK = re.compile(r"^.*?\.\D*\d+\.")
+
+
+class Formulas:
+    """Says how the operations of a candidate differ from those of a bent model.
+
+    Args:
+        candidate: its run.
+        shared: what passes the points where both agree.
+        names: what the candidate's tensors are called in the reference.
+    """
+
+    def __init__(self, candidate: Recording, shared: Mapping[Point, torch.Tensor], names: Mapping[str, str]) -> None:
+        self._candidate = candidate
+        self._shared = shared
+        self._names = names
+
+    def difference(self, theirs: Stretch, ours: Stretch | None) -> tuple[str, str, tuple[str, ...]]:
+        """Returns what the candidate computes, what the reference does, and the lines of the candidate's source."""
+        for keep in (False, True):
+            reading = Reading(self._shared, self._candidate.passing_first, self._names, keep=keep)
+            found = reading.term_of(theirs)
+            expected = reading.term_of(ours) if ours else found
+            if found is not expected:
+                pairs = path(found, expected)
+                phrase, instead = _in_words(pairs, list(self._shared))
+                return phrase, instead, _lines(pairs) or self._lines_of(theirs)
+        return "operations of its own", "others", self._lines_of(theirs)
+
+    def _lines_of(self, stretch: Stretch) -> tuple[str, ...]:
+        """Returns the lines of a stretch, or where it is empty the one that takes what it leads to."""
+        if stretch.operations:
+            return tuple(dict.fromkeys(operation.line for operation in stretch.operations))
+        taking = (op.line for op in self._candidate.operations if stretch.leaving in op.taken)
+        return tuple(line for line in [next(taking, None)] if line)
+
+
+def _lines(pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """Returns the lines that ask for what only the candidate computes, or else for what it does with the same.
+
+    Those come first that do something of which the reference does nothing there.
+    """
+    found, expected = pairs[-1]
+    known = all_in(expected)
+    kinds = {_kind(term) for term in known}
+    apart = smallest(found, expected)
+    inside = [part for term, other in apart for part in reversed(all_in(term)) if part not in all_in(other)]
+    own = [term for term in dict.fromkeys(inside) if term not in known and term.line]
+    own.sort(key=lambda term: _kind(term) in kinds)
+    own = [*(term for term, other in apart if term.line and is_same_otherwise(term, other)), *own]
+    around = [term.line for term, _ in reversed(pairs) if term.line]
+    return tuple(dict.fromkeys(term.line for term in own)) or tuple(around[:1])
+
+
+def _kind(term: Term) -> tuple[str, frozenset[float]]:
+    return term.op, frozenset(exponent for _, exponent in term.args[1]) if term.op == PRODUCT else frozenset()
+
+
+def _in_words(pairs: Sequence[Pair], points: Sequence[Point]) -> tuple[str, str]:
+    """Returns both sides as formulas, with as much around them as is short; or the operations that differ."""
+    letters = _letters([*all_in(pairs[0][0]), *all_in(pairs[0][1])], points)
+    for pair in pairs:
+        texts = [_text(term, letters) for term in pair]
+        if max(map(len, texts)) <= _CONTEXT:
+            return texts[0], texts[1]
+    found, expected = pairs[-1]
+    for named in (letters, _abbreviated(found, expected, letters)):
+        texts = [_text(term, named) for term in pairs[-1]]
+        if max(map(len, texts)) <= _LONGEST:
+            return texts[0], texts[1]
+    instead = _text(expected, letters)
+    instead = instead if len(instead) <= _LONGEST else _listed(expected, found)
+    return _quoted(_lines(pairs)) or _listed(found, expected), instead
+
+
+def _quoted(lines: Sequence[str]) -> str:
+    """Returns what stands in lines of somebody's source, as far as it is short; nothing if one cannot be read."""
+    known = sorted((line for line in lines if isinstance(line, SourceLine)), key=lambda line: (line.path, line.number))
+    texts = [line.text for line in known]
+    if not texts or not all(texts):
+        return ""
+    shown = [text for n, text in enumerate(texts) if sum(map(len, texts[: n + 1])) <= _MOST_QUOTED] or texts[:1]
+    more = len(texts) - len(shown)
+    return f"`{'; '.join(shown)}`" + (f" and {more} more line{'s' * (more > 1)}" if more else "")
+
+
+def _letters(terms: Sequence[Term], points: Sequence[Point]) -> _Letters:
+    """Names what enters."""
+    entering = sorted(
+        {term for term in terms if term.op == ENTERS},
+        key=lambda term: points.index(term.args[0]) if term.args[0] in points else len(points),
+    )
+    letters = _Letters()
+    for term in entering:
+        role = _LETTERS.get(term.args[0].module.rpartition(".")[2])
+        free = [letter for letter in _OTHER_LETTERS if letter not in letters.values()]
+        letters[term] = role if role and role not in letters.values() else (*free, f"x{len(letters)}")[0]
+    return letters
+
+
+def _abbreviated(found: Term, expected: Term, letters: _Letters) -> _Letters:
+    """Names the largest parts that two terms have in common as well."""
+    both = {term for term in all_in(found) if term in all_in(expected) and len(_text(term, letters)) > 1}
+    named = _Letters(letters)
+    for term in all_in(found):
+        free = [letter for letter in _OTHER_LETTERS if letter not in named.values()]
+        if term in both and free and not any(term in all_in(other) for other in named if other in both):
+            named[term] = free[0]
+    return named
+
+
+def _listed(found: Term, expected: Term) -> str:
+    """Lists the operations of a term that another one has none like, each with its line."""
+    known = all_in(expected)
+    kinds = {_kind(term) for term in known}
+    own = [term for term in reversed(all_in(found)) if term not in known and term.op not in (NUMBER, ENTERS, WEIGHT)]
+    own.sort(key=lambda term: _kind(term) in kinds)
+    names = list(dict.fromkeys(f"{_name(t)}{f' at {t.line}' if t.line else ''}" for t in own))
+    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    return f"{', '.join(names[:_MOST_LISTED])}{more}" or "nothing more"
+
+
+def _name(term: Term) -> str:
+    is_power = term.op == PRODUCT and any(abs(exponent) != 1 for _, exponent in term.args[1])
+    return "a power" if is_power else _NAMES.get(term.op, term.op)
+
+
+_NAMES = {SUM: "a sum", PRODUCT: "a product", MATRIX: "a product of matrices", PART: "a part", CONSTANT: "a constant"}
+
+# how strongly what a term is written as holds together
+_SUM, _PRODUCT, _MATRIX, _POWER, _ATOM = range(5)
+
+
+class _Letters(dict["Term", str]):
+    """What terms are called in writing, and what others were written as by these names."""
+
+    def __init__(self, letters: Mapping[Term, str] = MappingProxyType({})) -> None:
+        super().__init__(letters)
+        self.written: dict[Term, tuple[str, int]] = {}
+
+
+def _text(term: Term, letters: _Letters) -> str:
+    return _written(term, letters)[0]
+
+
+def _within(term: Term, letters: _Letters, least: int) -> str:
+    text, strength = _written(term, letters)
+    return text if strength >= least else f"({text})"
+
+
+def _written(term: Term, letters: _Letters) -> tuple[str, int]:
+    """Returns a term in writing, of one that is too long the beginning, and how strongly that holds together."""
+    if term in letters:
+        return letters[term], _ATOM
+    if term not in letters.written:
+        if term.op in _WRITERS:
+            text, strength = _WRITERS[term.op](term, letters)
+        else:
+            text, strength = f"{term.op}({', '.join(_argument(given, letters) for given in term.args)})", _ATOM
+        # what is made of the same again and again would grow without end, and what is so long is not shown
+        letters.written[term] = text[: 2 * _LONGEST], strength
+    return letters.written[term]
+
+
+def _number(term: Term, _: _Letters) -> tuple[str, int]:
+    return number(term.args[0]), _ATOM if term.args[0] >= 0 else _SUM
+
+
+def _weight(term: Term, _: _Letters) -> tuple[str, int]:
+    return _BLOCK.sub("", term.args[0]), _ATOM
+
+
+def _constant(term: Term, _: _Letters) -> tuple[str, int]:
+    return f"constants {term.args[1]}", _ATOM
+
+
+def _matrix(term: Term, letters: _Letters) -> tuple[str, int]:
+    one, other = (_within(part, letters, strength) for part, strength in zip(term.args, (_MATRIX, _POWER), strict=True))
+    return f"{one} @ {other}{'^T' * (term.is_turned and term.args[1].op != WEIGHT)}", _MATRIX
+
+
+def _part(term: Term, letters: _Letters) -> tuple[str, int]:
+    whole, first, last, _ = term.args
+    if whole.op == ENTERS and whole.args[0].module.endswith("in_proj") and math.isclose(3 * (last - first), 1):
+        return "qkv"[round(3 * first)], _ATOM
+    start, stop, step = term.bounds
+    which = f"{start}" if stop == start + 1 else f"{start}:{stop}{f':{step}' * (step != 1)}"
+    before = "..., " if term.axis < 0 else ":, " * term.axis
+    return f"{_within(whole, letters, _POWER)}[{before}{which}]", _POWER
+
+
+def _over_axes(term: Term, letters: _Letters) -> tuple[str, int]:
+    axes = term.args[1] if isinstance(term.args[1], tuple) else (term.args[1],)
+    numbers = ", ".join(map(str, axes))
+    over = "" if axes == (-1,) else f", axis {numbers}" if len(axes) == 1 else f", axes {numbers or 'all'}"
+    correction = f", correction {term.args[2]}" if term.args[2:] and term.args[2] else ""
+    return f"{term.op}({_text(term.args[0], letters)}{over}{correction})", _ATOM
+
+
+def _argument(given: object, letters: _Letters) -> str:
+    if isinstance(given, Term):
+        return _text(given, letters)
+    if isinstance(given, tuple) and len(given) == 1:
+        return _argument(given[0], letters)
+    if isinstance(given, tuple):
+        return f"[{', '.join(_argument(item, letters) for item in given)}]"
+    return number(given) if isinstance(given, float) else f"{given}"
+
+
+def _sum(term: Term, letters: _Letters) -> tuple[str, int]:
+    parts = []
+    for member, times in term.args[1]:
+        text = (
+            _multiplied(abs(times), ((member, 1.0),), letters)[0]
+            if abs(times) != 1
+            else _within(member, letters, _PRODUCT)
+        )
+        parts.append(("-" if times < 0 else "+", text))
+    if term.args[0]:
+        parts.append(("-" if term.args[0] < 0 else "+", number(abs(term.args[0]))))
+    parts.sort(key=lambda part: (part[0] == "-", len(part[1]), part[1]))
+    text = " ".join(f"{sign} {part}" for sign, part in parts)
+    return text.removeprefix("+ "), _SUM
+
+
+def _product(term: Term, letters: _Letters) -> tuple[str, int]:
+    return _multiplied(term.args[0], term.args[1], letters)
+
+
+def _multiplied(factor: float, members: Sequence[tuple[Term, float]], letters: _Letters) -> tuple[str, int]:
+    above = [_power(term, exponent, letters) for term, exponent in members if exponent > 0]
+    below = [_power(term, -exponent, letters) for term, exponent in members if exponent < 0]
+    for texts in (above, below):
+        texts.sort(key=lambda text: (len(text), text))
+    sign, size = "-" * (factor < 0), abs(factor)
+    inverse = number(1 / size)
+    if size != 1 and len(inverse) < len(number(size)):
+        below.append(inverse)
+    elif size != 1:
+        above.insert(0, number(size))
+    text = " * ".join(above) or "1"
+    if below:
+        text += f" / {below[0]}" if len(below) == 1 else f" / ({' * '.join(below)})"
+    if len(above) == 1 and not below and not sign and size == 1:
+        return text, _POWER
+    return sign + text, _PRODUCT if not sign else _SUM
+
+
+def _power(term: Term, exponent: float, letters: _Letters) -> str:
+    if exponent == 0.5:
+        return f"sqrt({_text(term, letters)})"
+    if exponent == 1:
+        return _within(term, letters, _MATRIX)
+    return f"{_within(term, letters, _ATOM)}^{number(exponent)}"
+
+
+_WRITERS: dict[str, Callable[[Term, _Letters], tuple[str, int]]] = {
+    NUMBER: _number, WEIGHT: _weight, CONSTANT: _constant, MATRIX: _matrix, PART: _part, SUM: _sum, PRODUCT: _product,
+    "mean": _over_axes, "var": _over_axes, "sum": _over_axes, "softmax": _over_axes,
+}  # fmt: skip
+
+
+def number(value: float) -> str:
+    """Returns a number in the shortest exact way: whole, as a root or its inverse, or in digits."""
+    if value == int(value) if math.isfinite(value) else True:
+        return f"{value:.17g}"
+    if float(f"{value:.4g}") == value:
+        return f"{value:.4g}"
+    for inverted in (False, True):
+        square = (1 / value if inverted else value) ** 2
+        whole = round(square)
+        if 0 < whole < 1e6 and math.isclose(square, whole, rel_tol=_EXACT):
+            root = f"sqrt({whole})" if math.isqrt(whole) ** 2 != whole else f"{math.isqrt(whole)}"
+            return f"{'-' * (value < 0)}{f'1 / {root}' if inverted else root}"
+    return f"{value:.6g}"

@@ -86,4 +86,4 @@ def by_name(reference: nn.Module, candidate: nn.Module) -> WeightMap:
 
 @functools.cache
 def _shipped() -> dict[str, Patterns]:
-    return {file.stem: read_map(file) for file in sorted((Path(__file__).parents[1] / "maps").glob("*.toml"))}
+    return {file.stem: read_map(file) for file in sorted((Path(__file__).parents[2] / "maps").glob("*.toml"))}

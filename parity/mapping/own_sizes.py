@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -89,15 +88,19 @@ def _takes(module: nn.Module, side: int) -> bool:
 
 
 def _if_nearer(module: nn.Module, config: Mapping[str, Any], other: dict[str, int]) -> dict[str, int]:
-    """Returns the other sizes, if a reference of these has more nearly as many values as the candidate."""
+    """Returns the other sizes, if a reference of these has more nearly as many values, or such tensors."""
     if other.keys() <= {"num_heads"}:  # which no tensor shows
         return other
-    own = _sizes_of_tensors(module)
-    without, with_them = (
-        _apart(_sizes_of_tensors(reference), own) if reference else math.inf
-        for reference in (_built(config), _built({**config, **other}))
-    )
-    return other if with_them < without else {}
+    with_them, without = _built({**config, **other}), _built(config)
+    if with_them is None:
+        return {}
+    if without is None:
+        return other
+    own, new, old = map(_sizes_of_tensors, (module, with_them, without))
+    is_nearer = abs(_values_in(new) - _values_in(own)) < abs(_values_in(old) - _values_in(own))
+    # an MLP in two halves has more tensors of half the size than one that is half as wide
+    is_in_parts = any(own[size] > count > old[size] for size, count in new.items())
+    return other if is_nearer or (_apart(new, own) < _apart(old, own) and not is_in_parts) else {}
 
 
 def _built(config: Mapping[str, Any]) -> nn.Module | None:
@@ -108,6 +111,10 @@ def _built(config: Mapping[str, Any]) -> nn.Module | None:
 
 def _sizes_of_tensors(module: nn.Module) -> Counter[int]:
     return Counter(tensor.numel() for tensor in tensors_of(module).values())
+
+
+def _values_in(sizes: Counter[int]) -> int:
+    return sum(size * count for size, count in sizes.items())
 
 
 def _apart(one: Counter[int], other: Counter[int]) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import itertools
 import math
 import re
+import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from parity import matrix, saved_reports
@@ -18,16 +20,28 @@ if TYPE_CHECKING:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with a command line in one sentence, with the closest word that it knows."""
+    """Says what is wrong with a command line in one sentence, with the closest word that it knows.
+
+    Attributes:
+        given: the command line.
+    """
+
+    given: Sequence[str] = ()
 
     def error(self, message: str) -> NoReturn:
         """Says it, and exits with 2."""
         unknown = re.search(r"(?:unrecognized arguments: |invalid choice: ')([^\s'=]+)", message)
         choices = re.findall(r"[\w-]+", message.partition("choose from")[2])
-        close = difflib.get_close_matches(unknown[1], choices or self._known(), n=1) if unknown else []
+        close = self._joined(unknown[1]) if unknown else []
+        close = close or (difflib.get_close_matches(unknown[1], choices or self._known(), n=1) if unknown else [])
         hint = f"did you mean {close[0]}?" if close else f"{self.prog} --help lists what there is"
         say(f"{message}; {hint}")
         self.exit(FAILED)
+
+    def _joined(self, name: str) -> list[str]:
+        """Returns a file and the name in it as one word, if they were given as two."""
+        pairs = itertools.pairwise(self.given)
+        return [f"{file}:{after}" for file, after in pairs if after == name and file.endswith((".py", ".ipynb"))]
 
     def _known(self) -> list[str]:
         """Returns the names of all options, and those of its commands."""
@@ -55,6 +69,7 @@ class _Version(argparse.Action):
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Returns the options; one that is given without a value is wrong usage."""
     parser = command_line()
+    parser.given = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
     for key, value in vars(options).items():
         if value == "":

@@ -331,6 +331,7 @@ def test_wrong_option_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
 
 _WRONG_USAGE = {
     "chek": "did you mean check?",
+    "check mymodel.py MyViT": "did you mean mymodel.py:MyViT?",
     "check --bacth 3": "did you mean --batch?",
     "check --batch three": "invalid int value: 'three'; parity check --help lists what there is",
     "check --timeout nan": "--timeout: expected a positive number, got 'nan'",

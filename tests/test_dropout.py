@@ -351,7 +351,7 @@ def test_difference_of_train_mode_that_cannot_be_taken_back_stays_open(tmp_path:
     assert report.verdict == "divergent"
     assert report.explanation is not None
     assert not report.explanation.complete
-    assert report.reasons[0] == "identical in eval mode; in train mode the logits differ, which no dropout explains"
+    assert report.reasons[0] == "identical in eval mode; in train mode the logits differ, and no cause was found"
     assert not report.causes
 
 

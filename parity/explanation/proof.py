@@ -113,7 +113,7 @@ class Explanation:
         if not self.in_train_mode and self.left_in_train_mode is None:
             return [f"{self.agreement}; in train mode the same dropouts draw other masks"]
         if not self.in_train_mode:
-            return [f"{self.agreement}; in train mode the logits differ, which no dropout explains"]
+            return [f"{self.agreement}; in train mode the logits differ, and no cause was found"]
         found = f"{self.agreement}; in train mode {_listed(self.in_train_mode)}"
         if self.complete:
             how = "where dropouts of one size draw the same masks"
@@ -131,7 +131,7 @@ class Explanation:
     def _differs_in_train_mode(self) -> str:
         left = self.left_in_train_mode or math.inf
         size = f" by {left:.2g}" if math.isfinite(left) else ""
-        return f"still differs in train mode{size}, which no dropout explains"
+        return f"still differs in train mode{size}, for which no cause was found"
 
 
 def _listed(phrases: Sequence[str]) -> str:

@@ -243,7 +243,7 @@ def test_attention_of_another_width_is_told_with_the_reference_to_compare(*, is_
 
     said = " ".join(_check(build).reasons)
     assert "query, key and value have 256 features, its tokens 48" in said
-    assert "compare with --set hidden_dim=256" in said
+    assert "if yours are 256 at any width, compare with --set hidden_dim=256" in said
     assert _check(build, overrides={**SMALL, "hidden_dim": 256}).verdict == "equivalent"
 
 

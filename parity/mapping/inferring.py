@@ -192,7 +192,7 @@ def _infer(
         elif inner is not None and inner % config["num_heads"] == 0:
             advice = (
                 f"its query, key and value have {inner} features, its tokens {config['hidden_dim']}, of which the "
-                f"reference has one number; compare with --set hidden_dim={inner}"
+                f"reference has one number; if yours are {inner} at any width, compare with --set hidden_dim={inner}"
             )
         raise MappingError(
             "no projections to query, key and value that correspond to the reference's were found in the candidate; "

@@ -117,7 +117,7 @@ def _aligned(ours: Sequence[Operation], theirs: Sequence[Operation]) -> list[tup
         score = _fit(ours[i], theirs[j])
         if score:
             # neighbours that go on together belong together: a norm goes with what it leads to
-            score += best[i + 1][j + 1] + 0.01 * taken[i + 1][j + 1] + 0.02 * _follow_attentions(ours, i, theirs, j)
+            score += best[i + 1][j + 1] + 0.01 * taken[i + 1][j + 1] + 0.02 * _are_projections(ours, i, theirs, j)
         taken[i][j] = score > skip
         best[i][j] = max(score, skip)
     pairs: list[tuple[Operation | None, Operation | None]] = []
@@ -135,9 +135,13 @@ def _aligned(ours: Sequence[Operation], theirs: Sequence[Operation]) -> list[tup
     return [*pairs, *((op, None) for op in ours[i:]), *((None, op) for op in theirs[j:])]
 
 
-def _follow_attentions(ours: Sequence[Operation], i: int, theirs: Sequence[Operation], j: int) -> bool:
-    """Whether what comes right before two operations is an attention, whose output they project."""
-    return i > 0 < j and ours[i - 1].kind == theirs[j - 1].kind == "attention"
+def _are_projections(ours: Sequence[Operation], i: int, theirs: Sequence[Operation], j: int) -> bool:
+    """Whether two operations follow an attention, whose output they project, and the other's MLP comes at once.
+
+    The MLP is two more of the very same shape, which no norm of its own parts from the projection.
+    """
+    follow = i > 0 < j and ours[i - 1].kind == theirs[j - 1].kind == "attention"
+    return follow and all(operation.key == ours[i].key for operation in theirs[j : j + 3])
 
 
 def _is_of_a_block(operation: Operation) -> bool:

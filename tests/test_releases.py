@@ -289,9 +289,10 @@ def test_release_that_another_run_is_at_work_on_comes_last(here: list[str], tmp_
 def test_environment_is_removed_when_the_command_is_stopped(number: signal.Signals, tmp_path: Path) -> None:
     script = tmp_path / "slow.py"
     script.write_text(
-        "import sys, time\n"
+        "import signal, sys, time\n"
         "from parity import cli\n"
         "from parity.releases import environments\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a shell ignores for what it runs behind it
         "environments.ROOM = 0.0\n"
         "environments._filled = lambda *_: (print('filling', file=sys.stderr, flush=True), time.sleep(60))\n"
         "environments._made = lambda pair, place, python: place.mkdir()\n"

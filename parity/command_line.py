@@ -32,8 +32,9 @@ class _Parser(argparse.ArgumentParser):
         """Says it, and exits with 2."""
         unknown = re.search(r"(?:unrecognized arguments: |invalid choice: ')([^\s'=]+)", message)
         choices = re.findall(r"[\w-]+", message.partition("choose from")[2])
-        close = self._joined(unknown[1]) if unknown else []
-        close = close or (difflib.get_close_matches(unknown[1], choices or self._known(), n=1) if unknown else [])
+        close: list[str] = []
+        if unknown:
+            close = self._joined(unknown[1]) or difflib.get_close_matches(unknown[1], choices or self._known(), n=1)
         hint = f"did you mean {close[0]}?" if close else f"{self.prog} --help lists what there is"
         say(f"{message}; {hint}")
         self.exit(FAILED)

@@ -161,7 +161,7 @@ def _kernels_alone(models: Models, checks: Iterable[Check], bare: BareRuns, dtyp
     for check, free in _run_in(checks, dtype):
         is_steady = _is_steady(bare, "candidate", free.candidate_output, check)
         if not is_steady and makes_the_difference(bare, check.mode, _watched(checks, dtype)):
-            return fault_of_the_kernel(models, bare, check.mode)
+            return fault_of_the_kernel(models, bare)
     return []
 
 

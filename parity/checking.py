@@ -16,6 +16,7 @@ from parity.diagnosis import (  # fmt: skip
     Check,
     Doubts,
     attention_maps,
+    causes_of_rounding,
     compare_shapes,
     find_doubts,
     origins,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
     from parity.diagnosis import AttentionMaps, Surroundings
     from parity.explanation import Explanation
+    from parity.findings import Cause
     from parity.mapping import Setup
     from parity.models import Brought
     from parity.tracing import Subject
@@ -122,7 +124,7 @@ def check(
     options = Options(Path(mapping) if mapping else None, seed, dtype, device, modes, phases, steps, asked)
     options.require_known()
     told = Progress(progress)
-    before = surroundings()
+    before = surroundings(device)
     with told.step("total"):
         with told.step("build"):
             setup = set_up(candidate, reference, overrides or {}, candidate_args, weights, seed, reference_args)
@@ -239,6 +241,10 @@ def _find(question: Question, subject: Subject, began: float) -> Found:
         doubts = dataclasses.replace(doubts, blind=(*doubts.blind, *setup.candidate.limits))
     places = origins(checks, subject.alignment)
     explanation, explained = _explained(question, subject, checks, doubts, seconds, failures)
+    roundings: list[Cause] = []
+    with failures.kept("it could not be looked at why the candidate is less accurate"):
+        is_explained = explanation is not None and explanation.complete
+        roundings = [] if is_explained else causes_of_rounding(subject, checks)
     beyond = look_beyond(options.phases, subject, question.classroom, checks, doubts, progress)
     beyond = beyond.without_causes(DRAWING_CAUSES if explanation and explanation.names_dropouts else ())
     with failures.kept(NO_WEIGHTS):
@@ -246,7 +252,9 @@ def _find(question: Question, subject: Subject, began: float) -> Found:
     attention: list[AttentionMaps] = []
     with progress.step("attention"), failures.kept(NO_ATTENTION):
         attention = attention_maps(subject, question.shown.pictures)
-    return Found(subject, checks, places, doubts, explanation, explained, beyond, weights, attention, failures)
+    return Found(
+        subject, checks, places, doubts, explanation, explained, roundings, beyond, weights, attention, failures
+    )
 
 
 def _without_map(question: Question, about: dict[str, Any], error: MappingError) -> Report:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from parity.diagnosis import casts, decide, if_the_map_is_right, layers
+from parity.diagnosis import decide, if_the_map_is_right, layers
 from parity.mapping import UNMAPPED, UNSEEN, logits_elsewhere, sizes_shown
 from parity.models import tensors_of, unverifiable
 from parity.report import Report, peak_memory, top5, with_code
@@ -36,6 +36,7 @@ class Found:
         doubts: what the checks don't show.
         explanation: what causes the difference, if it was looked for.
         explained: what the explanation says, a sentence each.
+        roundings: why the candidate is less accurate, as far as that is known.
         beyond: what the other phases have found.
         weights: what the comparison of the candidate's own weights has found, if there was one.
         attention: where both models look.
@@ -48,6 +49,7 @@ class Found:
     doubts: Doubts
     explanation: Explanation | None
     explained: list[str]
+    roundings: list[Cause]
     beyond: Beyond
     weights: OwnWeights | None
     attention: list[AttentionMaps]
@@ -100,7 +102,7 @@ class Found:
         named: list[Cause] = []
         with self.failures.kept("the causes could not be listed"):
             named = [*(self.explanation.causes if self.explanation else ())]
-            named += [] if self.is_explained else casts(self.checks, self.subject.alignment)
+            named += self.roundings
         return [*named, *self.beyond.causes, *(self.weights.causes if self.weights else ())]
 
 

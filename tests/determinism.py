@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +67,25 @@ class Setting:
     tell: Callable[[], object] = lambda: None
 
 
+@dataclass(frozen=True)
+class Study:
+    """What is looked at.
+
+    Attributes:
+        module: to be run with `--one SETTING --output FOLDER`.
+        settings: by name, the one that all others are put beside first, and `again` for the same once more.
+        checks: phases by candidate.
+        device: where to run.
+        dtypes: of whose layers bits are looked at.
+    """
+
+    module: str
+    settings: dict[str, Setting]
+    checks: dict[str, tuple[str, ...]]
+    device: str = "cpu"
+    dtypes: tuple[str, ...] = ("float32", "float64")
+
+
 def _instructions(name: str) -> Setting:
     what = {"default": "no vector instructions of the processor's"}.get(name, f"{name.upper()} at most")
     return Setting(what, f"ATEN_CPU_CAPABILITY={name}", {"ATEN_CPU_CAPABILITY": name})
@@ -94,6 +115,9 @@ SETTINGS = {
 }
 
 
+STUDY = Study("tests.determinism", SETTINGS, CHECKS)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures under every setting and writes the page; returns 1 if an answer is another, or one is not repeated."""
     parser = argparse.ArgumentParser(prog="python -m tests.determinism", description=__doc__)
@@ -101,38 +125,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--one", choices=SETTINGS, help="measure in this process, and write to --output alone")
     options = parser.parse_args(arguments)
     if options.one:
-        _measure(options.one, options.output)
+        measure(STUDY, options.one, options.output)
         return 0
-    with tempfile.TemporaryDirectory() as folder:
-        rows = [_measured(name, Path(folder)) for name in SETTINGS]
-        found = compared(rows, Path(folder))
-    for file, content in ((f"{NAME}.md", page(found)), (f"{NAME}.json", json.dumps(found, indent=1) + "\n")):
-        (options.output / file).write_text(content, encoding="utf-8")
+    found = studied(STUDY)
+    publish(options.output, NAME, page(found), found)
     return int(any(row["other"] for row in found["settings"]))
 
 
-def _measured(name: str, folder: Path) -> dict[str, Any]:
-    """Returns what is found under a setting, in a process that is told of it before torch is imported."""
-    command = [sys.executable, "-m", "tests.determinism", "--one", name, "--output", str(folder)]
-    surroundings = {**os.environ, "OMP_NUM_THREADS": "1", **SETTINGS[name].variables}
+def publish(folder: Path, name: str, text: str, found: dict[str, Any]) -> None:
+    """Writes a page, and what it is drawn from."""
+    for file, content in ((f"{name}.md", text), (f"{name}.json", json.dumps(found, indent=1) + "\n")):
+        (folder / file).write_text(content, encoding="utf-8")
+
+
+def studied(study: Study, *, at_once: int = 1) -> dict[str, Any]:
+    """Measures under every setting, each in a process that is told of it before torch is imported.
+
+    Args:
+        study: what is looked at.
+        at_once: so many processes.
+    """
+    with tempfile.TemporaryDirectory() as folder, ThreadPool(at_once) as pool:
+        rows = pool.map(lambda name: _measured(study, name, Path(folder)), study.settings)
+        return compared(rows, Path(folder))
+
+
+def _measured(study: Study, name: str, folder: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", study.module, "--one", name, "--output", str(folder)]
+    surroundings = {**os.environ, "OMP_NUM_THREADS": "1", **study.settings[name].variables}
     subprocess.run(command, cwd=ROOT, env=surroundings, check=True)  # noqa: S603  (ours)
     row: dict[str, Any] = json.loads(file_of(folder, name).read_text(encoding="utf-8"))
     return row
 
 
-def _measure(name: str, folder: Path) -> None:
-    SETTINGS[name].tell()
+def measure(study: Study, name: str, folder: Path) -> None:
+    """Measures under one setting, in this process, and writes what was found to a folder."""
+    study.settings[name].tell()
     reports = {
-        candidate: parity.check(candidate, overrides=SMALL, phases=phases, steps=_STEPS).to_dict()
-        for candidate, phases in CHECKS.items()
+        candidate: parity.check(candidate, overrides=SMALL, phases=phases, steps=_STEPS, device=study.device).to_dict()
+        for candidate, phases in study.checks.items()
     }
     tensors: dict[str, torch.Tensor] = {}
-    where = reports[next(iter(CHECKS))]["environment"]
+    where = reports[next(iter(study.checks))]["environment"]
+    bits = functools.partial(bits_of, "vit:ViT", "vit_b_16", dtypes=study.dtypes, device=study.device)
     row = {
         "torch": name,  # a row of the matrix of releases, in which a setting has the release's place
         "machine": f"{platform.system()} {platform.machine()}", "processor": processor(), "code": "",
         "threads": 0, "libraries": {}, "cpu_capability": "",
-        "bits": {model: bits_of("vit:ViT", "vit_b_16", *sized, tensors) for model, sized in MODELS.items()},
+        "bits": {model: bits(*sized, tensors) for model, sized in MODELS.items()},
         "reports": reports, "environment": where,
     }  # fmt: skip
     save_file(tensors, file_of(folder, name, ".safetensors"))
@@ -172,6 +212,11 @@ def compared(rows: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
                 "name": row["torch"],
                 "environment": {k: v for k, v in row["environment"].items() if v != first["environment"][k]},
                 "other": [*_other(first["reports"], row["reports"], is_again=row["torch"] == "again")],
+                "instead": {
+                    name: _in_short(report)
+                    for name, report in row["reports"].items()
+                    if _in_short(report) != _in_short(first["reports"][name])
+                },
                 "same_bits": moved.still,
                 "moves": [*map(_as_json, moved.to_dict()["moves"])],
             }
@@ -207,40 +252,56 @@ def page(found: dict[str, Any]) -> str:
     Args:
         found: as `compared` returns it.
     """
-    lines = [_HEAD, "| candidate | phases | answer |", "| --- | --- | --- |"]
-    lines += [f"| `{name}` | {', '.join(CHECKS[name])} | {said} |" for name, said in found["answers"].items()]
-    lines += [_SETTINGS, "| what is another | told by | answers | passes whose bits moved | first in | logits |",
-              "| --- | --- | --- | --- | --- | --- |"]  # fmt: skip
+    where = "; ".join(f"{key} {value}" for key, value in found["environment"].items() if key != "platform")
+    lines = [_HEAD, *answers(STUDY, found), _SETTINGS, *what_moves(STUDY, found), _MOVES, *moves(STUDY, found)]
+    return "\n".join(lines) + f"\n{_FOOT}{found['machine']}; {where}.\n"
+
+
+def answers(study: Study, found: dict[str, Any]) -> list[str]:
+    """Returns the table of the checks and their answers."""
+    lines = [f"| `{name}` | {', '.join(study.checks[name])} | {said} |" for name, said in found["answers"].items()]
+    return ["| candidate | phases | answer |", "| --- | --- | --- |", *lines]
+
+
+def what_moves(study: Study, found: dict[str, Any]) -> list[str]:
+    """Returns the table of settings: whether the answers stayed, and how many passes have other bits."""
+    lines = ["| what is another | told by | answers | passes whose bits moved | first in | logits |",
+             "| --- | --- | --- | --- | --- | --- |"]  # fmt: skip
     for row in found["settings"]:
-        setting = SETTINGS[row["name"]]
+        setting = study.settings[row["name"]]
         moved = sum(len(move["modes"]) * len(move["sides"]) for move in row["moves"])
         firsts = ", ".join(f"`{first}`" for first in dict.fromkeys(move["first"] for move in row["moves"])) or "-"
         how_far = max((move["logits"] or 0 for move in row["moves"]), default=0)
-        said = "; ".join(row["other"]) or ("the same report" if row["name"] == "again" else "the same")
+        instead = [f"{name}: {answer}" for name, answer in row.get("instead", {}).items()]
+        said = "; ".join(row["other"] + instead) or ("the same report" if row["name"] == "again" else "the same")
         lines.append(
             f"| {setting.what} | `{setting.told}` | {said} | {moved} of {moved + row['same_bits']} | {firsts} "
             f"| {f'{how_far:.1e}' if how_far else '-'} |"
         )
-    lines += [_MOVES, "| what is another | who | model | modes | first layer | layers | logits, float32 | float64 |",
-              "| --- | --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
-    lines += [line for row in found["settings"] for line in _moved(SETTINGS[row["name"]].what, row["moves"])]
-    where = "; ".join(f"{key} {value}" for key, value in found["environment"].items() if key != "platform")
-    return "\n".join(lines) + f"\n{_FOOT}{found['machine']}; {where}.\n"
+    return lines
 
 
-def _moved(what: str, moves: list[dict[str, Any]]) -> Iterator[str]:
+def moves(study: Study, found: dict[str, Any]) -> list[str]:
+    """Returns the table of layers that moved first, with how far the logits moved in each dtype."""
+    columns = ("what is another", "who", "model", "modes", "first layer", "layers", f"logits, {study.dtypes[0]}",
+               *study.dtypes[1:])  # fmt: skip
+    lines = [line for row in found["settings"] for line in _moved(study, row)]
+    return [f"| {' | '.join(columns)} |", f"| {' | '.join('---' for _ in columns)} |", *lines]
+
+
+def _moved(study: Study, row: dict[str, Any]) -> Iterator[str]:
     """Yields a line of the table for all moves that began alike, in whichever modes and dtypes."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for move in moves:
+    for move in row["moves"]:
         groups.setdefault((*move["sides"], move["model"], move["first"], move["layers"]), []).append(move)
     for alike in groups.values():
         first = alike[0]
         modes = [mode for mode in MODES if any(mode in move["modes"] for move in alike)]
-        far = [_far([m["logits"] for m in alike if m["dtype"] == dtype]) for dtype in ("float32", "float64")]
+        far = [_far([m["logits"] for m in alike if m["dtype"] == dtype]) for dtype in study.dtypes]
         yield (
-            f"| {what} | {'both' if len(first['sides']) == 2 else first['sides'][0]} | {first['model']} "
-            f"| {'all' if len(modes) == len(MODES) else ', '.join(modes)} | `{first['first']}` | {first['layers']} "
-            f"| {' | '.join(far)} |"
+            f"| {study.settings[row['name']].what} | {'both' if len(first['sides']) == 2 else first['sides'][0]} "
+            f"| {first['model']} | {'all' if len(modes) == len(MODES) else ', '.join(modes)} | `{first['first']}` "
+            f"| {first['layers']} | {' | '.join(far)} |"
         )
 
 

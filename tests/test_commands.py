@@ -35,7 +35,7 @@ LEFT = (
 PLACE = "parity check tests/candidates/"  # what these say is compared in `test_cli.py`
 
 # what takes minutes, and has tests of its own: the command line is read, and that is all
-MEASURING = {"benchmarks", "determinism", "matrix", "tolerances", "train_digits", "wild"}
+MEASURING = {"benchmarks", "determinism", "gpu", "matrix", "tolerances", "train_digits", "wild"}
 NAMED = {f"python -m {name}" for name in ("parity", "pytest", "vit.attention")}  # so, without an argument, in the text
 
 MINE = """

@@ -348,7 +348,7 @@ def _in_float64() -> None:
 
 
 def _under_autocast() -> None:
-    dataclasses.replace(Ambient.now(), autocast=(True, torch.bfloat16)).restore()
+    dataclasses.replace(Ambient.now(), autocast={"cpu": (True, torch.bfloat16)}).restore()
 
 
 def _with_other_random_numbers() -> None:

@@ -159,9 +159,10 @@ class FastViT(ViT):
 
 
 def _is_fast(module: nn.Module) -> bool:
-    is_autocast = (
-        torch.is_autocast_enabled("cpu") if hasattr(torch, "get_autocast_dtype") else torch.is_autocast_cpu_enabled()
-    )
+    if hasattr(torch, "get_autocast_dtype"):  # since torch 2.4
+        is_autocast = any(map(torch.is_autocast_enabled, ("cpu", "cuda")))
+    else:
+        is_autocast = torch.is_autocast_cpu_enabled() or torch.is_autocast_enabled()
     return not (module.training or torch.is_grad_enabled() or is_autocast or _is_compiling())
 
 

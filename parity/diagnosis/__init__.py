@@ -21,6 +21,7 @@ from parity.diagnosis.phases import (
     not_compared,
     worst_of,
 )
+from parity.diagnosis.roundings import causes_of_rounding
 from parity.diagnosis.shapes import compare_shapes
 from parity.diagnosis.soundness import Surroundings, surroundings
 from parity.diagnosis.verdict import (
@@ -29,7 +30,6 @@ from parity.diagnosis.verdict import (
     Layer,
     Place,
     Verdict,
-    casts,
     decide,
     in_words_of,
     is_another_function,
@@ -55,7 +55,7 @@ __all__ = [
     "Surroundings",
     "Verdict",
     "attention_maps",
-    "casts",
+    "causes_of_rounding",
     "compare_shapes",
     "decide",
     "find_doubts",

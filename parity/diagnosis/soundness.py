@@ -6,6 +6,7 @@ to the reference as well, and two wrong models agree.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import math
@@ -18,33 +19,34 @@ from torch.nn.modules import module as hooks_of_all
 from torchvision.models import vision_transformer
 
 from parity.errors import ParityError, listed
-from parity.tracing import MODES, Mode, ambient_kept, compare, random_state_of
+from parity.tracing import BACKENDS, MODES, Ambient, Mode, ambient_kept, compare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 class _First:
     """What torch gives before any candidate's code has run: bits of a small reference, functions, hooks, settings."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         self.functions = _functions()
         self.hooks = _hooks()
         self.settings = _settings()
-        self.bits = _bits_of_a_small_model()
+        self.bits = _bits_of_a_small_model(device)
 
 
 class Surroundings:
     """What torch computes with as a check begins: as it did at first, and as the user has told it since."""
 
-    def __init__(self) -> None:
-        self._first = _first()
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._first = _first(device)
         self._settings = _settings()
 
     def doubts(self) -> list[str]:
         """Returns what is no longer so and lets no measurement count, a sentence each."""
         wrong = _wrong_measurements()
-        if not wrong and (_bits_under(self._first.settings) != self._first.bits or self._is_told_otherwise()):
+        if not wrong and (self._bits_under(self._first.settings) != self._first.bits or self._is_told_otherwise()):
             wrong = "torchvision's own ViT gives other numbers than before the candidate's code was imported"
         if not wrong:
             return []
@@ -54,7 +56,18 @@ class Surroundings:
 
     def _is_told_otherwise(self) -> bool:
         """Whether settings that the candidate's code has changed give other bits than the user's."""
-        return _settings() != self._settings and _bits_under(self._settings) != _bits_of_a_small_model()
+        return _settings() != self._settings and self._bits_under(self._settings) != _bits_of_a_small_model(
+            self._device
+        )
+
+    def _bits_under(self, settings: dict[str, Any]) -> list[bytes]:
+        """Returns the bits of the small model where torch is told these settings, and tells it its own again."""
+        own = _settings()
+        _tell(settings, own)
+        try:
+            return _bits_of_a_small_model(self._device)
+        finally:
+            _tell(own, settings)
 
     def blamed(self, error: ParityError) -> ParityError:
         """Returns an error with what is no longer so, since it may come of that."""
@@ -78,24 +91,14 @@ class Surroundings:
         return [*names, *(name for name, value in settings.items() if value != self._settings[name])]
 
 
-def surroundings() -> Surroundings:
-    """Returns how it is as a check begins, before its candidate is imported."""
-    return Surroundings()
+def surroundings(device: str = "cpu") -> Surroundings:
+    """Returns how it is as a check on a device begins, before its candidate is imported."""
+    return Surroundings("cpu" if device == "meta" else device)
 
 
 @functools.cache
-def _first() -> _First:
-    return _First()
-
-
-def _bits_under(settings: dict[str, Any]) -> list[bytes]:
-    """Returns the bits of the small model where torch is told these settings, and tells it its own again."""
-    own = _settings()
-    _tell(settings, own)
-    try:
-        return _bits_of_a_small_model()
-    finally:
-        _tell(own, settings)
+def _first(device: str) -> _First:
+    return _First(device)
 
 
 def _tell(settings: dict[str, Any], before: dict[str, Any]) -> None:
@@ -108,19 +111,19 @@ def _are_others(names: list[str]) -> str:
     return f"{listed(names)} {'is' if len(names) == 1 else 'are'} another now"
 
 
-def _bits_of_a_small_model() -> list[bytes]:
+def _bits_of_a_small_model(device: str) -> list[bytes]:
     """Runs torchvision's ViT of one block in eval and in train mode, and backward."""
     bits = []
-    with ambient_kept():
+    with ambient_kept(), _no_trying():
         torch.set_default_dtype(torch.float32)
         torch.set_num_threads(1)  # whose number decides on the order of sums
-        torch.set_rng_state(random_state_of(0))
         try:
-            model = vision_transformer.VisionTransformer(8, 4, 1, 2, 8, 16, 0.1, 0.1, num_classes=3)
+            model = vision_transformer.VisionTransformer(8, 4, 1, 2, 8, 16, 0.1, 0.1, num_classes=3).to(device)
+            Ambient.now().seeded(0).restore()  # of a GPU that is in use as of now as well
             with torch.no_grad():
                 for n, parameter in enumerate(model.parameters()):
                     parameter.copy_(_wave(parameter.numel(), n).view(parameter.shape))
-            images = _wave(2 * 3 * 8 * 8, 1).view(2, 3, 8, 8)
+            images = _wave(2 * 3 * 8 * 8, 1).view(2, 3, 8, 8).to(device)
             for mode in (MODES["eval"], Mode("train", train=True, grad=True, backward=True)):
                 with mode.active(model):
                     logits = model(images)
@@ -132,12 +135,23 @@ def _bits_of_a_small_model() -> list[bytes]:
     return bits
 
 
+@contextlib.contextmanager
+def _no_trying() -> Iterator[None]:
+    """Keeps cuDNN from picking its algorithms by which of them is fastest at the moment."""
+    was = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = was
+
+
 def _wave(count: int, phase: int) -> torch.Tensor:
     return torch.tensor([math.sin(0.7 * n + phase) for n in range(count)], dtype=torch.float32)
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:
-    return tensor.detach().numpy().tobytes()
+    return tensor.detach().cpu().numpy().tobytes()
 
 
 def _wrong_measurements() -> str:
@@ -181,13 +195,6 @@ def _settings() -> dict[str, Any]:
     return {name: ask() for name, (ask, _) in _SETTINGS.items()}
 
 
-def _precision() -> str | None:
-    try:
-        return torch.get_float32_matmul_precision()
-    except RuntimeError:  # since torch 2.9, where backends were told one by one
-        return None
-
-
 def _deterministic(value: bool) -> None:  # noqa: FBT001
     torch.use_deterministic_algorithms(value, warn_only=torch.is_deterministic_algorithms_warn_only_enabled())
 
@@ -198,7 +205,7 @@ def _onednn(value: bool) -> None:  # noqa: FBT001
 
 # what a user may tell torch between two checks, and a candidate's code must not: how it is asked, and told
 _SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
-    "torch.get_float32_matmul_precision()": (_precision, torch.set_float32_matmul_precision),
+    **{backend.told: (functools.partial(getattr, backend, "value"), backend.tell) for backend in BACKENDS},
     "torch.are_deterministic_algorithms_enabled()": (torch.are_deterministic_algorithms_enabled, _deterministic),
     "torch.backends.mkldnn.enabled": (lambda: torch.backends.mkldnn.enabled, _onednn),
     "torch.backends.cuda.flash_sdp_enabled()": (

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from parity.errors import listed
-from parity.findings import Cause
 from parity.tracing import NOISE_BOUND, OUTPUT, SAME_FUNCTION_BOUND
 
 if TYPE_CHECKING:
@@ -193,22 +192,6 @@ def open_in_train_mode(checks: list[Check]) -> Check | None:
     """Returns the float64 check of train mode, if it shows a difference or could not be made for its masks."""
     exact = (check for check in checks if check.exact and check.mode.train)
     return next((check for check in exact if check.verdict == "divergent" or check.skipped == OTHER_LAYOUT), None)
-
-
-def casts(checks: list[Check], alignment: Alignment) -> list[Cause]:
-    """Returns a cause for the first place where a divergent run leaves its dtype for a narrower one."""
-    candidates = {reference: candidate for candidate, reference in alignment.pairs.items()}
-    for check in checks:
-        if check.free and check.free.narrowed and check.verdict == "divergent":
-            point, dtype, is_autocast = check.free.narrowed
-            where, hint = f"{in_words_of(point)} (candidate: {candidates[point.module]})", "take the cast away"
-            statement = f"{where} is {dtype}"
-            if is_autocast:
-                statement = f"the forward pass computes in {dtype}, under torch.autocast, from {where} on"
-                hint = "put torch.autocast around the call, not into forward"
-            kept = f"the reference stays in {check.name.rpartition('/')[2]}"
-            return [Cause("hidden-cast", f"{statement}; {kept}", (point.module,), hint=hint)]
-    return []
 
 
 def origins(checks: list[Check], alignment: Alignment) -> list[Place]:

@@ -34,7 +34,7 @@ from parity.tracing import MODES, Telling, can_switch_fastpath, held_in
 from parity.writing import whole, write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from parity.tracing import Point, Subject
 
@@ -190,7 +190,14 @@ def _checked(candidate: str, name: str, model: str, phases: tuple[str, ...]) -> 
 
 
 def bits_of(
-    candidate: str, reference: str, overrides: dict[str, Any], batch: int, tensors: dict[str, torch.Tensor]
+    candidate: str,
+    reference: str,
+    overrides: dict[str, Any],
+    batch: int,
+    tensors: dict[str, torch.Tensor],
+    *,
+    dtypes: Sequence[str] = ("float32", "float64"),
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Returns the digests of weights, of images, and of every layer's output in every mode and dtype, of both models.
 
@@ -200,21 +207,19 @@ def bits_of(
         overrides: its settings.
         batch: images in the batch.
         tensors: by digest; those of the outputs are added.
+        dtypes: by name.
+        device: where to run.
     """
     try:
         setup = set_up(candidate, reference, overrides, None, None, 0)
         module = build_without_values(setup.candidate)
         shown = make_inputs("random", setup.weights, setup.image_shape, batch, 0)
         mapping = infer_mapping(setup.reference, module, images=shown.images, build=setup.candidate.build)
-        with in_place(setup, module, mapping, shown.images, 0, "float32", "cpu", Progress()) as subject:
+        with in_place(setup, module, mapping, shown.images, 0, "float32", device, Progress()) as subject:
             return {
                 "weights": digest_of_weights(subject.held.reference)[:_DIGITS],
                 "images": _digest(shown.images),
-                "runs": {
-                    f"{mode}/{dtype}": _run(subject, mode, dtype, tensors)
-                    for mode in MODES
-                    for dtype in ("float32", "float64")
-                },
+                "runs": {f"{mode}/{dtype}": _run(subject, mode, dtype, tensors) for mode in MODES for dtype in dtypes},
             }
     except ParityError as error:
         return {"why": f"{error}", "runs": {}}
@@ -257,7 +262,7 @@ def _is_inside_attention(model: nn.Module, name: str) -> bool:
 def _kept(tensor: torch.Tensor, tensors: dict[str, torch.Tensor]) -> str:
     digest = _digest(tensor)
     if tensor.numel() <= _MOST_KEPT and digest not in tensors:
-        tensors[digest] = tensor.contiguous().clone()
+        tensors[digest] = tensor.cpu().contiguous().clone()
     return digest
 
 

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torchvision
 
+from parity.tracing import BACKENDS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-# what torch's own names of its backends call the ways to compute in float32 with fewer digits
-_MATMUL, _CUDNN, _ONEDNN, _ONEDNN_CONV = "cuda.matmul", "cudnn.conv", "mkldnn.matmul", "mkldnn.conv"
-_FULL = "none", "ieee"
 
 # environment variables by which the libraries inside torch are told the same, behind its back
 _VARIABLES = "NVIDIA_TF32_OVERRIDE", "DNNL_DEFAULT_FPMATH_MODE", "ONEDNN_DEFAULT_FPMATH_MODE"
@@ -55,26 +53,8 @@ def _name_of(device: str) -> str:
 
 def _reduced_float32() -> Iterator[str]:
     """Yields what has float32 computed with fewer digits."""
-    yield from (f"{name} {way}" for name, way in _float32().items() if way not in _FULL)
+    yield from (f"{backend.name} {backend.reduced_to}" for backend in BACKENDS if backend.reduced_to)
     yield from (f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ)
-
-
-def _float32() -> dict[str, str]:
-    """Returns, by backend, what a float32 operation is computed in."""
-    backends: Any = torch.backends
-    if hasattr(backends, "fp32_precision"):  # since torch 2.9, which refuses to tell of both in the older words
-        return {
-            _MATMUL: backends.cuda.matmul.fp32_precision,
-            _CUDNN: backends.cudnn.conv.fp32_precision,
-            _ONEDNN: backends.mkldnn.matmul.fp32_precision,
-            _ONEDNN_CONV: backends.mkldnn.conv.fp32_precision,
-        }
-    tf32 = {True: "tf32", False: "ieee"}
-    return {
-        _MATMUL: tf32[backends.cuda.matmul.allow_tf32],
-        _CUDNN: tf32[backends.cudnn.allow_tf32],
-        _ONEDNN: {"high": "tf32", "medium": "bf16"}.get(torch.get_float32_matmul_precision(), "ieee"),
-    }
 
 
 def _reductions() -> list[str]:

@@ -28,6 +28,7 @@ from parity.tracing.measuring import (
 )
 from parity.tracing.modes import (
     MODES,
+    Ambient,
     Mode,
     ambient_kept,
     can_switch_fastpath,
@@ -39,6 +40,7 @@ from parity.tracing.modes import (
 from parity.tracing.nested import address_of, first_tensor, leaves
 from parity.tracing.operations import Operations
 from parity.tracing.passes import OUTPUT, Pass, fitting, in_step, is_rearranged, steps
+from parity.tracing.precision import BACKENDS, full_float32
 from parity.tracing.run import Event, Moment, Point, Run, Telling, bare_run, call_order, outer_modules
 from parity.tracing.sources import DRAWING, SourceLine, line_of_source, name_of_operation
 from parity.tracing.spread import LETTERS, LEVELS, Places, Sizes, grid_of, pooled
@@ -46,6 +48,7 @@ from parity.tracing.subject import Held, Models, Subject
 
 __all__ = [
     "ACTIVATION",
+    "BACKENDS",
     "DRAWING",
     "ELSEWHERE_BOUND",
     "IDENTICAL",
@@ -58,6 +61,7 @@ __all__ = [
     "PARTS",
     "SAME_FUNCTION_BOUND",
     "Alignment",
+    "Ambient",
     "AttentionWeights",
     "Event",
     "Held",
@@ -88,6 +92,7 @@ __all__ = [
     "first_that_runs",
     "fitting",
     "fixed_sites",
+    "full_float32",
     "grid_of",
     "held_in",
     "in_float32",

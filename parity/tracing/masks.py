@@ -31,6 +31,10 @@ class DropoutMasks(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if function is _aten.bernoulli_.float:
             mask, options = args[0], args[1:]
             return mask.copy_(torch.empty(mask.shape, dtype=mask.dtype, device=mask.device).bernoulli_(*options))
+        if function is _aten.native_dropout.default:
+            values, rate = args[:2]
+            kept = torch.empty(values.shape, dtype=torch.bool, device=values.device).bernoulli_(1 - rate)
+            return values * kept / (1 - rate), kept
         return function(*args, **(kwargs or {}))
 
 
@@ -132,4 +136,8 @@ class NoDropout(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function is _aten.bernoulli_.float:
             return args[0].fill_(kept_by(args))  # which is divided by the same number afterwards
+        if function is _aten.native_dropout.default:
+            return args[0].clone(), torch.ones_like(args[0], dtype=torch.bool)
+        if function is _aten.native_dropout_backward.default:
+            return args[0].clone()
         return function(*args, **(kwargs or {}))

@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from parity.errors import described
+from parity.tracing.attention_weights import attention_written_out
 from parity.tracing.masks import DropoutMasks, MasksBySize, MasksByValue, NoDropout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import TypeAlias
 
     from torch import nn
+
+    Autocast: TypeAlias = dict[str, tuple[bool, torch.dtype]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,11 @@ class Mode:
 
     @contextlib.contextmanager
     def active(self, *models: nn.Module) -> Iterator[None]:
-        """Puts torch and `models` into this mode for as long as the context lasts."""
+        """Puts torch and `models` into this mode for as long as the context lasts.
+
+        A GPU's kernels of attention drop inside, where nobody sees or shares their masks: in train mode it is written
+        out there.
+        """
         flag = getattr(torch.backends, "mha", None)
         was_enabled = flag.get_fastpath_enabled() if flag else True
         try:
@@ -62,7 +71,9 @@ class Mode:
             masks = MasksByValue() if self.by_value else masks
             masks = NoDropout() if self.no_dropout else masks  # type: ignore[no-untyped-call]
             saved: Any = contextlib.nullcontext() if self.backward else _no_saved_tensors()
-            with in_mode(*models, train=self.train), torch.set_grad_enabled(self.grad), saved, masks:
+            is_hidden = self.train and any(parameter.is_cuda for m in models for parameter in islice(m.parameters(), 1))
+            dropping: Any = attention_written_out() if is_hidden else contextlib.nullcontext()
+            with in_mode(*models, train=self.train), torch.set_grad_enabled(self.grad), saved, dropping, masks:
                 yield
         finally:
             if flag:
@@ -149,7 +160,7 @@ class Ambient:
     grad: bool
     random: torch.Tensor
     default_dtype: torch.dtype
-    autocast: tuple[bool, torch.dtype]
+    autocast: Autocast
     random_of_gpus: tuple[torch.Tensor, ...] = ()
 
     @classmethod
@@ -178,7 +189,8 @@ class Ambient:
         if torch.get_default_dtype() != self.default_dtype:
             torch.set_default_dtype(self.default_dtype)
         if _autocast() != self.autocast:
-            _set_autocast(*self.autocast)
+            for device, told in self.autocast.items():
+                _set_autocast(device, *told)
 
 
 def _random_of_gpus() -> tuple[torch.Tensor, ...]:
@@ -189,19 +201,27 @@ def _random_of_gpus() -> tuple[torch.Tensor, ...]:
 _HAS_AUTOCAST_BY_DEVICE = hasattr(torch, "get_autocast_dtype")  # since torch 2.4
 
 
-def _autocast() -> tuple[bool, torch.dtype]:
+def _autocast() -> Autocast:
+    """Returns what autocast is told, by kind of device; of GPUs that nobody uses, nothing."""
+    devices = ("cpu", "cuda") if torch.cuda.is_initialized() else ("cpu",)  # type: ignore[no-untyped-call]
     if _HAS_AUTOCAST_BY_DEVICE:
-        return torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
-    return torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype()
+        return {device: (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)) for device in devices}
+    found = {"cpu": (torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype())}
+    return (
+        found if len(devices) == 1 else found | {"cuda": (torch.is_autocast_enabled(), torch.get_autocast_gpu_dtype())}
+    )
 
 
-def _set_autocast(enabled: bool, dtype: torch.dtype) -> None:  # noqa: FBT001
+def _set_autocast(device: str, enabled: bool, dtype: torch.dtype) -> None:  # noqa: FBT001
     if _HAS_AUTOCAST_BY_DEVICE:
-        torch.set_autocast_enabled("cpu", enabled)
-        torch.set_autocast_dtype("cpu", dtype)
-    else:
+        torch.set_autocast_enabled(device, enabled)
+        torch.set_autocast_dtype(device, dtype)
+    elif device == "cpu":
         torch.set_autocast_cpu_enabled(enabled)
         torch.set_autocast_cpu_dtype(dtype)
+    else:
+        torch.set_autocast_enabled(enabled)
+        torch.set_autocast_gpu_dtype(dtype)
 
 
 @contextlib.contextmanager

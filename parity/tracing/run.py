@@ -144,7 +144,7 @@ class Run:
     @property
     def is_under_autocast(self) -> bool:
         """Whether the model computes under autocast where it stands."""
-        return self._ambient.autocast[0]
+        return any(is_enabled for is_enabled, _ in self._ambient.autocast.values())
 
     def close(self) -> None:
         """Gives the run up where it stands and takes the hooks off the model."""

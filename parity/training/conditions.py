@@ -20,7 +20,7 @@ from torch import nn
 from parity.diagnosis import DTYPES, Beyond, PhaseCheck, Row, not_compared
 from parity.errors import ParityError
 from parity.findings import Cause
-from parity.models import assigned, build_reference, uniform
+from parity.models import assigned, build_reference, tensors_of, uniform
 from parity.tracing import (
     MODES,
     NOISE_BOUND,
@@ -79,6 +79,10 @@ def _transposed(images: torch.Tensor) -> torch.Tensor:
     return images.mT.contiguous().mT
 
 
+def _under_autocast(model: nn.Module) -> torch.autocast:
+    return torch.autocast(next(iter(tensors_of(model).values())).device.type, torch.bfloat16)
+
+
 @contextlib.contextmanager
 def _with_forward(model: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Gives a model another forward pass for as long as the context lasts."""
@@ -113,7 +117,7 @@ CONDITIONS = (
     Condition("bfloat16", "in bfloat16", dtype="bfloat16", hint="make every constant of the input's dtype"),
     Condition("float16", "in float16", dtype="float16", hint="make every constant of the input's dtype"),
     Condition("autocast", "under autocast with bfloat16", dtype="float32",
-              around=lambda _: torch.autocast("cpu", torch.bfloat16), hint="compute in the dtype that arrives"),
+              around=_under_autocast, hint="compute in the dtype that arrives"),
 )  # fmt: skip
 COMPILED = Condition("compile", "when it is compiled", around=_compiled, hint="see torch.compile's own report")
 
@@ -154,7 +158,7 @@ def _compare(subject: Subject, condition: Condition, truth: torch.Tensor) -> Bey
     dtype = condition.dtype or subject.dtype
     label = f"conditions/{condition.name}" + f"/{dtype}" * (condition.name != dtype)
     is_compiled = condition is COMPILED
-    why = why_no_compiler() if is_compiled else _why_not_here(subject, condition)
+    why = why_no_compiler(subject.models.images.device) if is_compiled else None
     if why:
         return Beyond([not_compared(label, why)])
     try:
@@ -203,20 +207,14 @@ def _statement(condition: Condition, check: PhaseCheck) -> str:
     return f"{condition.what} the candidate is {check.noise or float('inf'):.0f} times less accurate than the reference"
 
 
-def _why_not_here(subject: Subject, condition: Condition) -> str | None:
-    if condition.name == "autocast" and subject.models.images.device.type != "cpu":
-        return "it is compared on the CPU only"
-    return None
-
-
-def why_no_compiler() -> str | None:
-    """Says why nothing can be compiled here, or returns None."""
+def why_no_compiler(device: torch.device | None = None) -> str | None:
+    """Says why nothing can be compiled for a device (by default the CPU), or returns None."""
     if not hasattr(torch, "compiler") or not hasattr(torch.compiler, "reset"):
         return f"torch {torch.__version__} cannot be asked to forget what it has compiled"
-    layer = nn.Linear(2, 2)
+    layer = nn.Linear(2, 2, device=device)
     try:
         with torch.no_grad(), _compiled(layer):
-            layer(torch.ones(1, 2))
+            layer(torch.ones(1, 2, device=device))
     except Exception as error:  # noqa: BLE001  (there is no list of what a missing compiler raises)
         return f"nothing can be compiled here: {f'{error}'.strip().splitlines()[0]}"
     return None

@@ -195,7 +195,7 @@ def _backward(
     at_once: bool = True,
 ) -> Passed:
     images = task.images.to(dtype).detach().clone().requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16, enabled=task.autocast and dtype != torch.float64):
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=task.autocast and dtype != torch.float64):
         run = Run(model, images, watch.modules if watch else set(), task.seed, owner)
     handles: list[torch.utils.hooks.RemovableHandle] = []
     try:

@@ -237,8 +237,6 @@ def _resumed(
 def _autocast(subject: Subject, task: Task) -> Beyond:
     """Compares the gradients of a step under autocast with bfloat16."""
     label = "training/autocast/bfloat16"
-    if subject.models.images.device.type != "cpu":
-        return Beyond([not_compared(label, "it is compared on the CPU only")])
     found = compare_gradients(
         dataclasses.replace(subject, dtype="float32"), dataclasses.replace(task, autocast=True), label
     )

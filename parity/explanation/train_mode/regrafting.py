@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 # the modules of a block behind which the reference drops, and the dropout that does it, in the same module
 _DROPPED_BEHIND = {"self_attention": "dropout", "1": "2", "3": "4"}
 
+# what a GPU drops with, of which the mask is no operation of its own
+_IN_ONE = "native_dropout"
+
 
 def recorded(case: Case, mode: Mode) -> Recording:
     """Records a run of the candidate, which is held in float64 and which nobody else is watching."""
@@ -116,18 +119,25 @@ def _dropped_as_well(stretch: Stretch, recording: Recording, to: Point, config: 
     places: list[str] = []
     for drawing in (operation for operation in stretch.operations if operation.name in DRAWING):
         place, rate = _place_of(drawing, stretch, recording, to)
-        is_bernoulli = drawing.name == "bernoulli" and math.isclose(1 - kept_by(drawing.args), config.get(rate, 0.0))
-        if place is None or place in places or not is_bernoulli:
+        if place is None or place in places or not _is_dropout_of(config.get(rate, 0.0), drawing):
             return set()
         places.append(place)
     return {*places}
 
 
+def _is_dropout_of(rate: float, drawing: Operation) -> bool:
+    if drawing.name == _IN_ONE:
+        return math.isclose(drawing.args[1], rate)
+    return drawing.name == "bernoulli" and math.isclose(1 - kept_by(drawing.args), rate)
+
+
 def _place_of(drawing: Operation, stretch: Stretch, recording: Recording, to: Point) -> tuple[str | None, str]:
     """Returns where the reference drops what a mask is drawn for, if it does, and what its rate is called."""
-    mask = drawing.args[0]
-    taking = [op for op in stretch.operations if op.name == "mul" and mask in op.taken and mask not in op.written]
-    dropped = [value for operation in taking for value in operation.taken if value is not mask]
+    dropped = [drawing.args[0]]
+    if drawing.name != _IN_ONE:
+        (mask,) = dropped
+        taking = [op for op in stretch.operations if op.name == "mul" and mask in op.taken and mask not in op.written]
+        dropped = [value for operation in taking for value in operation.taken if value is not mask]
     if len(dropped) != 1:
         return None, ""
     point, block = stretch.entering.get(dropped[0]), block_of(to.module)

@@ -22,7 +22,7 @@ def add_command(commands: Any) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(
         "matrix",
         help="check a candidate on many releases of torch: is it the same on all, and what moved between them?",
-        description="Checks CANDIDATE on one release of torch after the other, each in a virtual environment that is "
+        description="Checks CANDIDATE on release after release of torch, each in a virtual environment that is "
         "made by uv or pip and removed when done, and says which layer's bits moved between neighbours. What is done "
         "already is not done again. On our own ViT the equivalence suite is run as well. Exit status: 0 identical or "
         "equivalent on all, 1 divergent on one or a test has failed, 2 wrong usage or input, 3 inconclusive or not "
@@ -42,6 +42,7 @@ def add_command(commands: Any) -> argparse.ArgumentParser:
         help="make environments with this interpreter (default: this one, or another that a release has builds for)")
     add("--folder", default=_FOLDER, metavar="PATH",
         help=f"where results are kept and environments made, some 11 GB at a time (default: {_FOLDER})")
+    add("-j", "--jobs", type=int, default=1, metavar="N", help="look at N releases at once (default: 1)")
     add("--keep", action="store_true", help="leave the environments there, to look into a release by hand")
     add("--render", action="store_true",
         help="run nothing: write torch-matrix.md, .svg and .json from the results that are there")
@@ -69,12 +70,14 @@ def matrix(options: argparse.Namespace) -> int:
             return _render(folder, Path(options.output))
         if options.newest is not None and options.newest < 1:
             raise ParityError(f"--newest {options.newest}: expected a positive whole number")
+        if options.jobs < 1:
+            raise ParityError(f"--jobs {options.jobs}: expected a positive whole number")
         pairs = [*PAIRS]
         if options.newest:
             pairs = newest(options.newest)
         elif options.torch:
             pairs = picked(options.torch)
-        asked = Asked(options.candidate, pairs, folder, options.extra, options.python, options.keep)
+        asked = Asked(options.candidate, pairs, folder, options.extra, options.python, options.keep, options.jobs)
         found, missing = run(asked, tell)
         rows = [found[pair.torch] for pair in pairs if pair.torch in found]
         lines = [*in_short(rows, missing, neighbours(rows, folder))]

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ import torch
 from safetensors.torch import save_file
 
 from parity.errors import ParityError
-from parity.releases import environments, row, running, testing
+from parity.releases import environments, processes, row, running, testing
 from parity.releases.comparing import neighbours
 from parity.releases.environments import Environment, NotInstalledError, environment
 from parity.releases.pairs import PAIRS, Pair, newest, picked
@@ -285,31 +286,73 @@ def test_release_that_another_run_is_at_work_on_comes_last(here: list[str], tmp_
     assert here == [_NEW.torch, _OLD.torch]
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_environment_is_removed_when_the_command_is_stopped(number: signal.Signals, tmp_path: Path) -> None:
+def test_environments_are_removed_when_the_command_is_stopped(
+    number: signal.Signals, jobs: int, tmp_path: Path
+) -> None:
     script = tmp_path / "slow.py"
     script.write_text(
-        "import signal, sys, time\n"
+        "import signal, sys\n"
+        "from pathlib import Path\n"
         "from parity import cli\n"
         "from parity.releases import environments\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a shell ignores for what it runs behind it
+        "def fill(*_):\n"
+        "    print('filling', file=sys.stderr, flush=True)\n"
+        "    environments.run([sys.executable, '-c', 'import time; time.sleep(60)'], Path())\n"
         "environments.ROOM = 0.0\n"
-        "environments._filled = lambda *_: (print('filling', file=sys.stderr, flush=True), time.sleep(60))\n"
+        "environments._filled = fill\n"
         "environments._made = lambda pair, place, python: place.mkdir()\n"
         "sys.exit(cli.console())\n"
     )
     folder = tmp_path / "rows"
-    command = [sys.executable, str(script), "matrix", "--newest=1", f"--folder={folder}"]
+    command = [sys.executable, str(script), "matrix", f"--newest={jobs}", f"--jobs={jobs}", f"--folder={folder}"]
     with subprocess.Popen(  # noqa: S603  (ours)
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     ) as it:
         assert it.stderr
-        assert "filling" in [it.stderr.readline(), it.stderr.readline()][-1]
-        assert file_of(folder, _NEW.torch, ".env").exists()
-        time.sleep(0.1)
+        lines = [it.stderr.readline() for _ in range(2 * jobs)]
+        assert len([line for line in lines if "filling" in line]) == jobs, lines
+        assert len([*folder.glob("*.env")]) == jobs
+        time.sleep(0.2)
         it.send_signal(number)
         assert it.wait(20) == 128 + number
-    assert [path.suffix for path in folder.iterdir()] == [".lock"]
+    assert {path.suffix for path in folder.iterdir()} == {".lock"}
+
+
+def test_releases_are_looked_at_beside_each_other(here: list[str], tmp_path: Path) -> None:
+    meeting, said = threading.Barrier(2, timeout=20), []
+
+    def say(words: str) -> None:
+        said.append(words)
+        meeting.wait()
+
+    rows, missing = run(Asked("vit:ViT", [_OLD, _NEW], tmp_path, jobs=2), say)
+    assert ([*rows], missing) == ([_OLD.torch, _NEW.torch], {})
+    assert {*here} == {_OLD.torch, _NEW.torch}
+    assert sorted(line.partition(", ")[2] for line in said) == ["1 of 2", "2 of 2"]
+
+
+def test_error_of_one_release_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ended = threading.Event(), []
+
+    def look(pair: Pair, *_: Any) -> None:
+        if pair == _OLD:
+            begun.wait(20)
+            raise ParityError("no room")
+        begun.set()
+        try:
+            processes.run([sys.executable, "-c", "import time; time.sleep(600)"], tmp_path)
+        except processes.StoppedError:
+            ended.append(pair)
+            raise
+
+    monkeypatch.setattr(running, "_row", look)
+    with pytest.raises(ParityError, match="no room"):
+        run(Asked("vit:ViT", [_OLD, _NEW], tmp_path, jobs=2), _quiet)
+    assert ended == [_NEW]
+    assert processes.run([sys.executable, "-c", "print('again')"], tmp_path).stdout == "again\n"
 
 
 # --- a row

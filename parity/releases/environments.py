@@ -11,7 +11,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires
@@ -21,9 +20,11 @@ from typing import TYPE_CHECKING
 import parity
 from parity.errors import ParityError
 from parity.releases.pairs import OLDEST_PYTHON, PAIRS
+from parity.releases.processes import run
 from parity.releases.rows import file_of
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator, Sequence
 
     from parity.releases.pairs import Pair
@@ -60,7 +61,7 @@ class Environment:
         own = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONNOUSERSITE": "1", "OMP_NUM_THREADS": "1"}
         # what was compiled for other instructions of the processor is not to be taken for this one's
         own["TORCHINDUCTOR_CACHE_DIR"] = str(self.code.with_name("compiled"))
-        return _run([str(self.python), "-m", *arguments], self.code, own)
+        return run([str(self.python), "-m", *arguments], self.code, own)
 
 
 @contextlib.contextmanager
@@ -104,9 +105,9 @@ def _made(pair: Pair, place: Path, python: str | None) -> Path:
     uv = shutil.which("uv")
     if uv:
         asked = python or ".".join(map(str, min(sys.version_info[:2], pair.newest_python)))
-        made = _run([uv, "venv", "--quiet", "--python", asked, str(place)], place.parent)
+        made = run([uv, "venv", "--quiet", "--python", asked, str(place)], place.parent)
     else:
-        made = _run([python or _interpreter(pair), "-m", "venv", str(place)], place.parent)
+        made = run([python or _interpreter(pair), "-m", "venv", str(place)], place.parent)
     if made.returncode:
         raise _refused(pair, made, place)
     return place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -138,7 +139,7 @@ def at_the_end(pair: Pair) -> str | None:
 def _on_path(minor: int) -> str | None:
     """Returns the interpreter of Python 3.`minor` that is on the path; a shim that leads nowhere is none."""
     found = shutil.which(f"python3.{minor}")
-    return found if found and not _run([found, "-c", ""], Path.cwd()).returncode else None
+    return found if found and not run([found, "-c", ""], Path.cwd()).returncode else None
 
 
 def _filled(pair: Pair, python: Path, place: Path, extra: Sequence[str]) -> None:
@@ -149,7 +150,7 @@ def _filled(pair: Pair, python: Path, place: Path, extra: Sequence[str]) -> None
     )
     unpacked = place / "tmp"
     unpacked.mkdir()
-    done = _run([*pip, "--quiet", *own], place, {"TMPDIR": str(unpacked)})
+    done = run([*pip, "--quiet", *own], place, {"TMPDIR": str(unpacked)})
     shutil.rmtree(unpacked, ignore_errors=True)
     if done.returncode:
         raise _refused(pair, done, place)
@@ -187,13 +188,3 @@ def _refused(pair: Pair, done: subprocess.CompletedProcess[str], place: Path) ->
         )
     lines = [line for line in said.splitlines() if line.strip()] or [f"exit status {done.returncode}"]
     return NotInstalledError(f"torch {pair.torch} cannot be installed: {lines[-1].strip()}")
-
-
-def _run(command: Sequence[str], folder: Path, own: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    surroundings = {**os.environ, **(own or {})}
-    try:
-        return subprocess.run(  # noqa: S603  (the user's own interpreter and installer)
-            command, cwd=folder, env=surroundings, capture_output=True, text=True, errors="replace", check=False
-        )
-    except OSError as error:
-        raise ParityError(f"{command[0]} cannot be run: {error.strerror}") from error

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
+import itertools
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity.errors import ParityError
 from parity.releases.environments import SOURCES, NotInstalledError, at_the_end, environment
+from parity.releases.processes import able_to_run, ending_together
 from parity.releases.row import BESIDE, NEEDS, OURS
 from parity.releases.rows import file_of, read_row
 from parity.releases.testing import QUICK
@@ -35,6 +39,7 @@ class Asked:
         extra: requirements of the candidate's own.
         python: the interpreter that environments are made with; None: one that a release has builds for.
         keep: leave the environments there.
+        jobs: so many releases at once.
     """
 
     candidate: str
@@ -43,10 +48,11 @@ class Asked:
     extra: Sequence[str] = ()
     python: str | None = None
     keep: bool = False
+    jobs: int = 1
 
 
 def run(asked: Asked, say: Callable[[str], None]) -> tuple[dict[str, Row], dict[str, str]]:
-    """Looks at one release after the other; those whose row is there already are left as they are.
+    """Looks at every release; those whose row is there already are left as they are.
 
     A release that somebody else is at work on is waited for when the others are done.
 
@@ -67,22 +73,38 @@ def run(asked: Asked, say: Callable[[str], None]) -> tuple[dict[str, Row], dict[
         raise ParityError(f"--folder {asked.folder}: it cannot be made: {error.strerror}") from error
     rows: dict[str, Row] = {}
     missing: dict[str, str] = {}
-    waiting = [*asked.pairs]
+
+    def look(pair: Pair, *, wait: bool) -> Pair | None:
+        """Looks at a release; returns it where somebody else is at work on it."""
+        with _locked(file_of(asked.folder, pair.torch, ".lock"), wait=wait) as is_ours:
+            if not is_ours:
+                return pair
+            say(f"torch {pair.torch}, {next(number)} of {len(asked.pairs)}")
+            try:
+                rows[pair.torch] = _row(pair, asked, candidate, code)
+            except NotInstalledError as error:
+                missing[pair.torch] = f"{error}"
+        return None
+
+    number = itertools.count(1)
     with unwound_when_terminated():
-        for wait in (False, True):
-            busy = []
-            for pair in waiting:
-                with _locked(file_of(asked.folder, pair.torch, ".lock"), wait=wait) as is_ours:
-                    if not is_ours:
-                        busy.append(pair)
-                        continue
-                    say(f"torch {pair.torch}, {len(rows) + len(missing) + 1} of {len(asked.pairs)}")
-                    try:
-                        rows[pair.torch] = _row(pair, asked, candidate, code)
-                    except NotInstalledError as error:
-                        missing[pair.torch] = f"{error}"
-            waiting = busy
-    return rows, missing
+        busy = _in_jobs(functools.partial(look, wait=False), asked.pairs, asked.jobs)
+        _in_jobs(functools.partial(look, wait=True), [pair for pair in busy if pair], asked.jobs)
+    known = [pair.torch for pair in asked.pairs]
+    return {t: rows[t] for t in known if t in rows}, {t: missing[t] for t in known if t in missing}
+
+
+def _in_jobs(look: Callable[[Pair], Pair | None], pairs: Sequence[Pair], jobs: int) -> list[Pair | None]:
+    """Applies a function to releases, so many at once, and returns what it returns; an error ends them all."""
+    if jobs == 1:
+        return [*map(look, pairs)]
+    with able_to_run(), ThreadPoolExecutor(jobs) as pool:
+        done = [pool.submit(look, pair) for pair in pairs]
+        with ending_together():
+            try:
+                return [one.result() for one in done]
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _row(pair: Pair, asked: Asked, candidate: str, code: str) -> Row:

@@ -112,7 +112,7 @@ def installer(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[list[str]
             is_refused = bool(says) and "install" in command
             return subprocess.CompletedProcess(command, int(is_refused), "", says * is_refused)
 
-        monkeypatch.setattr(environments, "_run", fake)
+        monkeypatch.setattr(environments, "run", fake)
         monkeypatch.setattr(environments, "ROOM", 0.0)
         return asked
 

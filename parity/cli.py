@@ -16,7 +16,7 @@ from parity import matrix, saved_reports
 from parity.command_line import parsed
 from parity.errors import ParityError, in_one_line, lacks_memory, told
 from parity.streams import keep_closed_ones_free, progress_bar, say, show, tell, width
-from parity.supervising import FAILED, INTERRUPTED, in_a_process_of_its_own, undisturbed
+from parity.supervising import FAILED, INTERRUPTED, in_a_process_of_its_own, interruptions_noted, undisturbed
 from parity.unfinished import Unfinished
 from parity.writing import require_apart, require_folder, whole, write
 
@@ -65,17 +65,18 @@ def console() -> int:
 
 
 def _run(options: argparse.Namespace, unfinished: Unfinished | None) -> int:
-    logged = logging.StreamHandler()
+    logged, interruptions = logging.StreamHandler(), list[int]()
     if options.traceback:
         logging.getLogger("parity").addHandler(logged)
     try:
         work = _COMMANDS[options.command]
-        status = work(options, unfinished) if unfinished else work(options)
+        with interruptions_noted() as interruptions:
+            status = work(options, unfinished) if unfinished else work(options)
     except BaseException as error:  # noqa: BLE001  (no crash may look like a verdict)
         with undisturbed():
             if options.traceback:
                 traceback.print_exc()
-            return _ended(error, unfinished)
+            return _ended(KeyboardInterrupt() if interruptions else error, unfinished)
     finally:
         logging.getLogger("parity").removeHandler(logged)
     return status

@@ -6,6 +6,7 @@ import contextlib
 import enum
 import json
 import re
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -594,6 +595,25 @@ def test_interruption_is_no_verdict(run: Callable[..., tuple[int, str, str]], mo
 
     monkeypatch.setattr("parity.checking.run_checks", interrupt)
     assert run("check", *SMALL_OPTIONS) == (130, "", "parity: interrupted\n")
+
+
+def test_interruption_that_native_code_makes_another_error_of_is_one_all_the_same(
+    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise ParityError("the file is damaged") from error
+
+    # which a test runner may have been told to ignore
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        monkeypatch.setattr("parity.checking.run_checks", failing)
+        assert run("check", *SMALL_OPTIONS) == (130, "", "parity: interrupted\n")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 _MAPS = {

@@ -19,6 +19,7 @@ from typing import IO, NoReturn
 from parity import checking, converting
 from parity.cli import console
 from parity.mapping import find_map_of
+from parity.supervising import INTERRUPTED
 
 MODULES = (checking, converting, find_map_of)  # what the commands import as they run
 
@@ -28,6 +29,10 @@ def _run(said: IO[bytes]) -> NoReturn:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a test runner may have been told to ignore
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(said.fileno(), 2)
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    except KeyboardInterrupt:  # before the command has begun
+        os._exit(INTERRUPTED)
     code = 1
     try:
         code = console()
@@ -46,10 +51,12 @@ def main() -> None:
         with tempfile.TemporaryFile() as said:
             begun = time.monotonic()
             gone, until_gone = os.pipe()
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             process = os.fork()
             if process == 0:
                 os.close(gone)
                 _run(said)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.close(until_gone)
             timer = threading.Timer(float(seconds), os.kill, (process, int(number)))
             timer.start()

@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from torch import nn
 
 import parity
 import vit
+from parity import check
 from parity.errors import ParityError
 from parity.models.candidate import resolve_candidate
 from parity.models.importing import imported
 from parity.models.reference import configuration
+from tests.small import SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -450,3 +453,22 @@ def test_error_of_a_file_that_has_no_words_is_told_by_its_name(tmp_path: Path) -
     )
     with pytest.raises(ParityError, match="Wordless"):
         imported(f"{tmp_path / 'wordless.py'}:ViT", [])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "torch.set_default_device('cpu')",
+        "torch.set_default_device(torch.device('cuda' if torch.cuda.is_available() else 'cpu'))",
+        "torch.set_default_dtype(torch.float64)",
+        "torch.set_grad_enabled(False)",
+        "torch.set_num_threads(1)",
+    ],
+)
+def test_what_a_file_tells_torch_as_it_is_imported_is_its_own_business(line: str, tmp_path: Path) -> None:
+    (tmp_path / "told.py").write_text(f"import torch\n{line}\nfrom vit import ViT\n")
+    report = check(f"{tmp_path}/told.py:ViT", overrides=SMALL, modes=["eval"])
+    assert report.verdict == "identical", report
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.empty(1).device.type == "cpu"
+    assert torch.is_grad_enabled()

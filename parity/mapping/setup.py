@@ -132,10 +132,18 @@ def set_up(
     chosen = resolve_weights("synthetic" if weights is None else weights, reference, seed)
     config |= {key: value for key, value in chosen.config.items() if key not in overrides}
     config |= {rate: p for rate, p in CHECKED_DROPOUT.items() if rate not in overrides}
-    found = resolve_candidate(candidate, config, candidate_args)
+    found = _found(candidate, config, candidate_args)
     # a candidate that takes no dropout is compared without
     config |= {rate: 0.0 for rate in RATES if rate not in {*overrides, *found.settings}}
     return _beside(reference, config, chosen, found)
+
+
+@ambient_kept()
+def _found(
+    candidate: str | nn.Module | Callable[..., Any], config: dict[str, Any], arguments: Mapping[str, Any] | None
+) -> Candidate:
+    """Finds the candidate, whose file may tell torch a default device or dtype, which is the others' as well."""
+    return resolve_candidate(candidate, config, arguments)
 
 
 def _beside(name: str, config: dict[str, Any], weights: Weights, candidate: Candidate) -> Setup:
@@ -205,7 +213,7 @@ def _around(
     chosen = own_weights(reference) if weights == "own" else resolve_weights(weights, name, seed)
     config, shape = configuration_of(reference), image_shape(reference)
     settings = config or settings_of(reference, shape)
-    found = resolve_candidate(candidate, settings, candidate_args)
+    found = _found(candidate, settings, candidate_args)
     return Setup(name, config, settings, reference, chosen, found, _is_synthetic(chosen), shape)
 
 

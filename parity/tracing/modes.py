@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils import _device as default_device
 
 from parity.errors import described
 from parity.tracing.attention_weights import attention_written_out
@@ -227,9 +228,12 @@ def _set_autocast(device: str, enabled: bool, dtype: torch.dtype) -> None:  # no
 @contextlib.contextmanager
 def ambient_kept() -> Iterator[None]:
     """Puts back what a candidate's constructor or forward pass may change for everybody."""
-    ambient, threads = Ambient.now(), torch.get_num_threads()
+    ambient, threads, device = Ambient.now(), torch.get_num_threads(), default_device.CURRENT_DEVICE
     try:
         yield
     finally:
         ambient.restore()
+        if device != default_device.CURRENT_DEVICE:
+            # while torch is told any, the CPU as well, it takes other kernels
+            torch.set_default_device(device)
         torch.set_num_threads(threads)

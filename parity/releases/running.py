@@ -8,7 +8,7 @@ import hashlib
 import importlib.util
 import itertools
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from parity.errors import ParityError
 from parity.releases.environments import SOURCES, NotInstalledError, at_the_end, environment
 from parity.releases.processes import able_to_run, ending_together
-from parity.releases.row import BESIDE, NEEDS, OURS
+from parity.releases.row import BESIDE, NEEDS, ON, OURS
 from parity.releases.rows import file_of, read_row
 from parity.releases.testing import QUICK
 from parity.writing import unwound_when_terminated
@@ -88,7 +88,10 @@ def run(asked: Asked, say: Callable[[str], None]) -> tuple[dict[str, Row], dict[
 
     number = itertools.count(1)
     with unwound_when_terminated():
-        busy = _in_jobs(functools.partial(look, wait=False), asked.pairs, asked.jobs)
+        pairs = asked.pairs
+        if asked.jobs > 1:  # those that take longest first
+            pairs = sorted(pairs, key=lambda pair: pair.torch not in ON)
+        busy = _in_jobs(functools.partial(look, wait=False), pairs, asked.jobs)
         _in_jobs(functools.partial(look, wait=True), [pair for pair in busy if pair], asked.jobs)
     known = [pair.torch for pair in asked.pairs]
     return {t: rows[t] for t in known if t in rows}, {t: missing[t] for t in known if t in missing}
@@ -102,6 +105,8 @@ def _in_jobs(look: Callable[[Pair], Pair | None], pairs: Sequence[Pair], jobs: i
         done = [pool.submit(look, pair) for pair in pairs]
         with ending_together():
             try:
+                for one in as_completed(done):
+                    one.result()  # or its error, as soon as there is one
                 return [one.result() for one in done]
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+# what takes one setting, and is given again for the next
+_REPEATED = ("--set", "--candidate-arg", "--reference-arg")
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong with a command line in one sentence, with the closest word that it knows.
 
@@ -34,7 +38,11 @@ class _Parser(argparse.ArgumentParser):
         choices = re.findall(r"[\w-]+", message.partition("choose from")[2])
         close: list[str] = []
         if unknown:
-            close = self._joined(unknown[1]) or difflib.get_close_matches(unknown[1], choices or self._known(), n=1)
+            close = (
+                self._joined(unknown[1])
+                or self._repeated(unknown[1])
+                or difflib.get_close_matches(unknown[1], choices or self._known(), n=1)
+            )
         hint = f"did you mean {close[0]}?" if close else f"{self.prog} --help lists what there is"
         say(f"{message}; {hint}")
         self.exit(FAILED)
@@ -43,6 +51,15 @@ class _Parser(argparse.ArgumentParser):
         """Returns a file and the name in it as one word, if they were given as two."""
         pairs = itertools.pairwise(self.given)
         return [f"{file}:{after}" for file, after in pairs if after == name and file.endswith((".py", ".ipynb"))]
+
+    def _repeated(self, name: str) -> list[str]:
+        """Returns a setting with its option, if several were given behind one that takes one at a time."""
+        option = ""
+        for word in self.given:
+            option = word.partition("=")[0] if word.startswith("-") else option
+            if option in _REPEATED and word.startswith(f"{name}="):
+                return [f"{option} {word}"]
+        return []
 
     def _known(self) -> list[str]:
         """Returns the names of all options, and those of its commands."""

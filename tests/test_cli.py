@@ -333,6 +333,7 @@ _WRONG_USAGE = {
     "chek": "did you mean check?",
     "check mymodel.py MyViT": "did you mean mymodel.py:MyViT?",
     "check --bacth 3": "did you mean --batch?",
+    "check vit:ViT --set num_layers=2 num_heads=4": "did you mean --set num_heads=4?",
     "check --batch three": "invalid int value: 'three'; parity check --help lists what there is",
     "check --timeout nan": "--timeout: expected a positive number, got 'nan'",
     "check --require identicl": "did you mean identical?",

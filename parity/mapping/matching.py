@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from parity.mapping.grouped import grouped_ways, meanings
 from parity.mapping.norm_order import norms_first
+from parity.mapping.outputs import output_way, with_outputs_joined
 from parity.mapping.qkv import attention_ways, merging_ways
 from parity.mapping.slices import ON_SLICES, slice_ways, with_slices_joined
 from parity.mapping.uses.patterns import matrix_layouts, vector_layout
@@ -49,7 +50,7 @@ def match(reference: Uses, candidate: Uses, buffers: Buffers) -> Matches:
     """
     found = Matches()
     ways: dict[str, list[list[Way]]] = defaultdict(list)  # by what is chosen: a list per block
-    others = with_slices_joined(candidate.operations, reference)
+    others = with_outputs_joined(with_slices_joined(candidate.operations, reference))
     pairs = _aligned(norms_first(reference.operations), norms_first(others))
     heads = reference.heads or candidate.heads
     is_merging = False  # the next projection takes what the heads of an attention give
@@ -61,6 +62,8 @@ def match(reference: Uses, candidate: Uses, buffers: Buffers) -> Matches:
             options = options or slice_ways(ours, theirs)
             options = options or attention_ways(ours, theirs, heads, is_packed=reference.is_packed)
             ways[ATTENTION].append(options)
+        elif ours.kind == "matrix" and len(theirs.projections) > 1:
+            _match_parts(found, ours, theirs)
         elif ours.kind == "matrix":
             one, other = ours.projections[0], theirs.projections[0]
             options = [
@@ -93,6 +96,18 @@ def match(reference: Uses, candidate: Uses, buffers: Buffers) -> Matches:
     found.left_candidate |= dict.fromkeys(map(whole, candidate.statistics), running)
     _match_free(found, reference, candidate, buffers)
     return found
+
+
+def _match_parts(found: Matches, ours: Operation, theirs: Operation) -> None:
+    """Matches a projection with one in parts, of which one has the bias."""
+    way = output_way(ours, theirs)
+    if way is None:
+        _leave_unmatched(found, [(ours, None), (None, theirs)])
+        return
+    found.fixed += way.entries
+    biases = [p.bias for p in theirs.projections if p.bias]
+    _match_vectors(found, ours.projections[0].bias, next(iter(biases), None), "bias")
+    found.left_candidate |= {str(bias): "an extra bias" for bias in biases[1:]}
 
 
 def _each_with(first: list[Way], then: list[Way]) -> list[Way]:

@@ -60,10 +60,14 @@ class _Part:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the matrices of an attention hold: query, key and value, each as one part or as one for every head."""
+    """What the matrices of an attention hold: query, key and value, each as one part or as one for every head.
+
+    Its rarity is that of a way.
+    """
 
     name: str
     parts: tuple[tuple[_Part, ...], ...]
+    rarity: int = 0
 
     @property
     def orders(self) -> set[str]:
@@ -74,6 +78,12 @@ class Reading:
     def is_uniform(self) -> bool:
         """Whether heads and features stand in one order in all matrices."""
         return len({order.replace("q", "") for order in self.orders}) == 1
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether query, key and value come one after the other, as far as they are told apart by their places."""
+        places = [(parts[0].matrix, parts[0].number or 0) for parts in self.parts]
+        return places == sorted(places)
 
 
 def attention_ways(ours: Operation, theirs: Operation, heads: int | None, *, is_packed: bool) -> list[Way]:
@@ -92,7 +102,7 @@ def attention_ways(ours: Operation, theirs: Operation, heads: int | None, *, is_
         for operation in (ours, theirs)
     )
     # only how the parts of both sides stand to each other counts: on one of them they are called in their order
-    mine = [reading for reading in mine if reading.name.startswith(_in_words((0, 1, 2))) and reading.is_uniform]
+    mine = [reading for reading in mine if reading.is_in_order and reading.is_uniform]
     lengths = {"h": width // head, "d": head}
     ways: dict[tuple[Entry, ...], Way] = {}
     for our, their in itertools.product(mine[:1] if is_packed else mine, other):
@@ -146,14 +156,61 @@ def readings(sizes: list[int], width: int, head: int) -> Iterator[Reading]:
                 ]
                 mixed = "" if alone_rows in rows.replace("q", "") else f", the other one{_ORDERS[f'q{alone_rows}']}"
                 yield Reading(f"{words}, two of them fused{how}{mixed}", tuple((place,) for place in places))
-        if count > 1 and sizes == [head] * (3 * count):
-            by_head = tuple(tuple(_Part(3 * h + n, 0, 1, "d") for h in range(count)) for n in at)
-            yield Reading(f"{words} head by head", by_head)
-            lists = tuple(tuple(_Part(count * n + h, 0, 1, "d") for h in range(count)) for n in at)
-            yield Reading(f"{words}, each a list of heads", lists)
-        if count > 1 and sizes == [3 * head] * count:  # which may be as many as three that are whole
-            by_head = tuple(tuple(_Part(h, n, 3, "qd") for h in range(count)) for n in at)
-            yield Reading(f"{words} fused in each head's own", by_head)
+    if count > 1:
+        yield from _readings_by_heads(sizes, width, head)
+
+
+# of how many parts each matrix is, and which matrices take turns, head by head; the usual ways first
+_TURNS: tuple[tuple[tuple[int, ...], ...], ...] = (
+    ((1, 1, 1),), ((1,), (1,), (1,)), ((3,),), ((1, 2),), ((2, 1),), ((1,), (2,)), ((2,), (1,)), ((1, 1), (1,)),
+    ((1,), (1, 1)),
+)  # fmt: skip
+_USUAL_TURNS = _TURNS[:3]
+
+_Unit = tuple[int, ...]  # the parts in one matrix
+
+
+def _readings_by_heads(sizes: list[int], width: int, head: int) -> Iterator[Reading]:
+    """Yields what matrices of `sizes` rows can hold if some of them are a single head's.
+
+    A matrix has one part, two, or all three of them. Those of the heads come one after the other, or take turns with
+    those of other parts. Beside them, a matrix may hold the part or parts of all heads.
+    """
+    count = width // head
+    for turns, order in itertools.product(_TURNS, itertools.permutations(range(3))):
+        ahead = iter(order)
+        units = [[tuple(itertools.islice(ahead, length)) for length in turn] for turn in turns]
+        for wholes in itertools.product(*((False, True) if len(turn) == 1 else (False,) for turn in units)):
+            matrices: list[_Unit] = []
+            for turn, is_whole in zip(units, wholes, strict=True):
+                matrices += turn * (1 if is_whole else count)
+            alone = {turn[0] for turn, is_whole in zip(units, wholes, strict=True) if is_whole}
+            if not all(wholes) and sizes == [len(u) * (width if u in alone else head) for u in matrices]:
+                yield from _read_by_heads(units, matrices, alone, rarity=turns not in _USUAL_TURNS or any(wholes))
+
+
+def _read_by_heads(
+    turns: list[list[_Unit]], matrices: list[_Unit], alone: set[_Unit], *, rarity: bool
+) -> Iterator[Reading]:
+    """Yields the readings of matrices of which each holds these parts, of all heads if it is `alone`."""
+    units = [unit for turn in turns for unit in turn]
+    fused = [order for order in _ORDERS if order in _USUAL]
+    of_unit = [
+        (fused if len(unit) > 1 else ["hd"]) if unit in alone else ["qd" if len(unit) > 1 else "d"] for unit in units
+    ]
+    for orders in itertools.product(*of_unit):
+        how = dict(zip(units, orders, strict=True))
+        parts = {
+            part: tuple(_Part(n, at, len(unit), how[unit]) for n, held in enumerate(matrices) if held == unit)
+            for unit in units
+            for at, part in enumerate(unit)
+        }
+        words = "; ".join(
+            ", ".join(" with ".join(PARTS[part] for part in unit) for unit in turn)
+            + (f" of all heads{_ORDERS.get(how[turn[0]], '')}" if turn[0] in alone else " head by head")
+            for turn in turns
+        )
+        yield Reading(words, tuple(parts[part] for part in range(3)), int(rarity))
 
 
 def _way(ours: Operation, theirs: Operation, readings: tuple[Reading, Reading], lengths: dict[str, int]) -> Way | None:
@@ -190,7 +247,7 @@ def _way(ours: Operation, theirs: Operation, readings: tuple[Reading, Reading], 
     ]
     is_plain, is_usual = readings[0].orders <= {*_PLAIN}, readings[1].orders <= {*_USUAL}
     name = readings[1].name if is_plain else f"{readings[1].name}, of {readings[0].name}"
-    rarity = (not is_usual) + 2 * (not is_plain)
+    rarity = (not is_usual) + 2 * (not is_plain) + readings[1].rarity
     against = next((words for vote, words in votes if vote < 0), "")
     by_name = sum(vote for vote, _ in votes)
     return Way(name, tuple(entries), by_name, against, tuple(left_reference), tuple(left_candidate), rarity)

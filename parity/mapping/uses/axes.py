@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -104,6 +105,15 @@ def axis_order(before: torch.Tensor, after: torch.Tensor) -> tuple[int, ...] | N
     if len(axes) != before.ndim or None in order or len(set(order)) != len(order):
         return None
     return tuple(axis for axis in order if axis is not None)
+
+
+def leading_item(name: str, args: Any, whole: torch.Tensor) -> tuple[tuple[int, ...], tuple[Any, ...]]:
+    """Returns which item of the first axes a view is a part of, and what that is indexed by; nothing if it is none."""
+    index = args[1] if name == "__getitem__" and isinstance(args[1], tuple) else ()
+    numbers = tuple(itertools.takewhile(lambda step: isinstance(step, int) and not isinstance(step, bool), index))
+    if not numbers or len(numbers) == len(index):
+        return (), ()
+    return tuple(n % length for n, length in zip(numbers, whole.shape, strict=False)), index[len(numbers) :]
 
 
 def item_of(name: str, args: Any, whole: torch.Tensor, position: int, pieces: int) -> tuple[int, ...]:

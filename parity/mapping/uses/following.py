@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from parity.mapping.uses.axes import axes_after, axis_order, item_of, joined_axis, own_axes, rows_of
+from parity.mapping.uses.axes import axes_after, axis_order, item_of, joined_axis, leading_item, own_axes, rows_of
 from parity.mapping.uses.calls import KEEPING, REORDERING
 from parity.mapping.uses.operations import View
 from parity.mapping.uses.products import Joined, Piece
@@ -165,6 +165,11 @@ def _rewritten(
     if item and view.axes == own_axes(view.shape) and after.shape == before.shape[len(item) :]:
         shape = view.shape[len(item) :]
         return View(view.name, shape, (*view.item, *item), own_axes(shape))
+    first, rest = leading_item(name, args, before)
+    if first and view.axes == own_axes(view.shape) and before.shape == view.shape:
+        shape = view.shape[len(first) :]
+        inner = View(view.name, shape, (*view.item, *first), own_axes(shape))
+        return _rewritten(name, (before[first], rest), inner, before[first], after, ())
     rows = rows_of(view, before, after)
     return View(view.name, view.shape, view.item, axes_after(name, view.axes, before, after, args), rows)
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from parity.mapping.uses.attentions import close_attention, go_back_to_their_width
+from parity.mapping.uses.lineages import bit_of
 from parity.mapping.uses.noting import Notes
-from parity.mapping.uses.operations import Operation, Projection, is_low_rank
+from parity.mapping.uses.operations import Operation, Projection
 from parity.models import state_shapes
 from parity.tracing import MODES, Run, call_order, in_float32
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import nn
 
     from parity.mapping.uses.noting import Use
@@ -78,7 +78,7 @@ def trace_uses(model: nn.Module, images: torch.Tensor, owner: str) -> Uses:
     gatherer = _gathered(notes, may_be_grouped=False)
     if not any(operation.kind == "attention" for operation in gatherer.operations):
         grouped = _gathered(notes, may_be_grouped=True)
-        gatherer = grouped if _go_back_to_their_width(grouped.operations) else gatherer
+        gatherer = grouped if go_back_to_their_width(grouped.operations) else gatherer
     used = {use.view.name for use in notes.noted if use.view}
     unused = [name for name in state_shapes(model) if name not in used]
     return Uses(
@@ -129,10 +129,10 @@ def _leaves(output: torch.Tensor) -> set[int]:
 
 def _gathered(notes: Notes, *, may_be_grouped: bool) -> _Gatherer:
     gatherer = _Gatherer(may_be_grouped=may_be_grouped)
-    numbered = list(zip(range(len(notes.noted)), notes.noted, notes.places, strict=True))
+    numbered = list(zip(itertools.count(), notes.noted, notes.places, notes.lineages.of_uses, strict=False))
     # what only an unknown function took comes last: a tensor's other uses say more
-    for number, use, at in sorted(numbered, key=lambda item: item[1].what == "other"):
-        gatherer.take(number, use, at)
+    for number, use, at, lineage in sorted(numbered, key=lambda item: item[1].what == "other"):
+        gatherer.take(number, use, at, lineage)
     return gatherer
 
 
@@ -150,30 +150,39 @@ class _Gatherer:
         self.computed: set[str] = set()
         self.statistics: dict[str, None] = {}
         self._made_by: dict[int, Projection] = {}  # by the number of the matrix's use
+        self._made_again: dict[int, Projection] = {}  # by the number of a later use of it, such as for another head
+        self._matrices: dict[str, Projection] = {}  # by the name of the matrix
         self._seen: set[str] = set()
         self._is_attending = False  # since a softmax, until all projections into the attention are there
+        self._attended = 0  # the uses that lead to a softmax
 
-    def take(self, number: int, use: Use, at: int) -> None:
-        """Takes the next use, with its number and place."""
+    def take(self, number: int, use: Use, at: int, lineage: int) -> None:
+        """Takes the next use, with its number and place, and the uses that lead to it."""
         view = use.view
         if view is None:
+            self._attended |= lineage
             self._is_attending = not self._closes(at)
         elif use.what == "computed":
             self.computed.add(view.name)
         elif use.what == "statistics":
             self.statistics[view.name] = None
-        elif not {str(view), view.name} & self._seen:
+        elif {str(view), view.name} & self._seen:
+            if use.matrix is not None and str(view) in self._matrices:
+                self._made_again[number] = self._matrices[str(view)]
+        else:
             self._seen.add(str(view))
             if use.matrix is not None:
-                self._made_by[number] = Projection(use.matrix)
-                self.operations.append(Operation("matrix", [self._made_by[number]], at=at))
+                self._made_by[number] = self._matrices[str(view)] = Projection(use.matrix)
+                self.operations.append(
+                    Operation("matrix", [self._made_by[number]], at=at, uses=bit_of(number), lineage=lineage)
+                )
                 if self._is_attending:  # the value may be projected after the softmax
                     self._is_attending = not self._closes(at)
             elif not self._belongs(use, view):
                 self._start(use, view, at)
 
     def _closes(self, at: int) -> bool:
-        return _close_attention(self.operations, at, may_be_grouped=self._may_be_grouped)
+        return close_attention(self.operations, at, self._attended, may_be_grouped=self._may_be_grouped)
 
     def _belongs(self, use: Use, view: View) -> bool:
         """Puts a vector to the operation it is part of, if there is one."""
@@ -187,7 +196,7 @@ class _Gatherer:
             last.projections[-1].bias = view
         elif use.what == "shift" and last and last.kind == "norm":
             last.vectors[1] = view
-        elif use.what == "add" and owner and owner.bias is None and owner.matrix.shape[0] == view.size:
+        elif use.what == "add" and (owner := owner or self._made_again.get(use.owner or -1)) and _lacks(owner, view):
             owner.bias = view
         elif use.what == "add" and last and last.vectors and last.vectors[1] is None and last.key[1] == view.size:
             last.kind, last.vectors = "norm", [last.vectors[0], view]
@@ -205,73 +214,6 @@ class _Gatherer:
             self.free.append(view)
 
 
-def _shape_of(operations: list[Operation]) -> tuple[int, int] | None:
-    """Returns how many features come out of matrices one after the other, and how many go in."""
-    if any(operation.kind != "matrix" for operation in operations):
-        return None
-    first, last = (operations[number].projections[0].matrix.shape for number in (0, -1))
-    return last[0], first[1]
-
-
-def _are_grouped(rows: Sequence[int], width: int) -> bool:
-    """Whether projections of so many rows are a query's and those of fewer keys and values, apart or fused."""
-    queries, *others = sorted(rows, reverse=True)
-    fewer = (sum(rows) - width) // 2
-    if not 0 < fewer < width or width % fewer or sum(rows) != width + 2 * fewer:
-        return False
-    return not others or (queries == width and (others == [fewer] * 2 or len(others) == 1))
-
-
-def _go_back_to_their_width(operations: Sequence[Operation]) -> bool:
-    """Whether a square matrix follows every grouped attention, whose queries are then as wide as the tokens."""
-    matrices = [op for op in operations if op.projections]
-    following = itertools.zip_longest(matrices, matrices[1:])
-    return all(
-        after is not None and after.key == ("matrix", op.key[-1], op.key[-1])
-        for op, after in following
-        if op.is_grouped
-    )
-
-
-def _close_attention(operations: list[Operation], at: int, *, may_be_grouped: bool) -> bool:
-    """Makes the projections that lead into an attention one operation, and returns whether they were all there.
-
-    It is asked at place `at`. Together they have three times as many rows as columns. Where each head attends by
-    itself, the last one closes it. Branches of low rank beside them are none of them, nor are the norms and scales of
-    queries and keys; a norm as wide as the tokens may as well be the one before them, which then another one is.
-    Where heads may share keys and values, there may be fewer rows of these.
-    """
-    members: list[Operation] = []
-    beside: list[Operation] = []
-    numbers = iter(range(len(operations) - 1, -1, -1))
-    for number in numbers:
-        operation = operations[number]
-        if operation.kind in ("norm", "scale"):
-            beside.insert(0, operation)
-            continue
-        if operation.kind != "matrix":
-            break
-        branch = operations[max(number - 1, 0) : number + 1]
-        if is_low_rank(branch) and _shape_of(branch) in map(_shape_of, ([op] for op in operations[number - 2 :])):
-            beside[:0] = branch
-            next(numbers)
-            continue
-        width = (members or [operation])[-1].projections[0].matrix.shape[1]
-        if operation.projections[0].matrix.shape[1] != width:
-            break
-        members.insert(0, operation)
-        rows = sum(member.rows for member in members)
-        sizes = [member.rows for member in members]
-        is_grouped = may_be_grouped and _are_grouped(sizes, width)
-        is_half_of_it = sorted(sizes) == [width / 2, width / 2, width, width]  # with what follows the attention
-        if (rows == 3 * width and not is_half_of_it) or is_grouped:
-            is_before = number > 0 and operations[number - 1].kind != "norm"
-            if is_before and any(op.vectors and op.key[1] == width for op in beside):
-                return False
-            merged = Operation("attention", [p for m in members for p in m.projections], [], members[-1].at, at)
-            merged.is_grouped = is_grouped
-            operations[number:] = [merged, *beside]
-            return True
-        if rows >= 3 * width:
-            return False
-    return False
+def _lacks(projection: Projection, view: View) -> bool:
+    """Whether a vector may be a projection's bias, which has none yet."""
+    return projection.bias is None and projection.matrix.shape[0] == view.size

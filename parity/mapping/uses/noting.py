@@ -32,6 +32,7 @@ from parity.mapping.uses.calls import (
     writes,
 )
 from parity.mapping.uses.following import Followed
+from parity.mapping.uses.lineages import Lineages
 from parity.mapping.uses.operations import Matrix, View
 from parity.mapping.uses.products import Owners, Product, Products
 
@@ -66,6 +67,9 @@ class Use:
     part: int | None = None
 
 
+# whose third argument is the value
+_KERNEL = "scaled_dot_product_attention"
+
 # what stands between the input of a norm and its scale, where it has that
 _RUNNING = ("running_mean", "running_var")
 
@@ -83,6 +87,7 @@ class Notes(TorchFunctionMode):
         self.is_packed = False
         self._followed = Followed(model)
         self._products = Products()
+        self.lineages = Lineages()
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -99,12 +104,14 @@ class Notes(TorchFunctionMode):
         given = [value for value in flat((args, kwargs)) if value in self._followed]
         result = function(*args, **kwargs)
         if name == "multi_head_attention_forward":
+            self._follow_lineages(name, args, kwargs, result)
             return result
         if given:
             self._note(name, args, kwargs, given, result)
             self._place()
         else:
             self._note_without(name, args, kwargs, result)
+        self._follow_lineages(name, args, kwargs, result)
         tensors = [*flat((args, kwargs))]
         if tensors and writes(name):
             self._followed.overwrite(tensors[0], tensors[1:])
@@ -139,6 +146,17 @@ class Notes(TorchFunctionMode):
 
     def _place(self) -> None:
         self.places += [len(self._order)] * (len(self.noted) - len(self.places))
+
+    def _follow_lineages(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
+        """Remembers by which uses that was made which a call takes and gives."""
+        tensors = [*flat((args, kwargs))]
+        new = self.noted[len(self.lineages.of_uses) :]
+        steps = [use.view if use.matrix and use.view else use.what == "attend" for use in new]
+        given = [tensor for tensor in tensors if not self._followed.is_own(tensor)]
+        written = [tensors[0], tensors[0]._base] if tensors and writes(name) else []  # noqa: SLF001
+        made = [value for value in (*flat((result,)), *written) if value is not None]
+        value = kwargs.get("value", args[2] if len(args) > 2 else None) if name == _KERNEL else None
+        self.lineages.note(given, steps, made, are_nested=name == "multi_head_attention_forward", value=value)
 
     def _note(self, name: str, args: Any, kwargs: Any, given: list[torch.Tensor], result: Any) -> None:
         if name in SILENT:

@@ -116,13 +116,16 @@ class Operation:
     Attributes:
         kind: `matrix` (a projection or convolution), `attention` (all projections into one attention), `norm`, or
             `scale` (a multiplication with a vector).
-        projections: of a matrix one, of an attention one to many, in order of use; of a norm or a scale none.
+        projections: of a matrix one, or one for each equal part of what it takes; of an attention one to many, in order
+            of use; of a norm or a scale none.
         vectors: scale and shift of a norm.
         at: how many enters and leaves of modules come before (the last of) its tensors is used.
         until: of an attention, how many come before its scores and values are there as well.
         slices: of an attention, into how many slices the features are cut, of which each head takes one.
         is_grouped: of an attention, several heads share a key and a value, so that it has fewer of them than queries.
         is_idle: what the model gives back is known not to depend on it.
+        uses: of matrices, the set of their uses.
+        lineage: of a matrix, the set of those uses that lead to what it is multiplied with.
     """
 
     kind: Kind
@@ -133,17 +136,24 @@ class Operation:
     slices: int = 1
     is_grouped: bool = False
     is_idle: bool = False
+    uses: int = 0
+    lineage: int = 0
 
     @property
     def key(self) -> tuple[Any, ...]:
         """What must agree with another operation's for the two to correspond."""
         if self.kind == "matrix":
-            return "matrix", *self.projections[0].matrix.shape
+            rows, columns = self.projections[0].matrix.shape
+            return "matrix", rows, columns * len(self.projections)
         if self.kind == "attention":
             width = self.projections[0].matrix.shape[1] * self.slices
             return "attention", self.rows if self.slices == 1 and not self.is_grouped else 3 * width, width
         first = next(v for v in self.vectors if v)
         return "vector", first.size
+
+    def leads_to(self, lineage: int) -> bool:
+        """Whether one of its matrices is in a set of uses."""
+        return bool(lineage & self.uses)
 
     @property
     def rows(self) -> int:

@@ -92,6 +92,14 @@ def _torchvision(s: Size, **others: Any) -> dict[str, Any]:
     return _named(s, _TORCHVISION, **others)
 
 
+def _layer(s: Size) -> dict[str, int]:
+    return {"dim": s.width, "num_heads": s.heads, "mlp_dim": s.mlp}
+
+
+def _embedding(s: Size) -> dict[str, int]:
+    return {"image": s.image, "patch": s.patch, "channels": 3, "width": s.width}
+
+
 def _attribute_dict(m: Any, s: Size) -> Any:
     config = m.get_b16_config()
     config.patches.size = _both(s.patch)
@@ -367,6 +375,21 @@ AT_BOTH: dict[str, Call] = {
         {"embed_dim": s.width, "depth": s.depth, "num_heads": s.heads, "mlp_ratio": s.ratio},
         {"num_classes": s.classes},
     ),
+    "config_unpacked.py:Entries": lambda m, s: m.Entries({
+        "image_size": s.image, "patch_size": s.patch, "in_channels": 3, "depth": s.depth, "num_classes": s.classes,
+        "layer": _layer(s),
+    }),
+    "config_unpacked.py:Attributes": lambda m, s: m.Attributes(SimpleNamespace(
+        embedding=_embedding(s), encoder=SimpleNamespace(depth=s.depth, **_layer(s)), num_classes=s.classes,
+    )),
+    "config_unpacked.py:Copies": lambda m, s: m.Copies({
+        "embedding": {"image": s.image, "patch": s.patch, "channels": 3}, "depth": s.depth, "dim": s.width,
+        "block": {"num_heads": s.heads, "mlp_dim": s.mlp}, "head": {"classes": s.classes},
+    }),
+    "config_unpacked.py:Elsewhere": lambda m, s: m.Elsewhere({
+        "embedding": _embedding(s), "encoder": {"depth": s.depth, **_layer(s)},
+        "head": {"width": s.width, "classes": s.classes},
+    }),
     "config_dict.py:AsKeywords": lambda m, s: m.AsKeywords(**_lucid(s, channels=3)),
     "config_dict.py:WithClasses": lambda m, s: m.WithClasses(
         _named(s, "resolution patch width layers heads mlp_width num_classes"), s.classes

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from parity.models.constructors.signatures import EMPTY
+from parity.models.constructors.unpacking import call_with_entries
 from parity.models.constructors.words import meanings_at, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from types import FrameType
+
+    from parity.models.constructors.unpacking import Call
 
 # what people call a config within a config
 _GROUPS = {
@@ -117,6 +123,7 @@ class _Reads:
         wanted: what had no value: the config, the name, and the default that was read instead.
         groups: what was given a number and is a config itself: the config that it is in, and its name.
         made: objects that were made of settings and may hold others, each with its config.
+        unpacked: configs whose entries were handed on, and to whom, if that is known.
         is_watched: whether any of this is noted.
         has_plain_numbers: whether numbers are given as such, instead of in a form that shows what is read from them.
     """
@@ -124,6 +131,7 @@ class _Reads:
     wanted: list[tuple[Holder, str, Any]] = field(default_factory=list)
     groups: list[tuple[Holder, str]] = field(default_factory=list)
     made: list[tuple[Holder, Any]] = field(default_factory=list)
+    unpacked: list[tuple[Holder, Call | None]] = field(default_factory=list)
     is_watched: bool = False
     has_plain_numbers: bool = False
 
@@ -172,6 +180,13 @@ class _Number(int):
 class Settings(dict[str, Any]):
     """A config that can be read as items or as attributes, and that notes what is read and not there."""
 
+    __slots__ = ("_holder",)  # so that `vars(config)` may be its entries
+    _holder: Holder
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        return self
+
     def __init__(self, holder: Holder, values: Mapping[str, Any]) -> None:
         super().__init__(values)
         object.__setattr__(self, "_holder", holder)
@@ -197,6 +212,24 @@ class Settings(dict[str, Any]):
     def __bool__(self) -> bool:
         return True
 
+    def __iter__(self) -> Iterator[str]:  # with an own one, `**config` asks for the keys
+        return super().__iter__()
+
+    def keys(self) -> Any:
+        """Returns the names of its entries, and notes who is given them."""
+        self._hand_on(sys._getframe(1))  # noqa: SLF001  (nothing else tells who asks)
+        return super().keys()
+
+    def items(self) -> Any:
+        """Returns its entries, and notes who is given them."""
+        self._hand_on(sys._getframe(1))  # noqa: SLF001
+        return super().items()
+
+    def _hand_on(self, frame: FrameType) -> None:
+        if _reads.is_watched:
+            holder: Holder = object.__getattribute__(self, "_holder")
+            _reads.unpacked.append((holder, call_with_entries(frame, holder.path.rpartition(".")[2])))
+
     def get(self, name: str, default: Any = None) -> Any:
         """Returns a setting, or `default` if there is none."""
         holder: Holder = object.__getattribute__(self, "_holder")
@@ -208,16 +241,17 @@ class Settings(dict[str, Any]):
         return default
 
 
-def learn(error: BaseException | None) -> bool:
+def learn(error: BaseException | None, parts_of: Callable[[Call, str], Mapping[str, Slot | Holder]]) -> bool:
     """Adds slots for what was read from configs since the last call; returns whether there were new ones.
 
     Args:
         error: what the building ended with: what could not be read then is required.
+        parts_of: returns what is taken by who is called with the entries of the config that has this path.
     """
-    needed = None
-    while error is not None and needed is None:
-        needed = _needed(error)
-        error = error.__cause__ or error.__context__
+    needed, cause = None, error
+    while cause is not None and needed is None:
+        needed = _needed(cause)
+        cause = cause.__cause__ or cause.__context__
     wanted = [*_reads.wanted, (*needed, EMPTY)] if needed else _reads.wanted
     is_new = False
     for holder, name, default in wanted:
@@ -231,9 +265,20 @@ def learn(error: BaseException | None) -> bool:
         if isinstance(holder.parts.get(name), Slot):
             holder.parts[name] = read_from(f"{holder.path}.{name}")
             is_new = True
-    for notes in (_reads.wanted, _reads.groups, _reads.made):
+    for holder, call in _reads.unpacked:
+        parts = parts_of(call, holder.path) if call else _missing(error, holder.path)
+        new = {name: part for name, part in parts.items() if name not in holder.parts}
+        holder.parts |= new
+        is_new |= bool(new)
+    for notes in (_reads.wanted, _reads.groups, _reads.made, _reads.unpacked):
         notes.clear()
     return is_new
+
+
+def _missing(error: BaseException | None, path: str) -> dict[str, Slot | Holder]:
+    """Returns slots for the arguments that a call lacked, by what Python says of it."""
+    text = str(error) if isinstance(error, TypeError) and "required" in str(error) else ""
+    return {name: Slot(f"{path}.{name}") for name in re.findall(r"'(\w+)'", text)}
 
 
 def _needed(error: BaseException) -> tuple[Holder, str] | None:

@@ -13,6 +13,7 @@ from parity.models.constructors.holders import Slot, learn
 from parity.models.constructors.options import CONTRADICTING, LEFT, Option
 from parity.models.constructors.probing import CLEARLY, TELLING, Probe, Tried
 from parity.models.constructors.signatures import EMPTY
+from parity.models.constructors.slots import taken_of
 from parity.models.constructors.words import RATES, SIDES, SIZES, meanings_at, words
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ class Search:
         while self.probe.builds - begun < _MOST_IN_VAIN and not self.probe.is_spent:
             for assignment in self.likeliest(_MOST_IN_VAIN):
                 tried = self.probe.tried(assignment)
-                if learn(tried.error):
+                if learn(tried.error, taken_of):
                     self.probe.forget()
                     self.open = self._slots()
                     begun, is_narrowed = self.probe.builds, False
@@ -234,7 +235,7 @@ class Search:
             if self.probe.is_spent:
                 break
             changed, tried = self._changed(start, path, option)
-            learn(None)
+            learn(None, taken_of)
             if tried.distance is None:
                 continue
             gain = least - tried.distance

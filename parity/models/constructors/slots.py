@@ -19,6 +19,8 @@ from parity.models.constructors.words import meanings, meanings_at, words
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from parity.models.constructors.unpacking import Call
+
 _DEEPEST = 4  # configs within configs
 _CONFIG_KEYS = 2  # settings that are read from an argument which is a config, at least
 
@@ -38,6 +40,21 @@ def takes(function: Callable[..., Any]) -> Holder:
         TypeError: the same.
     """
     return _of_call(function, "", 0)
+
+
+def taken_of(call: Call, path: str) -> dict[str, Slot | Holder]:
+    """Returns what of a config's entries is taken by who is called with them.
+
+    Args:
+        call: who is called, and with what beside.
+        path: of the config.
+    """
+    try:
+        parts = _of_call(call.callee, path, path.count(".") + 1).parts
+    except (TypeError, ValueError):
+        return {}
+    given = {*[*parts][: call.positional], *call.keywords}
+    return {name: part for name, part in parts.items() if name not in given}
 
 
 def _of_call(function: Callable[..., Any], path: str, depth: int) -> Holder:

@@ -294,6 +294,23 @@ def test_what_failed_in_a_file_is_told_with_what_is_asked_for(tmp_path: Path) ->
         resolve_candidate(f"{tmp_path}/vit.py:ViT", configuration("vit_b_16", {}))
 
 
+@pytest.mark.parametrize("needs", ["class ViT(Encoder): ...", "class ViT(nn.Module):\n    act = QuickGELU()"])
+def test_what_may_come_of_a_missing_module_is_one_sentence(needs: str, tmp_path: Path) -> None:
+    write(tmp_path, {"vit.py": f"from library_of_nobody import *\nfrom torch import nn\n{needs}\n"})
+    assert "vit.py:1: there is no module library_of_nobody; install it" in refusal(f"{tmp_path}/vit.py:ViT")
+
+
+def test_model_that_lacks_what_a_missing_module_took_along_says_so(tmp_path: Path) -> None:
+    text = (
+        "from library_of_nobody import *\nfrom torch import nn\nclass Config: width = WIDTH\nclass ViT(nn.Module):\n"
+        "    def __init__(self, config: Config = None):\n        Config().width\n"
+    )
+    write(tmp_path, {"vit.py": text.replace("        Config()", "        globals()['Config']()")})
+    found = resolve_candidate(f"{tmp_path}/vit.py:ViT", configuration("vit_b_16", {}))
+    with pytest.raises(ParityError, match=r"cannot be built: .*; before that, \S+vit.py:1 fails when the file is run"):
+        found.build()
+
+
 def test_name_that_cannot_be_had_does_not_take_others_of_its_import_away(tmp_path: Path) -> None:
     files = {
         "parts.py": "from os import path, no_such_name\nclass Block: ...\nclass Other: place = no_such_name\n",

@@ -21,7 +21,7 @@ from parity.models.state import renamed, without_initial_values
 from parity.models.wrappers import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 
 # what torch says where it is asked for a GPU that is not there
@@ -78,6 +78,7 @@ class Candidate:
                 advice = "nobody knows what it calls its *args; write a function with named arguments that builds it"
             raise ParityError(
                 f"the candidate {self.name}({given}) cannot be built: {described(error)}; {advice}"
+                f"{_before_that(self.notes)}"
             ) from error
         if not isinstance(module, nn.Module):
             raise ParityError(f"the candidate {self.name} returned {type(module).__name__}, expected a torch.nn.Module")
@@ -114,6 +115,12 @@ class Candidate:
         module = copy.deepcopy(module) if self.is_built else module
         store_computed(module)
         return module
+
+
+def _before_that(notes: Sequence[str]) -> str:
+    """Returns how a file's own import has failed, of which a model may lack something, as the end of a sentence."""
+    failed = [note for note in notes if " fails when " in note]
+    return f"; before that, {failed[-1]}" if failed else ""
 
 
 def _home_of_file(error: BaseException) -> Path | None:
@@ -162,10 +169,7 @@ def resolve_candidate(
     try:
         bound = bind(name, function, config, arguments)
     except ParityError as error:
-        failed = [note for note in notes if " fails when " in note]
-        if not failed:
-            raise
-        raise ParityError(f"{error}; before that, {failed[-1]}") from error
+        raise ParityError(f"{error}{_before_that(notes)}") from error
     notes += bound.notes
     return Candidate(
         name, bound.arguments, bound.defaults, bound.settings, bound.make, bound.bound, notes,

@@ -1,4 +1,4 @@
-"""A number that is another one in every block, by one rule: one cause, with the rule in its words."""
+"""What differs from block to block and is one cause: a number that follows a rule, a line that blocks share."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from parity.explanation.case import block_of
-from parity.explanation.formulas.writing import number
+from parity.explanation.formulas.writing import number, quoted
+from parity.explanation.proof import GRAFT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from parity.explanation.bending import Change
     from parity.explanation.proof import Group
+
+# a number in a formula, that is no part of a name
+_NUMBER = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?(?:e-?\d+)?)(?![\w.])")
 
 # how near the numbers are to those of a rule, relative
 _NEAR = 1e-7
@@ -53,6 +58,57 @@ def by_depth(groups: Sequence[Group], layers: int) -> list[Group]:
     for group in groups:
         alike[group.changes[0].kind.key if _has_number_of_blocks(group) else id(group)].append(group)
     return [found for members in alike.values() for found in _merged(members, layers)]
+
+
+def by_line(groups: Sequence[Group], sources: Mapping[Change, tuple[str, ...]]) -> list[Group]:
+    """Returns causes of which those are one that are the candidate's own operations in one line of its source.
+
+    Positions that are added once more are among them where that line does so.
+
+    Args:
+        groups: causes of one kind and value each.
+        sources: the lines that changes come from.
+    """
+    alike: dict[object, list[Group]] = defaultdict(list)
+    for group in groups:
+        is_one = group.source and group.id in (GRAFT, "position-doubled")
+        alike[group.source if is_one else id(group)].append(group)
+    return [found for members in alike.values() for found in _of_one_line(members, sources)]
+
+
+def _of_one_line(members: Sequence[Group], sources: Mapping[Change, tuple[str, ...]]) -> Sequence[Group]:
+    grafts = [group for group in members if group.id == GRAFT]
+    if len(members) == 1 or not grafts:
+        return members
+    changes = tuple(change for group in members for change in group.changes)
+    phrase = _by_rule(grafts) if grafts == members else ""
+    phrase = phrase or quoted([line for change in grafts[0].changes[:1] for line in sources.get(change, ())])
+    if not phrase:
+        return members
+    where = tuple(dict.fromkeys(place for group in members for place in group.where))
+    instead = min((group.instead for group in grafts), key=len)
+    return [dataclasses.replace(grafts[0], changes=changes, phrase=phrase, where=where, instead=instead)]
+
+
+def _by_rule(grafts: Sequence[Group]) -> str:
+    """Returns the formula of all blocks, if those of single ones differ by numbers that follow rules."""
+    parts = [_NUMBER.split(group.phrase) for group in grafts]
+    if len({tuple(part[::2]) for part in parts}) > 1:
+        return ""
+    phrase = ""
+    for n, text in enumerate(parts[0]):
+        rule: str | None = text
+        if len({part[n] for part in parts}) > 1:
+            blocks = [(block_of(change.place), float(part[n])) for group, part in zip(grafts, parts, strict=True)
+                      for change in group.changes]  # fmt: skip
+            values = {block: value for block, value in blocks if block is not None}
+            rule = _rule(values) if len(values) == len(blocks) else None
+            inner = rule and re.sub(r"^\(([^()]*)\)$", r"\1", rule)
+            rule = inner if phrase.endswith("[") else inner and f"({inner})"
+        if rule is None:
+            return ""
+        phrase += rule
+    return f"{phrase}, i the block's number from 0,"
 
 
 def _has_number_of_blocks(group: Group) -> bool:

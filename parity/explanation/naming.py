@@ -26,7 +26,8 @@ from parity.explanation.causes.absences import absences
 from parity.explanation.causes.catalogue import catalogue
 from parity.explanation.causes.head import EVERY_TOKEN
 from parity.explanation.causes.places import in_words, joined, named, nearest
-from parity.explanation.depths import by_depth
+from parity.explanation.causes.solved import features
+from parity.explanation.depths import by_depth, by_line
 from parity.explanation.formulas.replaying import Graft
 from parity.explanation.grafts import Grafts
 from parity.explanation.own_parts.extras import extra_kinds
@@ -296,7 +297,8 @@ def _searched(
     with failures.kept("what the candidate does with tensors of its own could not be read", besides=ParityError):
         own, beside = _own_kinds(subject, case.config)
         kinds, alignment = [*own, *kinds], alignment.without(beside)
-    kinds = [kind for kind in (*undoing(case.traits), *kinds) if kind.key not in earlier.refuted]
+    refuted = earlier.refuted | _of_constants(subject, case.config)
+    kinds = [kind for kind in (*undoing(case.traits), *kinds) if kind.key not in refuted]
     with contextlib.ExitStack() as stack:
         stack.enter_context(case.candidate_in(case.mode, attempt))
         grafts, watching = None, Failures()
@@ -314,6 +316,7 @@ def _searched(
 
         def groups(changes: Sequence[Change]) -> list[Group]:
             found = by_depth(grouped(sorted(changes, key=when), sources), case.config["num_layers"])
+            found = by_line(found, sources)
             found = in_words_beside(found, case.traits)
             return [*([rearranged] if rearranged else []), *(group for group, _ in sharing), *found]
 
@@ -363,6 +366,13 @@ def _grafts(case: Case, model: BentViT, refuted: frozenset[tuple[str, str, str]]
         Grafts, bent, subject.held.reference, recording, weights, whole, refuted,
         functools.partial(point_in_words, names=case.names),
     )  # fmt: skip
+
+
+def _of_constants(subject: Subject, config: Mapping[str, Any]) -> set[tuple[str, str, str]]:
+    """Returns the kinds that take for constants what a tensor may hold that the candidate alone has learned."""
+    own = {split(name)[0] for name in subject.mapping.unmapped_candidate}
+    is_learned = not own.isdisjoint(dict(subject.models.candidate.named_parameters()))
+    return {kind.key for kind in features(config)} if is_learned else set()
 
 
 def _own_kinds(subject: Subject, config: Mapping[str, Any]) -> tuple[list[Kind], set[str]]:

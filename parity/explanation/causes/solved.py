@@ -187,6 +187,7 @@ def _affine(wanted: Tensor, x: Tensor) -> Tensor | None:
         return None
     factor = ((wanted - means[0]) * (x - means[1])).sum(1) / spread
     shift = means[0][:, 0] - factor * means[1][:, 0]
+    factor = torch.where((factor - 1).abs() < _ROUND, torch.ones_like(factor), factor)
     shift = torch.where(shift.abs() < _ROUND, torch.zeros_like(shift), shift)
     return torch.stack([factor, shift]) if _agree(factor[:, None] * x + shift[:, None], wanted) else None
 

@@ -104,10 +104,10 @@ def _in_words(pairs: Sequence[Pair], points: Sequence[Point]) -> tuple[str, str]
             return texts[0], texts[1]
     instead = _text(expected, letters)
     instead = instead if len(instead) <= _LONGEST else _listed(expected, found)
-    return _quoted(_lines(pairs)) or _listed(found, expected), instead
+    return quoted(_lines(pairs)) or _listed(found, expected), instead
 
 
-def _quoted(lines: Sequence[str]) -> str:
+def quoted(lines: Sequence[str]) -> str:
     """Returns what stands in lines of somebody's source, as far as it is short; nothing if one cannot be read."""
     known = sorted((line for line in lines if isinstance(line, SourceLine)), key=lambda line: (line.path, line.number))
     texts = [line.text for line in known]

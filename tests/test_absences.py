@@ -133,3 +133,26 @@ def test_tokens_that_come_in_behind_the_dropout_are_explained(traits: dict[str, 
     assert report.explanation is not None
     assert report.explanation.complete, report
     assert [cause.id for cause in report.causes] == [id_], report
+
+
+class PixelsAsTokens(OddViT):
+    """A patch has as many pixels as a token has features."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        del self.patch
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = F.unfold(images, 4, stride=4).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.table
+        for block in self.blocks:
+            x = block(x)
+        logits: torch.Tensor = self.head(self.norm(x)[:, 0])
+        return logits
+
+
+def test_patches_that_are_tokens_as_they_are_lack_their_projection() -> None:
+    report = check(PixelsAsTokens(), overrides=SMALL | {"image_size": 16, "patch_size": 4}, modes=["eval"])
+    assert report.explanation is not None
+    assert report.explanation.complete, report
+    assert [cause.id for cause in report.causes] == ["patch-projection-missing"], report

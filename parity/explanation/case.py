@@ -13,13 +13,13 @@ import torch
 
 from parity.errors import Failures
 from parity.explanation.observing import Observations
-from parity.tracing import Run, held_in
+from parity.tracing import FunctionCalls, Point, Run, held_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from parity.explanation.bending import Change
-    from parity.tracing import Alignment, Mode, Subject
+    from parity.tracing import Alignment, Layer, Mode, Subject
 
 _BLOCK = re.compile(r"encoder\.layers\.encoder_layer_(\d+)(\.|$)")
 
@@ -99,8 +99,19 @@ class Case:
             alignment: which module is which.
         """
         models = self.subject.models
+        layers, seen = self.layers_in(alignment), dict[Point, torch.Tensor]()
+        if layers:
+            with FunctionCalls(models.candidate, layers, lambda point, x: seen.update({point: x.detach().clone()})):
+                Run(models.candidate, images, set(), models.seed, "candidate").finish()
+        of_functions = {alignment.to_reference(point): tensor for point, tensor in seen.items()}
         with contextlib.closing(Run(models.candidate, images, set(alignment.pairs), models.seed, "candidate")) as run:
-            yield Observations(run, alignment, once=not any(point.call for point in self.subject.calls[1]))
+            once = not any(point.call for point in self.subject.calls[1])
+            yield Observations(run, alignment, of_functions, once=once)
+
+    def layers_in(self, alignment: Alignment) -> dict[str, Layer]:
+        """Returns the candidate's layers that are called as functions and are in an alignment."""
+        layers = self.subject.layers_as_functions()
+        return {weight: layer for weight, layer in layers.items() if weight in alignment.pairs}
 
 
 def block_of(name: str) -> int | None:

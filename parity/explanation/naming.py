@@ -41,7 +41,7 @@ from parity.explanation.train_mode.regrafting import recorded
 from parity.explanation.wording import in_words_beside, point_in_words, unexplained_in_words, when
 from parity.mapping import trace_uses
 from parity.models import split, tensors_of
-from parity.tracing import SAME_FUNCTION_BOUND, Point, first_that_runs
+from parity.tracing import SAME_FUNCTION_BOUND, Point, first_that_runs, with_functions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -104,7 +104,7 @@ def explain(
             stages = joined(map(str, widths))
             return None, [f"{_NONE_FOR}: your model has attention of several widths ({stages}), as a ViT of stages has"]
         if config is not None:
-            alignment = subject.aligned_anyhow().without(check.elsewhere)
+            alignment = with_functions(subject.aligned_anyhow(), subject.layers_as_functions()).without(check.elsewhere)
             case = Case(subject, config, check.mode, alignment, _has_tokens(check, "candidate"))
         else:
             try:

@@ -6,6 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
 
     from parity.tracing import Alignment, Point, Run
@@ -22,11 +24,15 @@ class Observations:
     Args:
         run: of the candidate, watching its aligned modules, where nothing has been asked for yet.
         alignment: which module is which.
+        of_functions: what passes the layers that are called as functions, by the points of the reference.
         once: no module is called twice, so that a block that has been left isn't entered again.
     """
 
-    def __init__(self, run: Run, alignment: Alignment, *, once: bool) -> None:
+    def __init__(
+        self, run: Run, alignment: Alignment, of_functions: Mapping[Point, torch.Tensor], *, once: bool
+    ) -> None:
         self.alignment = alignment
+        self._of_functions = of_functions
         self._once = once
         self._blocks: list[str] = []  # in the order in which the candidate enters them
         self._run = run
@@ -36,7 +42,7 @@ class Observations:
 
     def at(self, point: Point) -> torch.Tensor | None:
         """Returns the tensor that passed a point of the reference, in the candidate's layout, or None."""
-        return self._tensors.get(point)
+        return self._tensors.get(point, self._of_functions.get(point))
 
     def reach(self, blocks: int) -> None:
         """Goes on until more than `blocks` blocks have been entered and left, and lets go of what lies far back."""

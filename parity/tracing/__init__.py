@@ -2,8 +2,8 @@
 
 Read `sources`, `modes`, `masks`, `casting` and `nested` (how a pass is run), `attention`, `run` (a pass that stops at
 every module), `operations` (what it has torch do), `attention_weights` (what its tokens attend to), `draws` (what it
-draws at random), `features`, `alignment` and `layouts` (which module is which), `measuring`, `spread`, `passes`,
-`subject` (who is compared).
+draws at random), `features`, `alignment`, `function_calls` and `layouts` (which module is which), `measuring`,
+`spread`, `passes`, `subject` (who is compared).
 """
 
 from parity.tracing.alignment import Alignment, align
@@ -11,6 +11,7 @@ from parity.tracing.attention import PARTS
 from parity.tracing.attention_weights import AttentionWeights, attention_written_out
 from parity.tracing.casting import blocks_of, first_that_runs, held_in, in_float32
 from parity.tracing.draws import ACTIVATION, Site, fixed_sites, sites_of
+from parity.tracing.function_calls import FunctionCalls, Layer, with_functions
 from parity.tracing.layouts import in_layout_of, in_layout_of_reference
 from parity.tracing.masks import kept_by, numbers_of_size
 from parity.tracing.measuring import (
@@ -64,7 +65,9 @@ __all__ = [
     "Ambient",
     "AttentionWeights",
     "Event",
+    "FunctionCalls",
     "Held",
+    "Layer",
     "Measurement",
     "Mode",
     "Models",
@@ -117,4 +120,5 @@ __all__ = [
     "sites_of",
     "steps",
     "switch",
+    "with_functions",
 ]

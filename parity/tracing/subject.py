@@ -11,6 +11,7 @@ import torch
 from parity.models import FROZEN, PARAMETER, configuration_of, fingerprint, sharing_copy
 from parity.tracing.alignment import align
 from parity.tracing.casting import first_that_runs, held_in
+from parity.tracing.function_calls import Layer, function_layers
 from parity.tracing.modes import MODES
 from parity.tracing.run import Point, Run
 
@@ -108,3 +109,8 @@ class Subject:
     def aligned_anyhow(self) -> Alignment:
         """Aligns the modules once more, those among them that one side calls more often than the other."""
         return align(self.models.reference, self.models.candidate, self.mapping, *self.calls, equal_calls=False)
+
+    def layers_as_functions(self) -> dict[str, Layer]:
+        """Returns the candidate's layers that may be calls of functions, by the names of their weights."""
+        called = {point.module for point in self.calls[1]}
+        return function_layers(self.mapping, self.models.candidate, called)

@@ -54,6 +54,8 @@ def absences(names: Iterable[str], config: Mapping[str, Any]) -> list[Change]:
         elif name == "class_token":
             changes.append(Change(_entry("class-token-zero", config), name))
             continue
+        elif pair and module == "conv_proj" and config["patch_size"] ** 2 * config.get("in_channels", 3) == width:
+            kind = _NO_PATCHES
         elif pair and module == "heads.pre_logits":
             kind = _NO_PRE_LOGITS
         elif pair and re.search(r"out_proj$|^heads\.head$", module):
@@ -66,6 +68,11 @@ def absences(names: Iterable[str], config: Mapping[str, Any]) -> list[Change]:
     return changes
 
 
+# where a patch has as many pixels as a token has features
+_NO_PATCHES = Kind(
+    "patch-projection-missing", {"projection": lambda _, pixels, *__: pixels}, "no projection of the patches", "one",
+    "nn.Conv2d(3, dim, P, stride=P)",
+)  # fmt: skip
 _NO_PRE_LOGITS = Kind(
     "pre-logits", {"linear": skipped}, "no pre-logits layer", "one", "nn.Linear(dim, representation_size)"
 )

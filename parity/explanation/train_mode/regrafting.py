@@ -17,7 +17,7 @@ from parity.explanation.following import IMAGES
 from parity.explanation.formulas.recording import Recording
 from parity.explanation.formulas.replaying import Graft
 from parity.models import tensors_of
-from parity.tracing import DRAWING, Telling, kept_by
+from parity.tracing import DRAWING, FunctionCalls, Telling, kept_by
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,7 +44,10 @@ def recorded(case: Case, mode: Mode) -> Recording:
     )
     recording = Recording(tensors_of(candidate))
     mode = dataclasses.replace(mode, fastpath=False)  # torch's own kernel shows nothing of what it does
-    with mode.active(candidate), recording:
+    functions = FunctionCalls(
+        candidate, case.layers_in(case.alignment), lambda point, x: _told(recording, case.alignment, point, [x])
+    )
+    with mode.active(candidate), recording, functions:
         run.tell(lambda point, tensors: _told(recording, case.alignment, point, tensors))
     return recording
 

@@ -1,0 +1,126 @@
+"""Layers that are calls of functions with a model's own tensors, `F.linear(x, self.weights["up"])`, and no modules.
+
+What enters and leaves them is what enters and leaves the reference's module whose tensors these are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch.overrides import TorchFunctionMode
+
+from parity.models import IDENTITY, split, tensors_of
+from parity.tracing.attention import PARTS
+from parity.tracing.run import Point
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import torch
+    from torch import nn
+
+    from parity.models import WeightMap
+    from parity.tracing.alignment import Alignment
+
+# functions by where they take their weight, and those that add no bias
+_WEIGHTS = {"linear": 1, "conv2d": 1, "layer_norm": 2, "matmul": 1, "__matmul__": 1, "mm": 1}
+_PRODUCTS = ("matmul", "__matmul__", "mm")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer that a candidate has no module of.
+
+    Attributes:
+        reference: the module of the reference.
+        bias: the candidate's tensor that is its bias; None if it has none.
+    """
+
+    reference: str
+    bias: str | None = None
+
+
+def function_layers(mapping: WeightMap, candidate: nn.Module, called: set[str]) -> dict[str, Layer]:
+    """Returns the layers that may be called as functions, by the name of the candidate's tensor that is their weight.
+
+    Args:
+        mapping: which tensor is which.
+        candidate: the model.
+        called: names of its modules that are called.
+    """
+    parts = defaultdict[str, dict[str, str]](dict)  # of the reference's modules: tensors of the candidate, by kind
+    shapes = {name: tensor.shape for name, tensor in tensors_of(candidate).items()}
+    for entry in mapping.entries:
+        theirs, box = split(entry.candidate)
+        module, kind = _module_of(entry.reference, shapes[theirs].numel())
+        if not box and (entry.layout == IDENTITY or (kind == "weight" and len(shapes[theirs]) == 2)):
+            parts[module][kind] = theirs
+    layers = {found["weight"]: Layer(name, found.get("bias")) for name, found in parts.items() if "weight" in found}
+    return {weight: layer for weight, layer in layers.items() if not _is_module(candidate, weight, layer, called)}
+
+
+def _module_of(reference: str, size: int) -> tuple[str, str]:
+    """Returns the module that a tensor of the reference, or a slice of it, is of, and whether it is weight or bias."""
+    tensor, box = split(reference)
+    module, _, kind = tensor.rpartition(".")
+    if not kind.startswith("in_proj_"):
+        return (module, kind) if not box else (reference, "")
+    if not box:
+        return f"{module}.in_proj", kind.removeprefix("in_proj_")
+    rows = len(range(box[0].start, box[0].stop))
+    number, odd = divmod(box[0].start, rows)
+    is_part = len(box) == 1 and not box[0].every and not odd and number < len(PARTS) and size in (rows, rows**2)
+    return (f"{module}.{PARTS[number]}", kind.removeprefix("in_proj_")) if is_part else (reference, "")
+
+
+def _is_module(candidate: nn.Module, weight: str, layer: Layer, called: set[str]) -> bool:
+    """Whether a layer's tensors are all that a module has which is called."""
+    owner, _, _ = weight.rpartition(".")
+    own = {f"{owner}.{name}" for name, _ in candidate.get_submodule(owner).named_parameters(recurse=False)}
+    return owner in called and own <= {weight, layer.bias}
+
+
+def with_functions(alignment: Alignment, layers: Mapping[str, Layer]) -> Alignment:
+    """Returns an alignment in which layers stand for the modules of the reference that have no other counterpart."""
+    aligned = {*alignment.pairs.values()}
+    more = {weight: layer.reference for weight, layer in layers.items() if layer.reference not in aligned}
+    return dataclasses.replace(alignment, pairs={**alignment.pairs, **more})
+
+
+class FunctionCalls(TorchFunctionMode):
+    """Tells of what enters and leaves the layers of a model that are called as functions, while it is active.
+
+    Args:
+        model: as it is held then.
+        layers: by the names of their weights.
+        tell: takes a point, of a module that is called as the weight is, and the tensor that passes there.
+    """
+
+    def __init__(
+        self, model: nn.Module, layers: Mapping[str, Layer], tell: Callable[[Point, torch.Tensor], None]
+    ) -> None:
+        super().__init__()
+        self._names = {id(tensor): name for name, tensor in tensors_of(model, keep_vars=True).items()}
+        self._layers = layers
+        self._tell = tell
+        self._calls = Counter[str]()
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        kind = getattr(function, "__name__", "")
+        at = _WEIGHTS.get(kind)
+        weight = None if at is None else kwargs.get("weight", args[at] if len(args) > at else None)
+        name = self._names.get(id(weight), "")
+        if at is None or name not in self._layers:
+            return function(*args, **kwargs)
+        call = self._calls[name]
+        self._calls[name] += 1
+        self._tell(Point(name, call, "enter"), kwargs.get("input", args[0] if args else None))
+        result = function(*args, **kwargs)
+        bias = kwargs.get("bias", args[at + 1] if len(args) > at + 1 else None)
+        if kind not in _PRODUCTS and self._layers[name].bias == (None if bias is None else self._names.get(id(bias))):
+            self._tell(Point(name, call, "leave"), result)
+        return result

@@ -1,0 +1,105 @@
+"""A model without modules, whose layers are functions of its parameters, is explained as one of modules is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from parity import check
+from tests.test_maps_that_close import HEADS, SIZES, WIDTH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MLP = SIZES["mlp_dim"]
+
+
+@dataclass
+class Ways:
+    """What may be wrong."""
+
+    eps: float = 1e-6
+    scale: float = (WIDTH // HEADS) ** -0.5
+    activation: Callable[[torch.Tensor], torch.Tensor] = F.gelu
+    softmax: Callable[[torch.Tensor], torch.Tensor] = lambda scores: scores.softmax(-1)
+    pooled: Callable[[torch.Tensor], torch.Tensor] = lambda x: x[:, 0]
+
+
+class Functional(nn.Module):
+    def __init__(self, ways: Ways, *, by_products: bool) -> None:
+        super().__init__()
+        self.ways, self.by_products = ways, by_products
+        shapes = {
+            "patches": (WIDTH, 3, 8, 8), "patches_bias": (WIDTH,), "token": (1, 1, WIDTH), "positions": (1, 5, WIDTH),
+            **self.norm_of("last"), **self.linear_of("head", SIZES["num_classes"], WIDTH),
+        }  # fmt: skip
+        for n in range(SIZES["num_layers"]):
+            shapes |= self.norm_of(f"{n}_first") | self.linear_of(f"{n}_qkv", 3 * WIDTH, WIDTH)
+            shapes |= self.linear_of(f"{n}_out", WIDTH, WIDTH) | self.norm_of(f"{n}_second")
+            shapes |= self.linear_of(f"{n}_up", MLP, WIDTH) | self.linear_of(f"{n}_down", WIDTH, MLP)
+        self.all = nn.ParameterDict({name: nn.Parameter(torch.zeros(shape)) for name, shape in shapes.items()})
+
+    def norm_of(self, name: str) -> dict[str, tuple[int, ...]]:
+        return {f"{name}_scale": (WIDTH,), f"{name}_shift": (WIDTH,)}
+
+    def linear_of(self, name: str, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
+        return {name: (columns, rows) if self.by_products else (rows, columns), f"{name}_bias": (rows,)}
+
+    def norm(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        return F.layer_norm(x, (WIDTH,), self.all[f"{name}_scale"], self.all[f"{name}_shift"], self.ways.eps)
+
+    def linear(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        weight, bias = self.all[name], self.all[f"{name}_bias"]
+        return x @ weight + bias if self.by_products else F.linear(x, weight, bias)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = F.conv2d(images, self.all["patches"], self.all["patches_bias"], stride=8).flatten(2).transpose(1, 2)
+        x = torch.cat([self.all["token"].expand(len(x), -1, -1), x], 1) + self.all["positions"]
+        for n in range(SIZES["num_layers"]):
+            y = self.linear(f"{n}_qkv", self.norm(f"{n}_first", x))
+            q, k, v = y.view(*y.shape[:2], 3, HEADS, -1).permute(2, 0, 3, 1, 4)
+            y = self.ways.softmax(q @ k.transpose(-2, -1) * self.ways.scale) @ v
+            x = x + self.linear(f"{n}_out", y.transpose(1, 2).flatten(2))
+            y = self.ways.activation(self.linear(f"{n}_up", self.norm(f"{n}_second", x)))
+            x = x + self.linear(f"{n}_down", y)
+        return self.linear("head", self.ways.pooled(self.norm("last", x)))
+
+
+def _report(by_products: bool = False, **wrong: Any) -> Any:  # noqa: FBT001, FBT002
+    return check(
+        Functional(Ways(**wrong), by_products=by_products), overrides=SIZES, weights="synthetic", modes=["eval"]
+    )
+
+
+@pytest.mark.parametrize("by_products", [False, True])
+def test_right_one_is_passed(by_products: bool) -> None:  # noqa: FBT001
+    assert _report(by_products).verdict == "equivalent"
+
+
+@pytest.mark.parametrize("by_products", [False, True])
+def test_several_causes_are_named_together(by_products: bool) -> None:  # noqa: FBT001
+    report = _report(by_products, eps=1e-5, scale=WIDTH**-0.5, activation=F.silu)
+    assert report.explanation.complete
+    assert report.explanation.minimal
+    assert {cause.id for cause in report.causes} == {"layer-norm-eps", "attention-scale", "activation"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "formula"),
+    [
+        ({"softmax": lambda scores: 1.1 * scores.softmax(-1) + 0.01}, "(0.01 + 1.1 * softmax(q @ k^T / sqrt(8))) @ v"),
+        ({"pooled": lambda x: x[:, 0] + x.mean(1)}, "x[:, 0] + mean(x, axis -2)"),
+    ],
+)
+def test_what_has_no_name_is_a_formula_with_its_line(wrong: dict[str, Any], formula: str) -> None:
+    report = _report(**wrong)
+    assert report.explanation.complete
+    (cause,) = report.causes
+    assert cause.id == "graft"
+    assert formula in cause.statement
+    assert cause.source.startswith("test_layers_as_functions.py:")

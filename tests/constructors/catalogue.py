@@ -375,6 +375,12 @@ AT_BOTH: dict[str, Call] = {
         {"embed_dim": s.width, "depth": s.depth, "num_heads": s.heads, "mlp_ratio": s.ratio},
         {"num_classes": s.classes},
     ),
+    "classes_given.py:Called": lambda m, s: m.Called(
+        m.Head, **_named(s, "image_size patch_size dim depth num_heads mlp_dim num_classes")
+    ),
+    "classes_given.py:Annotated": lambda m, s: m.Annotated(
+        **_named(s, "image_size patch_size dim depth num_heads mlp_dim num_classes"), made_of=m.Head
+    ),
     "config_unpacked.py:Entries": lambda m, s: m.Entries({
         "image_size": s.image, "patch_size": s.patch, "in_channels": 3, "depth": s.depth, "num_classes": s.classes,
         "layer": _layer(s),

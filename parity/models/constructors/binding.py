@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from parity.errors import ParityError, described
+from parity.models.constructors.classes import classes_for
 from parity.models.constructors.constants import with_constants
 from parity.models.constructors.holders import Holder, Slot
 from parity.models.constructors.options import (
@@ -268,6 +269,8 @@ def _is_given(path: str, arguments: Mapping[str, Any]) -> bool:
 
 
 def _options(slot: Slot, siblings: list[Slot], function: Callable[..., Any]) -> list[Option]:
+    if classes := classes_for(function, slot):
+        return [Option(0, value=kind) for kind in classes]
     found = options(slot, is_side=is_side(slot, siblings))
     if slot.is_required and (slot.kind is str or not meanings_at(slot.path)):
         written = [Option(rank, value=value) for rank, value in enumerate(strings_in(function, slot.name))]

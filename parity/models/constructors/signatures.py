@@ -12,6 +12,8 @@ import textwrap
 import typing
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -193,3 +195,21 @@ def _tree_of_module(function: Any) -> ast.AST | None:
 @functools.lru_cache(maxsize=4)  # it is asked for every argument
 def _parsed(source: str) -> ast.AST:
     return ast.parse(source)
+
+
+def is_called(function: Any, name: str) -> bool:
+    """Returns whether the code calls an argument."""
+    tree = _tree(function)
+    calls = (node.func for node in (ast.walk(tree) if tree else ()) if isinstance(node, ast.Call))
+    return any(isinstance(called, ast.Name) and called.id == name for called in calls)
+
+
+def classes_beside(function: Any) -> list[type]:
+    """Returns the modules' classes that a class or function's own module defines."""
+    target = function.__init__ if inspect.isclass(function) else function
+    beside = getattr(target, "__globals__", {}).values()
+    return [
+        kind
+        for kind in beside
+        if inspect.isclass(kind) and issubclass(kind, nn.Module) and kind.__module__ == function.__module__
+    ]

@@ -66,4 +66,10 @@ class Lineages:
     def _of(self, tensors: Iterable[torch.Tensor]) -> int:
         # what is unknown before the first use is what the model is given
         unknown = LOST if self.of_uses else 0
-        return functools.reduce(operator.or_, (self._known.get(tensor, unknown) for tensor in tensors), 0)
+        return functools.reduce(operator.or_, (self._of_one(tensor, unknown) for tensor in tensors), 0)
+
+    def _of_one(self, tensor: torch.Tensor, unknown: int) -> int:
+        found: int | None = self._known.get(tensor)
+        if found is None and tensor._base is not None:  # noqa: SLF001  (a view that torch 2.0 tells nobody of)
+            found = self._known.get(tensor._base)  # noqa: SLF001
+        return unknown if found is None else found

@@ -103,3 +103,10 @@ def test_what_has_no_name_is_a_formula_with_its_line(wrong: dict[str, Any], form
     assert cause.id == "graft"
     assert formula in cause.statement
     assert cause.source.startswith("test_layers_as_functions.py:")
+
+
+def test_causes_are_those_of_the_first_blocks_where_no_more_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parity.explanation.observing._MOST_BYTES", 60_000)
+    report = _report(eps=1e-5, activation=F.silu)
+    assert report.explanation.complete
+    assert {cause.id for cause in report.causes} == {"layer-norm-eps", "activation"}

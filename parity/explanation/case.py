@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from parity.errors import Failures
-from parity.explanation.observing import Observations
-from parity.tracing import FunctionCalls, Point, Run, held_in
+from parity.explanation.observing import Observations, PassingFunctions
+from parity.tracing import FunctionCalls, Run, held_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,11 +99,11 @@ class Case:
             alignment: which module is which.
         """
         models = self.subject.models
-        layers, seen = self.layers_in(alignment), dict[Point, torch.Tensor]()
+        layers, passing = self.layers_in(alignment), PassingFunctions()
         if layers:
-            with FunctionCalls(models.candidate, layers, lambda point, x: seen.update({point: x.detach().clone()})):
+            with FunctionCalls(models.candidate, layers, passing.keep):
                 Run(models.candidate, images, set(), models.seed, "candidate").finish()
-        of_functions = {alignment.to_reference(point): tensor for point, tensor in seen.items()}
+        of_functions = {alignment.to_reference(point): tensor for point, tensor in passing.tensors.items()}
         with contextlib.closing(Run(models.candidate, images, set(alignment.pairs), models.seed, "candidate")) as run:
             once = not any(point.call for point in self.subject.calls[1])
             yield Observations(run, alignment, of_functions, once=once)

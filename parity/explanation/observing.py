@@ -15,6 +15,25 @@ if TYPE_CHECKING:
 _BLOCK = re.compile(r"(.*?\.\D*\d+)(\.|$)")
 
 
+# Of layers that are called as functions all is kept at once, of a ViT-B/16 and three images some 0.9 GB. Of larger ones
+# the first blocks say what differs in all of them, and memory must not grow with depth.
+_MOST_BYTES = 2 * 2**30
+
+
+class PassingFunctions:
+    """What passes the layers that are called as functions in one run, up to a number of bytes."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[Point, torch.Tensor] = {}
+        self._bytes = 0
+
+    def keep(self, point: Point, tensor: torch.Tensor) -> None:
+        """Keeps what passes a point of the candidate's run, which may change it later."""
+        self._bytes += tensor.nelement() * tensor.element_size()
+        if self._bytes <= _MOST_BYTES:
+            self.tensors[point] = tensor.detach().clone()
+
+
 class Observations:
     """The tensors of one run of a candidate, by point of the reference, block by block.
 

@@ -72,10 +72,11 @@ def close_attention(operations: list[Operation], at: int, attended: int, *, may_
             next(numbers)
             continue
         width = (members or [operation])[-1].projections[0].matrix.shape[1]
-        if operation.projections[0].matrix.shape[1] != width:
-            if members and not any(operation.leads_to(member.lineage) for member in members):
-                beside.insert(0, operation)
-                continue
+        is_other = operation.projections[0].matrix.shape[1] != width
+        if _is_output(operation, operations[:number], members, None if is_other else attended):
+            beside.insert(0, operation)
+            continue
+        if is_other:
             break
         members.insert(0, operation)
         rows = sum(member.rows for member in members)
@@ -92,6 +93,23 @@ def close_attention(operations: list[Operation], at: int, attended: int, *, may_
         if rows >= 3 * width:
             return False
     return False
+
+
+def _is_output(
+    operation: Operation, before: Sequence[Operation], members: Sequence[Operation], attended: int | None
+) -> bool:
+    """Whether an operation is what another head's output is projected by, and leads to none of the others.
+
+    One that takes as many features as these takes what comes of another head's value, which leads to no softmax.
+    """
+
+    def leads_on(other: Operation) -> bool:
+        return any(other.leads_to(member.lineage) for member in members)
+
+    if not members or leads_on(operation):
+        return False
+    values = [op for op in before if op.kind == "matrix" and op.leads_to(operation.lineage)]
+    return attended is None or any(not value.leads_to(attended) and not leads_on(value) for value in values)
 
 
 def _attend(

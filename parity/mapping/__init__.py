@@ -1,7 +1,7 @@
 """Whose tensor is whose: in come two models, out goes a proved weight map, and both ready to be compared.
 
-Read `uses` (what a model does with its tensors), `qkv`, `norm_order`, `slices`, `grouped`, `outputs` and `matching`
-(which of two models' operations correspond), `images` and `own_sizes` (what a model takes and what it is),
+Read `uses` (what a model does with its tensors), `qkv`, `norm_order`, `slices`, `grouped`, `outputs`, `serving` and
+`matching` (which of two models' operations correspond), `images` and `own_sizes` (what a model takes and what it is),
 `symmetries`, `trial`, `effects`, `pieces` and `inferring` (which of the maps is right), `setup` and `placing` (both
 models ready), `unlike`.
 """

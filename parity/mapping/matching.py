@@ -18,6 +18,7 @@ from parity.mapping.grouped import grouped_ways, meanings
 from parity.mapping.norm_order import norms_first
 from parity.mapping.outputs import output_way, with_outputs_joined
 from parity.mapping.qkv import attention_ways, merging_ways
+from parity.mapping.serving import serving_ways
 from parity.mapping.slices import ON_SLICES, slice_ways, with_slices_joined
 from parity.mapping.uses.patterns import matrix_layouts, vector_layout
 from parity.mapping.uses.ways import ATTENTION, PATCHES, POSITIONS, TOKENS, Matches, Way, joined
@@ -59,6 +60,7 @@ def match(reference: Uses, candidate: Uses, buffers: Buffers) -> Matches:
             continue
         if ours.kind == "attention":
             options = grouped_ways(ours, theirs) if theirs.is_grouped and reference.is_packed else []
+            options = serving_ways(ours, theirs) if theirs.serving and reference.is_packed else options
             options = options or slice_ways(ours, theirs)
             options = options or attention_ways(ours, theirs, heads, is_packed=reference.is_packed)
             ways[ATTENTION].append(options)

@@ -56,7 +56,7 @@ def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
             rows = after(functools.partial(_parts_of, which=order))
             yield Kind("qkv-order", {"in_proj_weight": rows, "in_proj_bias": rows},
                        f"the fused projection's rows in the order {letters}", "qkv", "q, k, v = qkv.chunk(3, dim=-1)")
-    for which in ((0, 0, 2), (1, 1, 2), (0, 1, 1), (0, 1, 0), (0, 2, 2), (2, 1, 2)):
+    for which in ((0, 0, 2), (1, 1, 2), (0, 1, 1), (0, 1, 0), (0, 2, 2), (2, 1, 2), (0, 0, 0), (1, 1, 1), (2, 2, 2)):
         letters = "".join("qkv"[part] for part in which)
         id_ = "key-shares-query" if which == (0, 0, 2) else "projection-shared"
         yield Kind(id_, {"roles": functools.partial(_parts, which=which)},

@@ -85,8 +85,12 @@ def close_attention(operations: list[Operation], at: int, attended: int, *, may_
         if rows == 3 * width or is_grouped:
             if not _attend(members, beside, operations[:number], attended):
                 return False
-            merged = Operation("attention", [p for m in members for p in m.projections], [], members[-1].at, at)
+            each = [projection for member in members for projection in member.projections]
+            own = list({id(projection): projection for projection in each}.values())
+            merged = Operation("attention", own, [], members[-1].at, at)
             merged.is_grouped = is_grouped
+            if len(own) < len(each):
+                merged.serving = tuple(next(n for n, one in enumerate(own) if one is other) for other in each)
             merged.uses = functools.reduce(operator.or_, (member.uses for member in members))
             operations[number:] = [merged, *beside]
             return True

@@ -19,7 +19,7 @@ from parity.mapping.uses.lineages import bit_of
 from parity.mapping.uses.noting import Notes
 from parity.mapping.uses.operations import Operation, Projection
 from parity.models import state_shapes
-from parity.tracing import MODES, Run, call_order, in_float32
+from parity.tracing import MODES, PARTS, Run, call_order, in_float32
 
 if TYPE_CHECKING:
     from torch import nn
@@ -153,15 +153,21 @@ class _Gatherer:
         self._made_again: dict[int, Projection] = {}  # by the number of a later use of it, such as for another head
         self._matrices: dict[str, Projection] = {}  # by the name of the matrix
         self._seen: set[str] = set()
+        self._by_view: dict[str, Operation] = {}  # the matrices, by what they are
+        self._since: list[Operation] = []  # every use of a matrix since the last softmax
         self._is_attending = False  # since a softmax, until all projections into the attention are there
         self._attended = 0  # the uses that lead to a softmax
 
     def take(self, number: int, use: Use, at: int, lineage: int) -> None:
         """Takes the next use, with its number and place, and the uses that lead to it."""
         view = use.view
+        if use.matrix is not None and str(view) in self._by_view:
+            self._since.append(self._by_view[str(view)])
         if view is None:
             self._attended |= lineage
+            self._repeat()
             self._is_attending = not self._closes(at)
+            self._since.clear()
         elif use.what == "computed":
             self.computed.add(view.name)
         elif use.what == "statistics":
@@ -176,6 +182,8 @@ class _Gatherer:
                 self.operations.append(
                     Operation("matrix", [self._made_by[number]], at=at, uses=bit_of(number), lineage=lineage)
                 )
+                self._by_view[str(view)] = self.operations[-1]
+                self._since.append(self.operations[-1])
                 if self._is_attending:  # the value may be projected after the softmax
                     self._is_attending = not self._closes(at)
             elif not self._belongs(use, view):
@@ -183,6 +191,20 @@ class _Gatherer:
 
     def _closes(self, at: int) -> bool:
         return close_attention(self.operations, at, self._attended, may_be_grouped=self._may_be_grouped)
+
+    def _repeat(self) -> None:
+        """Puts a projection down as often as it leads into an attention, if that is more than once.
+
+        It is one of the last three products before the scores, which are alike, and of none before these. What has more
+        rows than columns is several in one, of which each product takes another.
+        """
+        last, before = self._since[-len(PARTS) :], self._since[: -len(PARTS)]
+        own = list({id(operation): operation for operation in last}.values())
+        is_told = len(own) < len(last) == len(PARTS) and not {*map(id, own)} & {*map(id, before)}
+        is_last = [*map(id, self.operations[-len(own) :])] == [*map(id, own)]
+        is_alike = len({operation.key for operation in own}) == 1
+        if is_told and is_last and is_alike and own[0].key[1] <= own[0].key[2]:
+            self.operations[-len(own) :] = last
 
     def _belongs(self, use: Use, view: View) -> bool:
         """Puts a vector to the operation it is part of, if there is one."""

@@ -123,6 +123,8 @@ class Operation:
         until: of an attention, how many come before its scores and values are there as well.
         slices: of an attention, into how many slices the features are cut, of which each head takes one.
         is_grouped: of an attention, several heads share a key and a value, so that it has fewer of them than queries.
+        serving: of an attention of which one projection serves as several of query, key and value, whole or a head's:
+            which one leads into it, in order of use; otherwise empty.
         is_idle: what the model gives back is known not to depend on it.
         uses: of matrices, the set of their uses.
         lineage: of a matrix, the set of those uses that lead to what it is multiplied with.
@@ -135,6 +137,7 @@ class Operation:
     until: int = 0
     slices: int = 1
     is_grouped: bool = False
+    serving: tuple[int, ...] = ()
     is_idle: bool = False
     uses: int = 0
     lineage: int = 0
@@ -147,7 +150,8 @@ class Operation:
             return "matrix", rows, columns * len(self.projections)
         if self.kind == "attention":
             width = self.projections[0].matrix.shape[1] * self.slices
-            return "attention", self.rows if self.slices == 1 and not self.is_grouped else 3 * width, width
+            is_other = self.slices > 1 or self.is_grouped or self.serving
+            return "attention", 3 * width if is_other else self.rows, width
         first = next(v for v in self.vectors if v)
         return "vector", first.size
 

@@ -1,0 +1,57 @@
+"""Attention of which one projection serves as several of query, key and value.
+
+Query, key and value are taken to lead into it in this order. What a projection serves as besides has no counterpart.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from parity.mapping.uses.operations import Matrix, View
+from parity.mapping.uses.patterns import matrix_layouts, vector_layout
+from parity.mapping.uses.ways import Way
+from parity.models import Entry
+from parity.tracing import PARTS
+
+if TYPE_CHECKING:
+    from parity.mapping.uses.operations import Operation
+
+SERVING = "a projection of its own"
+
+
+def serving_ways(ours: Operation, theirs: Operation) -> list[Way]:
+    """Lists the one map between a packed projection and those of which one serves as several of its parts.
+
+    Args:
+        ours: the reference's: query, key and value one after the other in one matrix.
+        theirs: the candidate's, whole or head by head.
+    """
+    packed, width = ours.projections[0], ours.rows // len(PARTS)
+    heads = len(theirs.serving) // len(PARTS)
+    head = width // heads
+    if len(ours.projections) > 1 or any(p.matrix.shape[0] != head or p.bias_parts for p in theirs.projections):
+        return []
+    entries: list[Entry] = []
+    left: list[str] = []
+    seen = set[int]()
+    for place, number in enumerate(theirs.serving):
+        at, part = divmod(place, len(PARTS))
+        start = part * width + at * head
+        rows, own = f"[{start}:{start + head}]", theirs.projections[number]
+        sides = [(packed.matrix.view.name, own.matrix.view)]
+        if packed.bias and own.bias:
+            sides.append((packed.bias.name, own.bias))
+        elif packed.bias:
+            left.append(f"{packed.bias.name}{rows}")
+        for name, view in sides:
+            layout = (
+                matrix_layouts(Matrix(View("", (head, width)), (0,), (1,)), own.matrix, None)[0][1]
+                if view is own.matrix.view
+                else vector_layout((head,), view.shape, (), view.item)
+            )
+            if number in seen or layout is None:
+                left.append(f"{name}{rows}")
+            else:
+                entries.append(Entry(f"{name}{rows}", str(view), layout))
+        seen.add(number)
+    return [Way("query, key, value, of which one projection is several", tuple(entries), left_reference=tuple(left))]

@@ -69,3 +69,39 @@ def test_tokens_in_rows_and_columns_are_no_difference_of_their_own() -> None:
 
     report = _explained(InRows())
     assert {cause.id for cause in report.causes} == {"class-token-missing", "position-fixed", "pooling"}
+
+
+def test_norms_behind_branches_without_a_projection_are_the_blocks_own() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(48, 48) for _ in range(3))
+            self.norm_1, self.norm_2 = nn.LayerNorm(48, eps=1e-6), nn.LayerNorm(48, eps=1e-6)
+            self.mlp = nn.Sequential(nn.Linear(48, 96), nn.GELU(), nn.Linear(96, 48))
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = (one(x).unflatten(-1, (4, 12)).transpose(1, 2) for one in (self.q, self.k, self.v))
+            attended = (q @ k.transpose(-2, -1) * 12**-0.5).softmax(-1) @ v
+            x = self.norm_1(x + attended.transpose(1, 2).flatten(2))
+            normed: Tensor = self.norm_2(x + self.mlp(x))
+            return normed
+
+    class Behind(nn.Module):
+        """No final norm, but one behind the patch projection, so that there are as many as the reference has."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch, self.norm = nn.Conv2d(3, 48, 8, 8), nn.LayerNorm(48)
+            self.token, self.table = nn.Parameter(torch.zeros(1, 1, 48)), nn.Parameter(torch.zeros(1, 17, 48))
+            self.blocks, self.head = nn.ModuleList(Block() for _ in range(2)), nn.Linear(48, 10)
+
+        def forward(self, images: Tensor) -> Tensor:
+            x = self.norm(self.patch(images).flatten(2).transpose(1, 2))
+            x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.table
+            for block in self.blocks:
+                x = block(x)
+            logits: Tensor = self.head(x[:, 0])
+            return logits
+
+    report = _explained(Behind())
+    assert {cause.id for cause in report.causes} == {"extra-norm", "out-proj-missing", "post-norm", "norm-missing"}

@@ -43,7 +43,8 @@ def _both_norms_first(operations: list[Operation]) -> list[Operation]:
         width = block[0].key[-1]
         norms = [number for number, op in enumerate(block) if op.kind == "norm" and op.key[-1] == width]
         is_before = start > 0 and operations[start - 1].kind == "norm" and _belongs(operations[start - 1], block[0])
-        is_behind = len(norms) > 1 and norms[0] > 1 and norms[1] > norms[0] + 1 and _belongs(block[norms[1]], block[0])
+        # where no projection stands between them, a norm behind the attention may as well be the one before the MLP
+        is_behind = len(norms) > 1 and norms[1] > norms[0] + 1 and all(_belongs(block[n], block[0]) for n in norms[:2])
         if not is_behind or (is_before and start == starts[0]):
             return list(operations)
         first, second = norms[:2]

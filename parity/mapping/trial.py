@@ -275,8 +275,16 @@ class Trial:
         number, first = next(item for item in enumerate(self.ours.operations) if item[1].kind == "attention")
         output = next((op.at for op in self.ours.operations[number + 1 :] if op.kind == "matrix"), 0)
         before = [point for point in self.ours.order[: first.at] if point.module in aligned]
-        after = [point for point in self.ours.order[max(first.until, output) :] if point.module in aligned]
+        in_step = self._reached_in_step(alignment)
+        after = [point for point in self.ours.order[max(first.until, output) :] if point in in_step]
         return before[-1] if before else None, after[0] if after else None
+
+    def _reached_in_step(self, alignment: Alignment) -> set[Point]:
+        """Returns the points of the reference that the candidate comes to before any that is later in the reference."""
+        place = {point: number for number, point in enumerate(self.ours.order)}
+        theirs = [alignment.to_reference(point) for point in self.theirs.order if point.module in alignment.pairs]
+        latest = itertools.accumulate((place.get(point, 0) for point in theirs), max)
+        return {point for point, last in zip(theirs, latest, strict=True) if place.get(point) == last}
 
     def _errors(self, chosen: dict[str, Way], until: Point) -> dict[Point, float]:
         """Returns the errors that arise at every point up to `until`, each of them at most 10."""

@@ -286,6 +286,23 @@ def test_bug_of_eval_mode_and_a_dropout_are_both_named(tmp_path: Path) -> None:
     assert "and in train mode dropout is missing on the attention's output" in " ".join(report.reasons)
 
 
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ("nn.GELU(), nn.Dropout(0.3)", "after the activation"),
+        ("nn.Dropout(0.3), nn.GELU()", "before the activation"),
+    ],
+)
+def test_dropout_inside_a_head_of_its_own_is_named(layers: str, said: str, tmp_path: Path) -> None:
+    head = f"nn.Sequential(nn.Linear(embed_dim, 72), {layers}, nn.Linear(72, num_classes))"
+    report = _checked(tmp_path, "block", ("nn.Linear(embed_dim, num_classes)", head), (_AFTER, _UNDROPPED))
+    assert [cause.id for cause in report.causes] == ["head-shape", "dropout-extra", "dropout-missing"], report
+    assert f"dropout of rate 0.3 acts inside the head of its own, {said}" in report.causes[1].statement
+    assert report.explanation is not None
+    assert report.explanation.complete
+    assert report.explanation.minimal
+
+
 def test_only_what_another_reference_drops_otherwise_is_named() -> None:
     """The tutorial's attention is the reference's here, and so is what it lacks."""
     sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "hidden_dim": 96, "num_heads": 4, "num_layers": 2}

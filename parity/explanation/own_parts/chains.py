@@ -103,9 +103,11 @@ def in_place_of(_: Any, x: Tensor, *__: Any, made: Callable[..., Tensor], **opti
 
 def chained(
     x: Tensor, *, by_block: Mapping[str, Chain], held: Mapping[str, Tensor], between: str, last: str, place: str,
-    value: float = 0.0,
+    value: float = 0.0, inside: Callable[..., Tensor] | None = None,
 ) -> Tensor:  # fmt: skip
     """Carries out a chain's operations.
+
+    Where something is done `inside`, that is called with the activation between two of them and what that is given.
 
     Raises:
         KeyError: there is none at this place.
@@ -120,7 +122,8 @@ def chained(
             weight = value_of(projection.matrix.view, held, x).movedim(rows, tuple(range(len(rows))))
             bias = None if projection.bias is None else value_of(projection.bias, held, x).flatten()
             left -= 1
-            x = BETWEEN[between if left else last](F.linear(x, weight.flatten(1), bias))
+            x, activation = F.linear(x, weight.flatten(1), bias), BETWEEN[between if left else last]
+            x = inside(activation, x) if inside and left else activation(x)
         else:
             scale, shift = (None if view is None else value_of(view, held, x).flatten() for view in operation.vectors)
             if operation.kind == "norm":

@@ -69,11 +69,21 @@ def head_kinds(chain: Chain, held: Mapping[str, Tensor], config: Mapping[str, An
             phrase += f", given {name}" * (pool is not class_token_of)
             instead = f"{classes} classes" if is_plain and pool is class_token_of else "one Linear on the class token"
             for which, kept in _kept_classes(own, classes).items():
-                linear = functools.partial(in_place_of, made=functools.partial(_some_of, made=made, kept=kept))
-                yield Kind("class-count" if instead[0].isdigit() else "head-shape", {**variants, "linear": linear},
+                inside = functools.partial(_head_variants, made=made, kept=kept, variants=variants)
+                yield Kind("class-count" if instead[0].isdigit() else "head-shape", inside(None),
                            phrase + which, instead, f"nn.Linear(dim, {classes})",
                            start=(1e-5, 1e-6) if norms else (), at=HEAD,
-                           elsewhere={"pooling": "encoder"})  # fmt: skip
+                           elsewhere={"pooling": "encoder"}, inside=inside if len(matrices) > 1 else None)  # fmt: skip
+
+
+def _head_variants(
+    inside: Callable[..., Tensor] | None, *, made: Callable[..., Tensor], kept: slice, variants: Mapping[str, Any]
+) -> dict[str, Any]:
+    made = functools.partial(made, inside=inside) if inside else made
+    return {
+        **variants,
+        "linear": functools.partial(in_place_of, made=functools.partial(_some_of, made=made, kept=kept)),
+    }
 
 
 def _kept_classes(own: int, classes: int) -> dict[str, slice]:

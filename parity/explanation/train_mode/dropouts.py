@@ -37,6 +37,7 @@ from parity.explanation.proof import Group, Proof, prove
 from parity.explanation.search import Search, distance_of
 from parity.explanation.second_proof import others
 from parity.explanation.train_mode.alone import done_alone
+from parity.explanation.train_mode.inside import dropping_inside
 from parity.explanation.train_mode.regrafting import hidden_operations, with_their_dropouts
 from parity.tracing import (
     ACTIVATION,
@@ -48,7 +49,7 @@ from parity.tracing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from parity.explanation.causes.dropouts import Spot
     from parity.tracing import Alignment, Site
@@ -96,22 +97,38 @@ def proved_in_train_mode(case: Case, known: Sequence[Change], seconds: float) ->
             return None
         dropouts = seen.dropouts
     until = time.process_time() + seconds
-    attempted = functools.partial(_attempted, case, known, dropouts)
-    proof = first_that_runs(lambda attempt: attempted(seconds, attempt), torch.float64).proof
+
+    def proved(changes: Sequence[Change]) -> Proof:
+        left = until - time.process_time()
+        return first_that_runs(functools.partial(_attempted, case, changes, dropouts, left), torch.float64).proof
+
+    proof = proved(known)
     earlier = [_before_the_dropout(change) for change in known]
     if earlier != [*known] and (proof.needed or not proof.is_complete):
-        of_earlier = functools.partial(_attempted, case, earlier, dropouts, until - time.process_time())
-        other = first_that_runs(of_earlier, torch.float64).proof
+        other = proved(earlier)
         if other.is_complete and not (proof.is_complete and len(proof.needed) <= len(other.needed)):
             return other
-    if proof.is_complete:
-        return proof
+    return proof if proof.is_complete else _with_more(case, known, proof, proved)
+
+
+def _with_more(case: Case, known: Sequence[Change], proof: Proof, proved: Callable[[Sequence[Change]], Proof]) -> Proof:
+    """Returns a proof with dropout in the candidate's own head, or with what it does in train mode alone besides.
+
+    Args:
+        case: what is to be explained.
+        known: what makes it the candidate in eval mode.
+        proof: what was found of its dropouts, which isn't all, and is returned if no other one is complete.
+        proved: looks for them beside such changes.
+    """
+    for changes, cause in dropping_inside(known, _masks(case)):
+        other = proved(changes)
+        if other.is_complete:
+            return Proof((cause(), *other.needed), other.residual, (proof.residual, *other.without))
     alone = first_that_runs(functools.partial(done_alone, case), torch.float64)
     if alone is None:
         return proof
-    left = until - time.process_time()
     with alone.undone(case):
-        without = first_that_runs(lambda attempt: attempted(left, attempt), torch.float64).proof
+        without = proved(known)
     if not without.is_complete:
         return proof
     return Proof((alone.group(), *without.needed), without.residual, (proof.residual, *without.without))

@@ -258,6 +258,22 @@ def test_other_dropout_of_tokens_in_another_order_is_no_success(edit: Edit, tmp_
     assert _checked(tmp_path, "functions", *_BACKWARDS, edit).verdict == "divergent"
 
 
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        ((_WEIGHTS, "F.softmax(scores, dim=-1)"), "dropout is missing on the attention's weights"),
+        ((_ATTENDED, "self.mha(self.ln_attn(x))"), "dropout is missing on the attention's output"),
+    ],
+)
+def test_other_dropout_of_a_model_whose_class_token_is_the_last_is_named(edit: Edit, said: str, tmp_path: Path) -> None:
+    last = [("torch.cat([cls, x], dim=1)", "torch.cat([x, cls], dim=1)"), (_POOLED, "self.ln_final(x)[:, -1, :]")]
+    report = _checked(tmp_path, "functions", *last, edit)
+    assert [cause.id for cause in report.causes] == ["dropout-missing"], report
+    assert said in report.causes[0].statement
+    assert report.explanation is not None
+    assert report.explanation.complete
+
+
 def test_values_decide_once_what_a_mask_drops() -> None:
     """Wherever they stand; a mask that is used again drops what it has dropped before."""
     x, order = torch.rand(4, 6, 8, dtype=torch.float64), torch.randperm(6)

@@ -123,6 +123,7 @@ class Dropping:
         shape: of its mask, as it is drawn, without axes of length 1.
         shared: what its mask drops as a whole, in words; empty for single elements.
         blocks: numbers of the blocks where it may be; none for anywhere.
+        turned: whether the class token is the last of the tokens that its mask is drawn for, and not the first.
     """
 
     spot: Spot
@@ -130,11 +131,14 @@ class Dropping:
     shape: Shape
     shared: str = ""
     blocks: frozenset[int] = frozenset()
+    turned: bool = False
 
     @functools.cached_property
     def kind(self) -> Kind:
         """The entry for it, which takes the place of the reference's dropout at the same operation."""
-        spot, drop = self.spot, functools.partial(dropped, rate=self.rate, shape=self.shape)
+        spot = self.spot
+        tokens = tuple(axis for axis, letter in enumerate(spot.axes) if letter == "N" and self.turned)
+        drop = functools.partial(dropped, rate=self.rate, shape=self.shape, turned=tokens)
         variant = functools.partial(_before, drop=drop, numbers=spot.arguments) if spot.arguments else after(drop)
         key = f"{spot.words} {spot.operation} {spot.arguments} {self.rate} {self.shape} {sorted(self.blocks)}"
         only = spot.only
@@ -200,12 +204,15 @@ def is_known_layout(shape: Shape, lengths: Mapping[str, int]) -> bool:
     return shape == tuple(lengths[axis] for axis in "BNN") or sorted(shape) in map(sorted, [*wholes, *merged])
 
 
-def own_dropouts(config: Mapping[str, Any], layout: Mapping[str, Shape]) -> dict[Change, Dropping]:
+def own_dropouts(
+    config: Mapping[str, Any], layout: Mapping[str, Shape], *, turned: bool = False
+) -> dict[Change, Dropping]:
     """Returns the dropouts of torchvision's model as changes of one that drops nothing.
 
     Args:
         config: torchvision's arguments.
         layout: in which shapes masks are drawn, by the axes of what they drop.
+        turned: whether the class token is the last one of those that they are drawn for.
     """
     blocks = [f"encoder.layers.encoder_layer_{n}" for n in range(config["num_layers"])]
     inside = ("self_attention", "dropout", "mlp.2", "mlp.4")
@@ -213,33 +220,37 @@ def own_dropouts(config: Mapping[str, Any], layout: Mapping[str, Shape]) -> dict
     found: dict[Change, Dropping] = {}
     for spot in SPOTS:
         if spot.rate and config[spot.rate]:
-            dropping = Dropping(spot, config[spot.rate], layout[spot.axes])
+            dropping = Dropping(spot, config[spot.rate], layout[spot.axes], turned=turned)
             found |= {Change(dropping.kind, place): dropping for place in places if re.search(spot.only, place)}
     return found
 
 
-def laid_out(dropouts: Mapping[Change, Dropping], layout: Mapping[str, Shape]) -> dict[Change, Dropping]:
+def laid_out(
+    dropouts: Mapping[Change, Dropping], layout: Mapping[str, Shape], *, turned: bool = False
+) -> dict[Change, Dropping]:
     """Returns a model's dropouts with masks that are drawn as another one draws them.
 
     Args:
         dropouts: of the one model.
         layout: of the other one's masks, by the axes of what they drop.
+        turned: whether the class token is the last one of those that the other one draws them for.
     """
     found = {}
     for change, dropping in dropouts.items():
         shape = dropping.shape if dropping.shared else layout[dropping.spot.axes]
-        new = dataclasses.replace(dropping, shape=shape, blocks=frozenset())
+        new = dataclasses.replace(dropping, shape=shape, blocks=frozenset(), turned=turned)
         found[Change(new.kind, change.place)] = new
     return found
 
 
-def dropped(x: Tensor, *, rate: float, shape: Shape) -> Tensor:
+def dropped(x: Tensor, *, rate: float, shape: Shape, turned: Shape = ()) -> Tensor:
     """Drops elements of `x` as a candidate does whose masks are drawn by size (`tracing.MasksBySize`).
 
     Args:
         x: any tensor.
         rate: the probability to drop.
         shape: of the mask, as it is drawn, without axes of length 1.
+        turned: axes of tokens, of which the first of `x` is the last that the mask is drawn for.
 
     Raises:
         ValueError: such a mask doesn't fit.
@@ -252,6 +263,8 @@ def dropped(x: Tensor, *, rate: float, shape: Shape) -> Tensor:
     else:
         in_order = numbers_of_size(x.new_empty(shape)).permute(sorted(range(len(axes)), key=axes.__getitem__))
         numbers = in_order.reshape([length if axis in axes else 1 for axis, length in enumerate(x.shape)])
+    if turned:
+        numbers = numbers.roll([1] * len(turned), turned)
     return x * (numbers >= rate) / (1 - rate)
 
 

@@ -154,8 +154,14 @@ def _attempted(
     models, images = case.subject.models, case.subject.models.images.double()
     lengths, drawn = _lengths(case, known, images), _masks(case)
     layout = layouts(Counter(site.shape for site in drawn), lengths, case.config["num_layers"])
-    own = own_dropouts(case.config, layout) if dropouts is None else laid_out(dropouts, layout)
-    possible = {dropping.kind.key: dropping for dropping in _possible(case, drawn, own, layout, lengths)}
+    turned = case.alignment.rolled is not None
+    own = (
+        own_dropouts(case.config, layout, turned=turned)
+        if dropouts is None
+        else laid_out(dropouts, layout, turned=turned)
+    )
+    all_possible = (dataclasses.replace(d, turned=turned) for d in _possible(case, drawn, own, layout, lengths))
+    possible = {dropping.kind.key: dropping for dropping in all_possible}
     alignment = case.alignment.without(_drawn_elsewhere(case.alignment, drawn, own, lengths))
     order, _, sharing = uses_of_blocks(case)
     alignment = alignment.without(parts_apart(sharing))

@@ -443,6 +443,8 @@ def test_rates_of_other_things_are_left_alone() -> None:
         ("MLP_HIDDEN_LAYER_NODES", "mlp_dim"), ("linear_dim", "mlp_dim"), ("mlp_out", "inner_width"),
         ("head_channel", "head_width"), ("n_kv_heads", "key_heads"), ("qkv_heads", "num_heads"),
         ("patch_drop_rate", "no_rate"), ("patch_emb_drop", "embedding_dropout"), ("W", "image_size"),
+        ("p_size", "patch_size"), ("mlp_p", "inner_dropout"), ("proj_p", "inner_dropout"),
+        ("emb_p", "embedding_dropout"), ("atten_drop", "attention_dropout"), ("head_p", "no_rate"),
     ],
 )  # fmt: skip
 def test_words_of_a_name_say_what_it_means(name: str, meant: str) -> None:

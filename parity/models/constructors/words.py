@@ -89,7 +89,7 @@ SIDES = {"height", "width", "h", "w", "x", "y"}  # of an image or a patch
 _NUMBER = {"num", "n", "nb", "no", "number", "count", "nr", "amount", "total", "max"}
 _SIZE = {"size", "dim", "dims", "width", "features", "feature", "d", "units", "hidden", "channels", "len", "length",
          "dimension", "dimensions", "sz", "neurons", "nodes"}  # fmt: skip
-_ATTENTION = {"attention", "attn", "att", "msa", "mha", "mhsa", "attentions", "sa"}
+_ATTENTION = {"attention", "attn", "att", "atten", "msa", "mha", "mhsa", "attentions", "sa"}
 _EMBEDDING = {"emb", "embed", "embedding", "embd", "embeddings", "embeds", "embedded"}
 _MLP = {"mlp", "ff", "ffn", "feedforward", "feed", "forward", "intermediate", "inner", "fc", "dff", "ffd", "mid",
         "fcn", "up", "middle"}  # fmt: skip
@@ -165,6 +165,8 @@ def meanings(name: str) -> tuple[str, ...]:
     joined = re.fullmatch(r"(n|num|nb|no)(heads?|layers?|blocks?|classe?s?|patches|channels?|tokens)", name.lower())
     if joined:
         said |= {"num", joined[2]}
+    if "p" in said and said & {"size", "dim", "width"}:
+        said = said - {"p"} | {"patch"}
     if said & _DROPPED or said & {"p", "prob", "rate"}:
         return _rate(said)
     for rule in (_factor, _channels, _patch_side, _patch, _image, _qkv, _head, _classes, _tokens, _depth, _mlp, _width):
@@ -189,7 +191,8 @@ def meanings_at(path: str) -> tuple[str, ...]:
 
 
 def _rate(said: set[str]) -> tuple[str, ...]:
-    is_dropout = bool(said & _DROPPED) or not said - {"p", "prob", "rate"} - _ATTENTION
+    places = _ATTENTION | (_MLP | _EMBEDDING | {"proj", "projection"} if said & {"p", "prob"} else set())
+    is_dropout = bool(said & _DROPPED) or not said - {"p", "prob", "rate"} - places
     of_layers = said & {"path", "stochastic", "depth"} or ("layer" in said and "hidden" not in said)
     of_tokens = said & {"token", "mask"} or ("patch" in said and not said & _EMBEDDING)
     if not is_dropout or of_layers or of_tokens or said & {"head", "classifier"}:

@@ -112,6 +112,12 @@ def _class_of(m: Any, s: Size) -> Any:
     return type("Config", (m.Config,), _lucid(s, n_channels=3))
 
 
+def _with_settings(m: Any, s: Size) -> Any:
+    for name, value in _named(s, "image patch width depth heads mlp classes").items():
+        setattr(m.Settings, name, value)
+    return m
+
+
 def _with_attributes(kind: type, s: Size) -> type:
     return type(kind.__name__, (kind,), _torchvision(s))
 
@@ -361,7 +367,11 @@ AT_BOTH: dict[str, Call] = {
         m.ViTConfig(s.width, s.depth, s.heads, s.image, s.patch, 3, s.classes, s.ratio)
     ),
     "config_class.py:FromHub": lambda m, s: m.FromHub(m.HubConfig(**_named(s, _HUB))),
+    "config_class.py:OfParts": lambda m, s: _with_settings(m, s).OfParts(),
     "config_dict.py:ViT": lambda m, s: m.ViT(_config_dict(s)),
+    "config_dict.py:AskedFor": lambda m, s: m.AskedFor(
+        _named(s, "image_height patch_height emb_dim n_layers n_heads ff_dim num_classes", im_channels=3)
+    ),
     "config_dict.py:WithDefaults": lambda m, s: m.WithDefaults(
         _named(s, "image_size patch_size d_model n_layers n_heads d_ff n_classes", channels=3)
     ),

@@ -1,6 +1,7 @@
 """A class of attributes is the configuration: itself, not an instance."""
 
-from common import Whole
+from common import Block, Embedding, Head, Stack, Whole
+from torch import nn
 
 
 class Config:
@@ -72,3 +73,30 @@ class FromHub(Whole):
             config.num_attention_heads, config.intermediate_size, config.num_labels,
         )  # fmt: skip
         self.config = config
+
+
+class Settings:
+    """Both parts take these by default, and nobody hands others over."""
+
+    image = 32
+    patch = 4
+    width = 96
+    depth = 6
+    heads = 8
+    mlp = 192
+    classes = 10
+
+
+class Blocks(nn.Sequential):
+    def __init__(self, config=Settings):
+        super().__init__(*(Block(config.width, config.heads, config.mlp) for _ in range(config.depth)))
+
+
+class Patches(Embedding):
+    def __init__(self, config=Settings):
+        super().__init__(config.image, config.patch, 3, config.width)
+
+
+class OfParts(Stack):
+    def __init__(self, config=Settings):
+        super().__init__(Patches(), Blocks(), Head(config.width, config.classes))

@@ -55,3 +55,15 @@ class WithClasses(Whole):
             hparams["resolution"], hparams["patch"], 3, hparams["width"], hparams["layers"], hparams["heads"],
             hparams["mlp_width"], num_classes,
         )  # fmt: skip
+
+
+class AskedFor(Whole):
+    """What may be there is asked for first."""
+
+    def __init__(self, config):
+        dim = config["emb_dim"]
+        mlp = config["ff_dim"] if "ff_dim" in config else 4 * dim
+        super().__init__(
+            config["image_height"], config["patch_height"], config["im_channels"], dim, config["n_layers"],
+            config["n_heads"], mlp, config["num_classes"],
+        )  # fmt: skip

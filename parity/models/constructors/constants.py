@@ -154,7 +154,11 @@ def _configs(
         for name, thing in list(namespace.items()):
             if name.startswith("_") or not _is_config(thing, packages):
                 continue
-            users = [inner for inner, (names, _) in reads.items() if name in names]
+            users = [
+                inner
+                for inner, (names, _) in reads.items()
+                if name in names or any(default is thing for default in inner.__defaults__ or ())
+            ]
             for key, value in _entries(thing).items():
                 asking = {inner for inner in users if key in reads[inner][1]}
                 if asking and not asking & running and isinstance(key, str) and _is_size(key, value):

@@ -209,6 +209,14 @@ class Settings(dict[str, Any]):
     def __getattr__(self, name: str) -> Any:
         return self[name]
 
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a setting; who asks does without, and may take one."""
+        holder: Holder = object.__getattribute__(self, "_holder")
+        is_there = super().__contains__(name) or isinstance(holder.parts.get(str(name)), Holder)
+        if not is_there and isinstance(name, str):
+            _reads.wanted.append((holder, name, None))
+        return is_there
+
     def __bool__(self) -> bool:
         return True
 
@@ -235,7 +243,7 @@ class Settings(dict[str, Any]):
         holder: Holder = object.__getattribute__(self, "_holder")
         if isinstance(default, dict) and name not in holder.parts:
             holder.parts[name] = read_from(f"{holder.path}.{name}")
-        if name in self or isinstance(holder.parts.get(name), Holder):
+        if super().__contains__(name) or isinstance(holder.parts.get(name), Holder):
             return self[name]
         _reads.wanted.append((holder, name, default))
         return default

@@ -188,7 +188,7 @@ def _of_default(path: str, default: Any, depth: int) -> Holder | None:
         make = lambda values: default._replace(**values)  # noqa: E731
     elif isinstance(default, type) and not _is_foreign(default) and not issubclass(default, nn.Module):
         parts = _attributes(path, default, depth)
-        make = lambda values: type(default.__name__, (default,), dict(values))  # noqa: E731
+        make = lambda values: type(default.__name__, (default,), {"__module__": default.__module__, **values})  # noqa: E731
     elif dataclasses.is_dataclass(default) and not isinstance(default, type):
         fields = [f.name for f in dataclasses.fields(default) if f.init]
         parts = {name: _part(f"{path}.{name}", EMPTY, getattr(default, name), depth + 1, None) for name in fields}

@@ -417,6 +417,19 @@ def test_patches_without_a_number_may_be_their_size() -> None:
     assert (bound.value, bound.why) == (CONFIG["patch_size"], "by shape")
 
 
+@pytest.mark.parametrize("default", ["cuda", "cuda:0", torch.device("cuda")])
+def test_a_gpu_by_default_is_none_where_there_is_none(default: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(dim: int, cls_head_dims: list[int], device: object = default) -> nn.Module:
+        return nn.Sequential(nn.Linear(dim, cls_head_dims[0], device=device))  # type: ignore[call-overload, arg-type, unused-ignore]
+
+    for is_here, expected in ((False, "cpu"), (True, f"{default}")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda is_here=is_here: is_here)
+        device = resolve_candidate(build, CONFIG).bound["device"]
+        assert f"{device.value}" == expected
+        assert isinstance(device.value, type(default))
+    assert resolve_candidate(build, CONFIG).bound["cls_head_dims"].value == [CONFIG["hidden_dim"]]
+
+
 def test_rates_of_other_things_are_left_alone() -> None:
     def build(dim: int, emb_dropout: float, dropout: float, attn_drop: float, drop_path_rate: float) -> nn.Module:
         return nn.Linear(dim, int(dropout + attn_drop + emb_dropout + drop_path_rate))

@@ -11,6 +11,7 @@ import typing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from parity.models.constructors.signatures import EMPTY, compared_with
@@ -98,6 +99,8 @@ def options(slot: Slot, *, is_side: bool) -> list[Option]:
     """
     if inspect.isclass(slot.kind) and issubclass(slot.kind, nn.Module):  # which no value stands for
         return [LEFT] if _has_default(slot) else []
+    if "device" in words(slot.name) and _is_absent(slot.default):
+        return [Option(0, value=type(slot.default)("cpu"))]
     fixed = _fixed(slot)
     return _numbers(slot, is_side=is_side) if fixed is None else fixed
 
@@ -121,6 +124,16 @@ def _fixed(slot: Slot) -> list[Option] | None:
     if kind is str:
         return [LEFT] if has_default else _named_choices(slot)
     return None
+
+
+def _is_absent(device: Any) -> bool:
+    """Returns whether a default is a GPU, and there is none here."""
+    if not isinstance(device, (str, torch.device)):
+        return False
+    kind = f"{device}".partition(":")[0]
+    return (kind == "cuda" and not torch.cuda.is_available()) or (
+        kind == "mps" and not torch.backends.mps.is_available()
+    )
 
 
 def _numbers(slot: Slot, *, is_side: bool) -> list[Option]:

@@ -277,6 +277,8 @@ def _head(said: set[str]) -> tuple[str, ...]:
     if said & _MLP:
         of_the_last = ("mlp_dim", "representation_size", "head_hidden", "num_classes")
         return of_the_last if "heads" not in said else ("num_heads", "heads_of_blocks")
+    if said & {"cls", "class", "classifier", "classification"} and said & _SIZE:
+        return ("representation_size", "head_hidden")
     if said & _SIZE - {"hidden"} and not said & {"num", "n", "nb", "number"}:
         return ("head_width", "num_heads")
     if said & {"hidden", "classifier", "classification"}:

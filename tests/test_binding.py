@@ -430,6 +430,27 @@ def test_a_gpu_by_default_is_none_where_there_is_none(default: object, monkeypat
     assert resolve_candidate(build, CONFIG).bound["cls_head_dims"].value == [CONFIG["hidden_dim"]]
 
 
+class Norm(nn.Module):
+    """Reads its eps from a config whenever it is called."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config, self.weight = config, nn.Parameter(torch.ones(config.dim))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.layer_norm(x, x.shape[-1:], self.weight, None, self.config.epsilon)
+
+
+def test_what_a_config_is_read_for_as_the_model_runs_is_given() -> None:
+    def build(config: Any) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(3, config.dim, config.patch_size, config.patch_size), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            Norm(config), nn.Linear(config.dim, config.num_classes),
+        )  # fmt: skip
+
+    assert resolve_candidate(build, CONFIG).bound["config.epsilon"].value == 1e-6
+
+
 def test_rates_of_other_things_are_left_alone() -> None:
     def build(dim: int, emb_dropout: float, dropout: float, attn_drop: float, drop_path_rate: float) -> nn.Module:
         return nn.Linear(dim, int(dropout + attn_drop + emb_dropout + drop_path_rate))

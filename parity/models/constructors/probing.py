@@ -13,7 +13,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from parity.errors import described
-from parity.models.constructors.holders import watched
+from parity.models.constructors.holders import MissingError, watched
 from parity.models.constructors.quantities import distance, heads_in_all, heads_of, totals
 from parity.models.constructors.signatures import EMPTY
 from parity.models.reference import build_reference
@@ -140,6 +140,8 @@ class Probe:
         try:
             with silenced():
                 heads = heads_in_all(module, self.config["image_size"])
+        except MissingError as error:  # of a config that is read as the model is run
+            return Tried(None, error)
         except (Exception, SystemExit):  # noqa: BLE001
             far += _UNFIT
         if not heads:

@@ -489,3 +489,13 @@ def test_what_a_file_tells_torch_as_it_is_imported_is_its_own_business(line: str
     assert torch.get_default_dtype() == torch.float32
     assert torch.empty(1).device.type == "cpu"
     assert torch.is_grad_enabled()
+
+
+def test_folder_that_lacks_what_is_imported_from_it_is_not_to_be_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {"src/5_model/vit.py": "from src.embedding.patches import Patches"})
+    monkeypatch.chdir(tmp_path)
+    told = refusal("src/5_model/vit.py:ViT")
+    assert "vit.py:1: src has nothing of what is imported from src; correct the import" in told
+    assert "install" not in told

@@ -188,20 +188,7 @@ def _place(error: BaseException, project: Project | None) -> str:
 def _what(error: BaseException, project: Project | None) -> str:
     """Says what is wrong, and what to do."""
     if isinstance(error, ModuleNotFoundError) and error.name:
-        name = error.name
-        other = project.elsewhere(name) if project else None
-        if other is not None:
-            called = name.rpartition(".")[2]
-            return (
-                f"there is no module {called} where it is looked for; if {_shown(other)} is meant, correct the import"
-            )
-        if name.startswith(NAME):
-            return f"the project has no module {name}"
-        top = name.partition(".")[0]
-        package = _DISTRIBUTIONS.get(top, top)
-        return (
-            f"there is no module {name}; install it (pip install {package}), or set PYTHONPATH to the folder it is in"
-        )
+        return _missing(error.name, project)
     if isinstance(error, SyntaxError):
         version = ".".join(map(str, sys.version_info[:2]))
         return f"{type(error).__name__}: {error.msg} (this is Python {version})"
@@ -210,6 +197,22 @@ def _what(error: BaseException, project: Project | None) -> str:
         if missing:
             return f"{said(error)}{_offer(missing[1], sys.modules[error.name], None)}"
     return said(error)
+
+
+def _missing(name: str, project: Project | None) -> str:
+    """Says of a module that isn't found where it may be, or how to get it."""
+    other = project.elsewhere(name) if project else None
+    if other is not None:
+        called = name.rpartition(".")[2]
+        return f"there is no module {called} where it is looked for; if {_shown(other)} is meant, correct the import"
+    if name.startswith(NAME):
+        return f"the project has no module {name}"
+    top = name.partition(".")[0]
+    above = next((folder for folder in project.file.parents if folder.name == top), None) if project else None
+    if above is not None:
+        return f"{_shown(above)} has nothing of what is imported from {top}; correct the import"
+    package = _DISTRIBUTIONS.get(top, top)
+    return f"there is no module {name}; install it (pip install {package}), or set PYTHONPATH to the folder it is in"
 
 
 def _offer(name: str, owner: Any, file: Path | None) -> str:

@@ -105,3 +105,34 @@ def test_norms_behind_branches_without_a_projection_are_the_blocks_own() -> None
 
     report = _explained(Behind())
     assert {cause.id for cause in report.causes} == {"extra-norm", "out-proj-missing", "post-norm", "norm-missing"}
+
+
+def test_attention_that_leaves_the_output_projection_to_its_block_is_no_projection() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(48, 48) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = (one(x).unflatten(-1, (4, 12)).transpose(1, 2) for one in (self.q, self.k, self.v))
+            attended = (q @ k.transpose(-2, -1) * 12**-0.5).softmax(-1) @ v
+            return attended.transpose(1, 2).flatten(2)
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention, self.out = Attention(), nn.Linear(48, 48)
+            self.norm_1, self.norm_2 = nn.LayerNorm(48, eps=1e-6), nn.LayerNorm(48, eps=1e-6)
+            self.mlp = nn.Sequential(nn.Linear(48, 96), nn.ReLU(), nn.Linear(96, 48))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.norm_1(x + self.out(self.attention(x)))
+            normed: Tensor = self.norm_2(x + self.mlp(x))
+            return normed
+
+    candidate = vit.ViT(**OURS)
+    candidate.attn_layers = nn.Sequential(Block(), Block())
+    report = _explained(candidate)
+    assert {cause.id for cause in report.causes} == {"post-norm", "activation"}
+    places = [layer.reference for layer in report.layers if layer.candidate == "attn_layers.0.attention"]
+    assert places == []

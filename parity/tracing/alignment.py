@@ -95,6 +95,8 @@ def align(
         r_modules = r_chains.get(tensors, [])
         if len(r_modules) > len(c_modules):  # a whole attention that owns its projections only is no projection
             r_modules = [name for name in r_modules if name not in inside] or r_modules
+        if any(owned < tensors for owned in c_chains):  # what holds projections may do more than project
+            r_modules = [name for name in r_modules if name not in inside]
         pairs |= dict(zip(reversed(c_modules), reversed(r_modules), strict=False))
     r_calls, c_calls = _calls(reference_order), _calls(candidate_order)
     unequal = {r: f"called {r_calls[r]} times, {c} {c_calls[c]} times" for c, r in pairs.items()

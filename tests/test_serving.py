@@ -66,6 +66,10 @@ def test_a_projection_that_serves_as_several_is_one_cause(attention: Callable[[]
     (cause,) = report.causes
     assert cause.id in ("projection-shared", "key-shares-query")
     assert f"projections {said} used as query, key and value" in cause.statement
+    text = " ".join(str(report).split())
+    assert "no projection of its own: the candidate has no counterpart of " in text
+    assert "features beside a head's own" not in text
+    assert "no bias of query, key and value" not in text
 
 
 def test_without_a_bias_it_lacks_that_as_well() -> None:

@@ -18,7 +18,7 @@ from parity.mapping.grouped import grouped_ways, meanings
 from parity.mapping.norm_order import norms_first
 from parity.mapping.outputs import output_way, with_outputs_joined
 from parity.mapping.qkv import attention_ways, merging_ways
-from parity.mapping.serving import serving_ways
+from parity.mapping.serving import SERVING, meaning_of, serving_ways
 from parity.mapping.slices import ON_SLICES, slice_ways, with_slices_joined
 from parity.mapping.uses.patterns import matrix_layouts, vector_layout
 from parity.mapping.uses.ways import ATTENTION, PATCHES, POSITIONS, TOKENS, Matches, Way, joined
@@ -194,7 +194,8 @@ def _leave_unmatched(found: Matches, pairs: list[tuple[Operation | None, Operati
             found.left_candidate |= {str(view): f"an extra {words[theirs.kind]}" for view in theirs.views}
     for way in found.choices.get(ATTENTION, []):
         for name in way.left_reference:
-            found.left_meaning[name] = "no bias of query, key and value" if "bias" in name else ON_SLICES
+            meaning = "no bias of query, key and value" if "bias" in name else ON_SLICES
+            found.left_meaning[name] = meaning_of(name, way) if SERVING in way.name else meaning
         found.left_meaning |= dict.fromkeys(way.left_candidate, "an extra bias of query, key and value")
     for ours, theirs in pairs:
         if ours and theirs and theirs.is_grouped:

@@ -16,7 +16,7 @@ from parity.tracing import PARTS
 if TYPE_CHECKING:
     from parity.mapping.uses.operations import Operation
 
-SERVING = "a projection of its own"
+SERVING = "query, key, value, of which one projection is several"
 
 
 def serving_ways(ours: Operation, theirs: Operation) -> list[Way]:
@@ -54,4 +54,10 @@ def serving_ways(ours: Operation, theirs: Operation) -> list[Way]:
             else:
                 entries.append(Entry(f"{name}{rows}", str(view), layout))
         seen.add(number)
-    return [Way("query, key, value, of which one projection is several", tuple(entries), left_reference=tuple(left))]
+    return [Way(SERVING, tuple(entries), left_reference=tuple(left))]
+
+
+def meaning_of(name: str, way: Way) -> str:
+    """Returns what it means that a slice of the packed projection, or of its bias, has no counterpart."""
+    is_served = name.replace("bias", "weight") in way.left_reference  # its bias is the other one's as well
+    return "no projection of its own" if is_served else "no bias of query, key and value"

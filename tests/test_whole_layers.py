@@ -115,7 +115,7 @@ def test_attention_that_leaves_the_output_projection_to_its_block_is_no_projecti
 
         def forward(self, x: Tensor) -> Tensor:
             q, k, v = (one(x).unflatten(-1, (4, 12)).transpose(1, 2) for one in (self.q, self.k, self.v))
-            attended = (q @ k.transpose(-2, -1) * 12**-0.5).softmax(-1) @ v
+            attended: Tensor = (q @ k.transpose(-2, -1) * 12**-0.5).softmax(-1) @ v
             return attended.transpose(1, 2).flatten(2)
 
     class Block(nn.Module):

@@ -85,18 +85,24 @@ def close_attention(operations: list[Operation], at: int, attended: int, *, may_
         if rows == 3 * width or is_grouped:
             if not _attend(members, beside, operations[:number], attended):
                 return False
-            each = [projection for member in members for projection in member.projections]
-            own = list({id(projection): projection for projection in each}.values())
-            merged = Operation("attention", own, [], members[-1].at, at)
-            merged.is_grouped = is_grouped
-            if len(own) < len(each):
-                merged.serving = tuple(next(n for n, one in enumerate(own) if one is other) for other in each)
-            merged.uses = functools.reduce(operator.or_, (member.uses for member in members))
+            merged = _merged(members, at, is_grouped=is_grouped)
             operations[number:] = [merged, *beside]
             return True
         if rows >= 3 * width:
             return False
     return False
+
+
+def _merged(members: Sequence[Operation], at: int, *, is_grouped: bool) -> Operation:
+    """Returns an attention of projections, of which one may serve as several and is then among them as often."""
+    each = [projection for member in members for projection in member.projections]
+    own = list({id(projection): projection for projection in each}.values())
+    merged = Operation("attention", own, [], members[-1].at, at)
+    merged.is_grouped = is_grouped
+    merged.uses = functools.reduce(operator.or_, (member.uses for member in members))
+    if len(own) < len(each):
+        merged.serving = tuple(next(n for n, one in enumerate(own) if one is other) for other in each)
+    return merged
 
 
 def _is_output(

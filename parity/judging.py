@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from parity.diagnosis import decide, if_the_map_is_right, layers
+from parity.explanation import GRAFT
 from parity.mapping import UNMAPPED, UNSEEN, logits_elsewhere, sizes_shown
-from parity.models import tensors_of, unverifiable
+from parity.models import split, tensors_of, unverifiable
 from parity.report import Report, peak_memory, top5, with_code
 
 if TYPE_CHECKING:
@@ -73,7 +74,20 @@ class Found:
         """Whether what explains the difference are the candidate's own operations on tensors without a counterpart."""
         found, explanation = self.subject.mapping, self.explanation
         is_named = explanation is None or explanation.by_name
-        return not is_named and bool(found.unmapped_reference and found.unmapped_candidate)
+        may_be = not is_named and bool(found.unmapped_reference and found.unmapped_candidate)
+        return may_be and not self._is_explained_elsewhere()
+
+    def _is_explained_elsewhere(self) -> bool:
+        """Whether layers stand between each formula and what the candidate lacks, so that it is not that."""
+        reference = self.subject.models.reference
+        layers = [name for name, module in reference.named_modules() if module._parameters]  # noqa: SLF001
+        order = [name for name in self.subject.alignment.order if name in layers]
+        lacking = {split(name)[0].rpartition(".")[0] for name in self.subject.mapping.unmapped_reference}
+        causes = self.explanation.causes if self.explanation else ()
+        formulas = {place for cause in causes if cause.id == GRAFT for place in cause.where}
+        if not lacking | formulas <= {*order}:
+            return False
+        return all(abs(order.index(one) - order.index(other)) > 1 for one in lacking for other in formulas)
 
     def _of_checks(self) -> tuple[Verdict, list[str]]:
         """Returns the verdict and the reasons that the explanation leaves to be said."""

@@ -9,6 +9,6 @@ Read `bending` and `bent_vit` (a ViT whose operations can be replaced), `causes`
 from parity.explanation.bending import Change
 from parity.explanation.bent_vit import cut_patches
 from parity.explanation.naming import explain
-from parity.explanation.proof import Explanation
+from parity.explanation.proof import GRAFT, Explanation
 
-__all__ = ["Change", "Explanation", "cut_patches", "explain"]
+__all__ = ["GRAFT", "Change", "Explanation", "cut_patches", "explain"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -136,3 +136,29 @@ def test_attention_that_leaves_the_output_projection_to_its_block_is_no_projecti
     assert {cause.id for cause in report.causes} == {"post-norm", "activation"}
     places = [layer.reference for layer in report.layers if layer.candidate == "attn_layers.0.attention"]
     assert places == []
+
+
+def test_of_causes_that_go_as_far_the_one_that_explains_what_follows_is_named() -> None:
+    class SideBySide(nn.Module):
+        """What enters the second norm is what attention not being used would give as well."""
+
+        def __init__(self, block: nn.Module) -> None:
+            super().__init__()
+            self.block = block
+
+        def forward(self, x: Tensor) -> Tensor:
+            block: Any = self.block
+            y = block.pre_norm(x)
+            middle = x + block.attention(y, y, y)[0]
+            result: Tensor = middle + block.MLP(block.norm(x))
+            return result
+
+    candidate = vit.ViT(**OURS)
+    candidate.attn_layers = nn.Sequential(*(SideBySide(block) for block in candidate.attn_layers))
+    for norm in candidate.modules():
+        if isinstance(norm, nn.LayerNorm):
+            norm.eps = 1e-5
+    report = _explained(candidate)
+    assert {cause.id for cause in report.causes} == {"layer-norm-eps", "parallel-branches"}
+    (cause,) = (cause for cause in report.causes if cause.id == "parallel-branches")
+    assert cause.statement.startswith("attention and MLP side by side in all 2 blocks")

@@ -35,6 +35,9 @@ _MOST_AT_ONCE, _MOST_EFFECTIVE, _MOST_COMBINATIONS, _KEPT = 4, 120, 2500, 20
 # how many of those that leave the same error, since they mean the same, go into combinations
 _MOST_ALIKE = 2
 
+# of how many that go as far as each other it is looked at which leaves the least to be explained
+_MOST_AS_FAR = 8
+
 # how many starting values a number may have to be tried as they are, beside a tensor that is read off the candidate
 _FEW_STARTS = 3
 
@@ -106,6 +109,7 @@ class Trials:
         alike: Counter[float] = Counter()  # proposals by the error they leave: those of one error do the same
         own = {kind.key for kind in self._kinds if not kind.fit}
         known = {(c.kind.key, c.value) for c in (*self._base.changes, *usual) if c.kind.key in own}
+        alike_so_far: list[Outcome] = []  # that go as far as the best one
         for proposal in self._proposals(usual):
             self._fitting += [proposal] * (proposal[0].kind.fit is not None and _is_open(proposal))
             outcome, error = self._tried([proposal])
@@ -115,11 +119,28 @@ class Trials:
                 if error < _CLOSE * self._base.error:
                     self._close.append((error, proposal))
             if outcome and (self.best is None or len(outcome.clean) > len(self.best.clean)):
-                self.best = outcome
+                self.best, alike_so_far = outcome, [outcome]
                 # what was found elsewhere explains no less here
                 if outcome.dirty is None or (proposal[0].kind.key, proposal[0].value) in known:
-                    break
+                    return self.best
+            elif outcome and self.best and outcome.clean.keys() == self.best.clean.keys():
+                alike_so_far.append(outcome)
+        if len(alike_so_far) > 1:
+            self.best = min(alike_so_far[:_MOST_AS_FAR], key=self._stops_onward)
         return self.best
+
+    def _stops_onward(self, outcome: Outcome) -> float:
+        """Counts the places where a run differs from the candidate, given the candidate's own tensor at each."""
+        given, stops = set(self._follower.given), 0
+        try:
+            while outcome.dirty and outcome.dirty != OUTPUT and outcome.dirty not in self._follower.given:
+                self._require_time()
+                stops += 1
+                self._follower.given.add(outcome.dirty)
+                outcome = self._follower.follow(self._start, outcome.changes)
+        finally:
+            self._follower.given.intersection_update(given)
+        return stops if outcome.dirty is None else math.inf
 
     def from_close(self, usual: tuple[Change, ...]) -> Outcome | None:
         """Makes one of the changes that come close, and tries the others from there."""

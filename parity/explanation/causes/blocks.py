@@ -112,8 +112,10 @@ def _norm_after_branch(x: Tensor, norm_1: Any, attention: Any, add_1: Any, norm_
 
 
 def _parallel(x: Tensor, norm_1: Any, attention: Any, add_1: Any, norm_2: Any, mlp: Any, add_2: Any) -> Any:
-    y, z = norm_1(x), norm_2(x)
-    return add_2(add_1(x, y, attention(y), x), z, mlp(z), x)
+    y = norm_1(x)
+    middle = add_1(x, y, attention(y), x)
+    z = norm_2(x)  # not before attention, so that what else is otherwise in a norm is the next thing to be found
+    return add_2(middle, z, mlp(z), x)
 
 
 def _from_one_norm(x: Tensor, norm_1: Any, attention: Any, add_1: Any, _: Any, mlp: Any, add_2: Any) -> Any:

@@ -87,3 +87,13 @@ def test_each_of_several_images_given_to_its_projections_is_no_sharing() -> None
 
     report = check(ViT(lambda: ImageByImage((0, 1, 2))), overrides=SIZES, weights="synthetic", modes=["eval"])
     assert report.verdict in ("identical", "equivalent"), report
+
+
+def test_a_projection_may_serve_as_several_in_one_block_alone() -> None:
+    made = iter([(0, 0, 2), (0, 1, 2), (0, 1, 2), (0, 1, 2)])
+    report = check(ViT(lambda: Whole(next(made))), overrides=SIZES, weights="synthetic", modes=["eval"])
+    (cause,) = report.causes
+    assert cause.id == "key-shares-query"
+    assert "in self_attention of block 0" in cause.statement
+    assert report.explanation is not None
+    assert report.explanation.complete

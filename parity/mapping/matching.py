@@ -18,7 +18,7 @@ from parity.mapping.grouped import grouped_ways, meanings
 from parity.mapping.norm_order import norms_first
 from parity.mapping.outputs import output_way, with_outputs_joined
 from parity.mapping.qkv import attention_ways, merging_ways
-from parity.mapping.serving import SERVING, meaning_of, serving_ways
+from parity.mapping.serving import SERVING, as_in_other_blocks, meaning_of, serving_ways
 from parity.mapping.slices import ON_SLICES, slice_ways, with_slices_joined
 from parity.mapping.uses.patterns import matrix_layouts, vector_layout
 from parity.mapping.uses.ways import ATTENTION, PATCHES, POSITIONS, TOKENS, Matches, Way, joined
@@ -84,6 +84,8 @@ def match(reference: Uses, candidate: Uses, buffers: Buffers) -> Matches:
             for left, right, what in zip(ours.vectors, theirs.vectors, ("scale", "shift"), strict=True):
                 _match_vectors(found, left, right, what)
         is_merging = ours.kind == "attention" and not theirs.is_grouped
+    if ATTENTION in ways:
+        ways[ATTENTION] = as_in_other_blocks(ways[ATTENTION])
     for name, blocks in ways.items():
         common = [way.name for way in blocks[0] if all(way.name in {w.name for w in block} for block in blocks)]
         found.choices[name] = [

@@ -5,6 +5,7 @@ Query, key and value are taken to lead into it in this order. What a projection 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from parity.mapping.uses.operations import Matrix, View
@@ -61,3 +62,26 @@ def meaning_of(name: str, way: Way) -> str:
     """Returns what it means that a slice of the packed projection, or of its bias, has no counterpart."""
     is_served = name.replace("bias", "weight") in way.left_reference  # its bias is the other one's as well
     return "no projection of its own" if is_served else "no bias of query, key and value"
+
+
+def as_in_other_blocks(blocks: list[list[Way]]) -> list[list[Way]]:
+    """Lets the ways of a block in which one projection is several go with whatever is chosen for the others.
+
+    Args:
+        blocks: the ways of each.
+    """
+    others = [block for block in blocks if not any(SERVING in way.name for way in block)]
+    if not others or len(others) == len(blocks):
+        return blocks
+    labels = [way.name for way in others[0]]
+    return [
+        [
+            replace(way, name=label)
+            for label in labels
+            for way in sorted(block, key=lambda way: -len(way.name))
+            if label.endswith(way.name.removeprefix(SERVING))
+        ]
+        if block not in others
+        else block
+        for block in blocks
+    ]

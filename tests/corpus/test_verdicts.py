@@ -24,13 +24,8 @@ if TYPE_CHECKING:
     from parity.report.report import Report
     from tests.corpus.cases import Case
 
-# Where the key has no projection, the output projection takes its place in the map: nothing tells the two apart. Of the
-# others some are told by a formula that says less than the name does, and some by their place alone.
-UNNAMED = {
-    "key-projection-missing-separate",
-    "key-projection-missing-separate-block-1",
-    "heads-on-halves-separate",
-}
+# told by a formula that says less than the name does, or by its place alone
+UNNAMED = {"heads-on-halves-separate"}
 
 
 ALL = list(cases())

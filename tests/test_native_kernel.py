@@ -64,3 +64,19 @@ def test_mask_of_zeros_is_right_with_the_kernel_and_without(modes: tuple[str, ..
 def test_encoder_without_a_mask_is_right() -> None:
     report = check(_Encoder, overrides=_SIZES | {"num_classes": 10}, modes=("eval",))
     assert report.verdict in {"identical", "equivalent"}
+
+
+@pytest.mark.parametrize("off", [1e-4, 1e-8])
+@pytest.mark.parametrize("modes", [("eval",), ("eval", "eval-no-fastpath")], ids=["alone", "both"])
+def test_kernel_that_computes_otherwise_is_told(
+    off: float, modes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where a whole layer is not what its parts are."""
+    kernel = torch._transformer_encoder_layer_fwd  # noqa: SLF001  (torch's own, which its layers call)
+    monkeypatch.setattr(torch, kernel.__name__, lambda *args: kernel(*args) * (1 + off))
+    report = check(_Encoder, overrides=_SIZES | {"num_classes": 10}, modes=modes)
+    if off < 1e-6:
+        assert report.verdict in {"identical", "equivalent"}, report
+    else:
+        assert report.verdict == "divergent", report
+        assert any("torch takes its native kernel, which hooks keep it from" in reason for reason in report.reasons)

@@ -143,7 +143,7 @@ def _unusable(models: Models, checks: list[Check], bare: BareRuns, dtype: str) -
         ):
             if reasons or (owner == "reference" and number) or _is_steady(bare, owner, watched, check):
                 continue
-            is_by_kernel = owner == "candidate" and makes_the_difference(bare, check.mode, _watched(checks, dtype))
+            is_by_kernel = owner == "candidate" and makes_the_difference(bare, check.mode, models, DTYPES[dtype])
             if not is_by_kernel:  # which is a fault of the candidate's, or rounding
                 reasons += _unsteady(model, owner, watched, models, check.mode, DTYPES[dtype])
     if any(m.problem == NOT_FINITE for _, free in made for m in free.measured.values()):
@@ -160,13 +160,9 @@ def _kernels_alone(models: Models, checks: Iterable[Check], bare: BareRuns, dtyp
     """Says what torch's native kernel makes of the candidate where watching keeps torch from taking it."""
     for check, free in _run_in(checks, dtype):
         is_steady = _is_steady(bare, "candidate", free.candidate_output, check)
-        if not is_steady and makes_the_difference(bare, check.mode, _watched(checks, dtype)):
+        if not is_steady and makes_the_difference(bare, check.mode, models, DTYPES[dtype]):
             return fault_of_the_kernel(models, bare)
     return []
-
-
-def _watched(checks: Iterable[Check], dtype: str) -> list[torch.Tensor]:
-    return [free.candidate_output for check, free in _run_in(checks, dtype) if not check.mode.train]
 
 
 def _is_steady(bare: BareRuns, owner: str, watched: torch.Tensor, check: Check) -> bool:

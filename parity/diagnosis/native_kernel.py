@@ -10,29 +10,44 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from parity.tracing import MODES, NOISE_BOUND, bare_run, can_switch_fastpath, compare, is_finite, noise_ratio
+from parity.tracing import (
+    MODES,
+    NOISE_BOUND,
+    Run,
+    bare_run,
+    can_switch_fastpath,
+    compare,
+    first_that_runs,
+    held_in,
+    is_finite,
+    noise_ratio,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from parity.diagnosis.bare import BareRuns
     from parity.tracing import Mode, Models
 
 _EVAL, _PLAIN = MODES["eval"], MODES["eval-no-fastpath"]
 
 
-def makes_the_difference(bare: BareRuns, mode: Mode, watched: Iterable[torch.Tensor]) -> bool:
-    """Whether the candidate's logits are those that somebody saw, if only torch takes no native kernel.
+def makes_the_difference(bare: BareRuns, mode: Mode, models: Models, dtype: torch.dtype) -> bool:
+    """Whether watching changes nothing in the candidate's logits, if only torch takes no native kernel.
 
     Args:
         bare: how it runs with nobody watching.
         mode: in which its logits were others with somebody watching.
-        watched: those logits, with the kernel and without.
+        models: with weights in place.
+        dtype: the dtype under test.
     """
     if mode.name != "eval" or not can_switch_fastpath():
         return False
-    plain = bare.of("candidate", _PLAIN).output
-    return any(torch.equal(plain, seen) for seen in watched)
+    watched = {name for name, _ in models.candidate.named_modules() if name}
+
+    def run(attempt: int) -> torch.Tensor:
+        with _PLAIN.active(models.candidate), held_in(models.candidate, dtype, attempt):
+            return Run(models.candidate, models.images.to(dtype), watched, models.seed, "candidate").finish()
+
+    return torch.equal(bare.of("candidate", _PLAIN).output, first_that_runs(run, dtype))
 
 
 def fault_of_the_kernel(models: Models, bare: BareRuns) -> list[str]:
@@ -42,7 +57,7 @@ def fault_of_the_kernel(models: Models, bare: BareRuns) -> list[str]:
         if is_finite(own) and (noise_ratio(other, own, _truth(models, owner)) or 0.0) <= NOISE_BOUND:
             return []
     size = f"off by {compare(plain, own, ulp=False).relative:.2g}" if is_finite(own) else "not finite"
-    what = "which hooks keep it from, and to which a mask of numbers is one of true and false"
+    what = "which hooks keep it from; to that a mask of numbers, for one, is one of true and false"
     return [f"in eval mode with nobody watching the logits are {size}: torch takes its native kernel, {what}"]
 
 

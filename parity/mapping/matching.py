@@ -84,8 +84,7 @@ def match(reference: Uses, candidate: Uses, buffers: Buffers) -> Matches:
             for left, right, what in zip(ours.vectors, theirs.vectors, ("scale", "shift"), strict=True):
                 _match_vectors(found, left, right, what)
         is_merging = ours.kind == "attention" and not theirs.is_grouped
-    if ATTENTION in ways:
-        ways[ATTENTION] = as_in_other_blocks(ways[ATTENTION])
+    ways |= {name: as_in_other_blocks(blocks) for name, blocks in ways.items() if name == ATTENTION}
     for name, blocks in ways.items():
         common = [way.name for way in blocks[0] if all(way.name in {w.name for w in block} for block in blocks)]
         found.choices[name] = [

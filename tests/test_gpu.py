@@ -35,6 +35,8 @@ def dropouts_in_one() -> Iterator[None]:
         return torch.native_dropout(x, rate, train=True)[0] if train and 0 < rate < 1 else x
 
     library: Any = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
+    if not hasattr(library, "_destroy"):
+        pytest.skip("this torch takes no kernel back")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that another kernel is overridden
         for key in ("AutogradCPU", "CPU"):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from torch import nn
+from torch.utils import _device as default_device
 
 import parity
 import vit
@@ -483,6 +484,8 @@ def test_error_of_a_file_that_has_no_words_is_told_by_its_name(tmp_path: Path) -
     ],
 )
 def test_what_a_file_tells_torch_as_it_is_imported_is_its_own_business(line: str, tmp_path: Path) -> None:
+    if "default_device" in line and not hasattr(default_device, "CURRENT_DEVICE"):
+        pytest.skip("this torch cannot be asked for its default device")
     (tmp_path / "told.py").write_text(f"import torch\n{line}\nfrom vit import ViT\n")
     report = check(f"{tmp_path}/told.py:ViT", overrides=SMALL, modes=["eval"])
     assert report.verdict == "identical", report

@@ -9,9 +9,12 @@ import torch
 from torch import nn
 
 from parity import check
+from parity.tracing import can_switch_fastpath
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+pytestmark = pytest.mark.skipif(not can_switch_fastpath(), reason="this torch has no switch for its native kernel")
 
 _SIZES = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 4, "hidden_dim": 32, "mlp_dim": 64}
 _TOKENS = 17

@@ -225,15 +225,20 @@ def _set_autocast(device: str, enabled: bool, dtype: torch.dtype) -> None:  # no
         torch.set_autocast_gpu_dtype(dtype)
 
 
+def _default_device() -> torch.device | None:
+    """Returns the device that torch is told to make tensors on; None where it is told none, or cannot be asked."""
+    return getattr(default_device, "CURRENT_DEVICE", None)  # torch 2.0 has none
+
+
 @contextlib.contextmanager
 def ambient_kept() -> Iterator[None]:
     """Puts back what a candidate's constructor or forward pass may change for everybody."""
-    ambient, threads, device = Ambient.now(), torch.get_num_threads(), default_device.CURRENT_DEVICE
+    ambient, threads, device = Ambient.now(), torch.get_num_threads(), _default_device()
     try:
         yield
     finally:
         ambient.restore()
-        if device != default_device.CURRENT_DEVICE:
+        if device != _default_device():
             # while torch is told any, the CPU as well, it takes other kernels
             torch.set_default_device(device)
         torch.set_num_threads(threads)

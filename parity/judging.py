@@ -79,13 +79,13 @@ class Found:
 
     def _is_explained_elsewhere(self) -> bool:
         """Whether layers stand between each formula and what the candidate lacks, so that it is not that."""
-        reference = self.subject.models.reference
-        layers = [name for name, module in reference.named_modules() if module._parameters]  # noqa: SLF001
+        named = self.subject.models.reference.named_modules()
+        layers = {name for name, module in named if module._parameters and not module._modules}  # noqa: SLF001
         order = [name for name in self.subject.alignment.order if name in layers]
         lacking = {split(name)[0].rpartition(".")[0] for name in self.subject.mapping.unmapped_reference}
         causes = self.explanation.causes if self.explanation else ()
         formulas = {place for cause in causes if cause.id == GRAFT for place in cause.where}
-        if not lacking | formulas <= {*order}:
+        if not formulas or not lacking | formulas <= {*order}:
             return False
         return all(abs(order.index(one) - order.index(other)) > 1 for one in lacking for other in formulas)
 

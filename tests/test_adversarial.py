@@ -118,7 +118,7 @@ def test_bug_of_paritys_own_is_said_once_and_where() -> None:
 
 _STEPS = {
     "parity.checking.explain": "the causes could not be named",
-    "parity.judging.casts": "the causes could not be listed",
+    "parity.checking.causes_of_rounding": "it could not be looked at why the candidate is less accurate",
     "parity.judging.top5": "what both models see in the pictures could not be listed",
     "parity.explanation.naming.absences": "what the tensors that the candidate lacks mean could not be said",
     "parity.explanation.naming.uses_of_blocks": "the order of the blocks could not be read",

@@ -144,7 +144,7 @@ _NORM_SLIPS = [
         edits={"model.built": "for block in {layers}[1:]:\n    block.norm1, block.norm2 = {layers}[0].norm1, "
                "{layers}[0].norm2"}),
     Bug(id="scale-of-norms-squared", hosts=("separate",), place=NORMS, zero_in_torchvision_init=True,
-        causes=(FORMULA,), says="weight^2",
+        causes=(FORMULA,), says="weight**2",
         edits=own_norm("Squared", f"(x - mean) / {_VARIANCE}.sqrt() * self.weight**2 + self.bias")),
 ]  # fmt: skip
 

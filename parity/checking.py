@@ -243,8 +243,8 @@ def _find(question: Question, subject: Subject, began: float) -> Found:
     explanation, explained = _explained(question, subject, checks, doubts, seconds, failures)
     roundings: list[Cause] = []
     with failures.kept("it could not be looked at why the candidate is less accurate"):
-        is_explained = explanation is not None and explanation.complete
-        roundings = [] if is_explained else causes_of_rounding(subject, checks)
+        if explanation is None or not explanation.complete:
+            roundings = causes_of_rounding(subject, checks)
     beyond = look_beyond(options.phases, subject, question.classroom, checks, doubts, progress)
     beyond = beyond.without_causes(DRAWING_CAUSES if explanation and explanation.names_dropouts else ())
     with failures.kept(NO_WEIGHTS):

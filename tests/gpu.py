@@ -96,7 +96,7 @@ def _of_matmul(name: str, *, value: bool) -> Callable[[], None]:
 
 def _only_math() -> None:
     for name in ("flash", "mem_efficient", "cudnn"):
-        getattr(torch.backends.cuda, f"enable_{name}_sdp", lambda _: None)(False)
+        _kernel(name).tell()
 
 
 SETTINGS = {

@@ -27,7 +27,7 @@ from parity.tracing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import nn
 
@@ -48,10 +48,11 @@ def find_doubts(subject: Subject, checks: list[Check], bare: BareRuns, anew: Ane
         synthetic: the weights are our own, in which every parameter is known to have an effect.
     """
     models = subject.models
-    unusable = _unusable(models, checks, bare, subject.dtype)
+    by_kernel = functools.cache(functools.partial(makes_the_difference, bare, models, DTYPES[subject.dtype]))
+    unusable = _unusable(models, checks, bare, subject.dtype, by_kernel)
     is_settled = unusable or any(check.verdict == "divergent" and not check.mode.train for check in checks)
     faults, draws = ([], []) if unusable else _randomness(models, checks, bare, subject.dtype)
-    faults += [] if unusable else _kernels_alone(models, checks, bare, subject.dtype)
+    faults += [] if unusable else _kernels_alone(models, checks, bare, subject.dtype, by_kernel)
     if not is_settled:
         faults += faults_of_other_runs(subject, checks, bare, anew)
         faults += faults_on_other_images(subject, bare.branches)
@@ -133,7 +134,9 @@ def _mixes_images(models: Models) -> bool:
     return False
 
 
-def _unusable(models: Models, checks: list[Check], bare: BareRuns, dtype: str) -> list[str]:
+def _unusable(
+    models: Models, checks: list[Check], bare: BareRuns, dtype: str, by_kernel: Callable[[Mode], bool]
+) -> list[str]:
     made = [(check, check.free) for check in checks if check.free]
     reasons: list[str] = []
     for number, (check, free) in enumerate(_run_in(checks, dtype)):
@@ -143,8 +146,7 @@ def _unusable(models: Models, checks: list[Check], bare: BareRuns, dtype: str) -
         ):
             if reasons or (owner == "reference" and number) or _is_steady(bare, owner, watched, check):
                 continue
-            is_by_kernel = owner == "candidate" and makes_the_difference(bare, check.mode, models, DTYPES[dtype])
-            if not is_by_kernel:  # which is a fault of the candidate's, or rounding
+            if owner == "reference" or not by_kernel(check.mode):  # which is a fault of the candidate's, or rounding
                 reasons += _unsteady(model, owner, watched, models, check.mode, DTYPES[dtype])
     if any(m.problem == NOT_FINITE for _, free in made for m in free.measured.values()):
         reasons.append("the reference itself has values that are not finite; use other weights or inputs")
@@ -156,11 +158,13 @@ def _run_in(checks: Iterable[Check], dtype: str) -> list[tuple[Check, Pass]]:
     return [(check, check.free) for check in checks if check.free and check.name.endswith(dtype) and not check.like]
 
 
-def _kernels_alone(models: Models, checks: Iterable[Check], bare: BareRuns, dtype: str) -> list[str]:
+def _kernels_alone(
+    models: Models, checks: Iterable[Check], bare: BareRuns, dtype: str, by_kernel: Callable[[Mode], bool]
+) -> list[str]:
     """Says what torch's native kernel makes of the candidate where watching keeps torch from taking it."""
     for check, free in _run_in(checks, dtype):
         is_steady = _is_steady(bare, "candidate", free.candidate_output, check)
-        if not is_steady and makes_the_difference(bare, check.mode, models, DTYPES[dtype]):
+        if not is_steady and by_kernel(check.mode):
             return fault_of_the_kernel(models, bare)
     return []
 

@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 _EVAL, _PLAIN = MODES["eval"], MODES["eval-no-fastpath"]
 
 
-def makes_the_difference(bare: BareRuns, mode: Mode, models: Models, dtype: torch.dtype) -> bool:
+def makes_the_difference(bare: BareRuns, models: Models, dtype: torch.dtype, mode: Mode) -> bool:
     """Whether watching changes nothing in the candidate's logits, if only torch takes no native kernel.
 
     Args:
         bare: how it runs with nobody watching.
-        mode: in which its logits were others with somebody watching.
         models: with weights in place.
         dtype: the dtype under test.
+        mode: in which its logits were others with somebody watching.
     """
     if mode.name != "eval" or not can_switch_fastpath():
         return False

@@ -103,7 +103,7 @@ def _first(device: str) -> _First:
 
 def _tell(settings: dict[str, Any], before: dict[str, Any]) -> None:
     for name, value in settings.items():
-        if None not in (value, before[name]) and value != before[name]:
+        if value != before[name]:
             _SETTINGS[name][1](value)
 
 

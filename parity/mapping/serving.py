@@ -39,17 +39,14 @@ def serving_ways(ours: Operation, theirs: Operation) -> list[Way]:
         at, part = divmod(place, len(PARTS))
         start = part * width + at * head
         rows, own = f"[{start}:{start + head}]", theirs.projections[number]
-        sides = [(packed.matrix.view.name, own.matrix.view)]
+        layouts = matrix_layouts(Matrix(View("", (head, width)), (0,), (1,)), own.matrix, None)
+        sides: list[tuple[str, View, str | None]] = [(packed.matrix.view.name, own.matrix.view, layouts[0][1])]
         if packed.bias and own.bias:
-            sides.append((packed.bias.name, own.bias))
+            layout = vector_layout((head,), own.bias.shape, (), own.bias.item)
+            sides.append((packed.bias.name, own.bias, layout))
         elif packed.bias:
             left.append(f"{packed.bias.name}{rows}")
-        for name, view in sides:
-            layout = (
-                matrix_layouts(Matrix(View("", (head, width)), (0,), (1,)), own.matrix, None)[0][1]
-                if view is own.matrix.view
-                else vector_layout((head,), view.shape, (), view.item)
-            )
+        for name, view, layout in sides:
             if number in seen or layout is None:
                 left.append(f"{name}{rows}")
             else:

@@ -82,7 +82,6 @@ def ending_together() -> Iterator[None]:
 @contextlib.contextmanager
 def able_to_run() -> Iterator[None]:
     """Lets commands run again after all were ended."""
-    _STOPPED.clear()
     try:
         yield
     finally:

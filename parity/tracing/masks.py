@@ -33,8 +33,9 @@ class DropoutMasks(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return mask.copy_(torch.empty(mask.shape, dtype=mask.dtype, device=mask.device).bernoulli_(*options))
         if function is _aten.native_dropout.default:
             values, rate = args[:2]
-            kept = torch.empty(values.shape, dtype=torch.bool, device=values.device).bernoulli_(1 - rate)
-            return values * kept / (1 - rate), kept
+            return _in_one(
+                values, torch.empty(values.shape, dtype=torch.bool, device=values.device).bernoulli_(1 - rate), rate
+            )
         return function(*args, **(kwargs or {}))
 
 
@@ -58,8 +59,7 @@ class MasksBySize(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return (numbers_of_size(values) >= 1 - keep).to(values.dtype)
         if function is _aten.native_dropout.default:
             values, rate = args[:2]
-            kept = numbers_of_size(values) >= rate
-            return values * kept / (1 - rate), kept
+            return _in_one(values, numbers_of_size(values) >= rate, rate)
         if function in COMPARISONS and args[0] in self._uniform and args[1] >= _HALF:
             # the smaller part is dropped, and the large numbers are kept, as everywhere
             return COMPARISONS[function](1 - args[0], args[1])
@@ -68,6 +68,11 @@ class MasksBySize(TorchDispatchMode):  # type: ignore[no-untyped-call]
             result.copy_(numbers_of_size(result))
             self._uniform[result] = True
         return result
+
+
+def _in_one(values: torch.Tensor, kept: torch.Tensor, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns what `aten.native_dropout` does, by which a GPU drops: what is left of the values, and the mask."""
+    return values * kept / (1 - rate), kept
 
 
 def kept_by(arguments: tuple[Any, ...]) -> float:
@@ -104,8 +109,7 @@ class MasksByValue(TorchDispatchMode):
             return args[0].fill_(1)
         if function is _aten.native_dropout.default:
             values, rate = args[:2]
-            kept = numbers_of_values(values, values.shape) >= rate
-            return values * kept / (1 - rate), kept
+            return _in_one(values, numbers_of_values(values, values.shape) >= rate, rate)
         if function in (_aten.mul.Tensor, _aten.mul_.Tensor):
             for mask, values in (args, args[::-1]):
                 if isinstance(mask, torch.Tensor) and mask in self._unused:

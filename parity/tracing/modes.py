@@ -205,12 +205,15 @@ _HAS_AUTOCAST_BY_DEVICE = hasattr(torch, "get_autocast_dtype")  # since torch 2.
 def _autocast() -> Autocast:
     """Returns what autocast is told, by kind of device; of GPUs that nobody uses, nothing."""
     devices = ("cpu", "cuda") if torch.cuda.is_initialized() else ("cpu",)  # type: ignore[no-untyped-call]
+    return {device: _told_autocast(device) for device in devices}
+
+
+def _told_autocast(device: str) -> tuple[bool, torch.dtype]:
     if _HAS_AUTOCAST_BY_DEVICE:
-        return {device: (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)) for device in devices}
-    found = {"cpu": (torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype())}
-    return (
-        found if len(devices) == 1 else found | {"cuda": (torch.is_autocast_enabled(), torch.get_autocast_gpu_dtype())}
-    )
+        return torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    if device == "cpu":
+        return torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype()
+    return torch.is_autocast_enabled(), torch.get_autocast_gpu_dtype()
 
 
 def _set_autocast(device: str, enabled: bool, dtype: torch.dtype) -> None:  # noqa: FBT001

@@ -134,13 +134,18 @@ def _is_dropout_of(rate: float, drawing: Operation) -> bool:
     return drawing.name == "bernoulli" and math.isclose(1 - kept_by(drawing.args), rate)
 
 
+def _dropped_by(drawing: Operation, stretch: Stretch) -> list[Any]:
+    """Returns the values that a mask is drawn for."""
+    if drawing.name == _IN_ONE:
+        return [drawing.args[0]]
+    mask = drawing.args[0]
+    taking = [op for op in stretch.operations if op.name == "mul" and mask in op.taken and mask not in op.written]
+    return [value for operation in taking for value in operation.taken if value is not mask]
+
+
 def _place_of(drawing: Operation, stretch: Stretch, recording: Recording, to: Point) -> tuple[str | None, str]:
     """Returns where the reference drops what a mask is drawn for, if it does, and what its rate is called."""
-    dropped = [drawing.args[0]]
-    if drawing.name != _IN_ONE:
-        (mask,) = dropped
-        taking = [op for op in stretch.operations if op.name == "mul" and mask in op.taken and mask not in op.written]
-        dropped = [value for operation in taking for value in operation.taken if value is not mask]
+    dropped = _dropped_by(drawing, stretch)
     if len(dropped) != 1:
         return None, ""
     point, block = stretch.entering.get(dropped[0]), block_of(to.module)

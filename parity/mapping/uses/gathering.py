@@ -151,9 +151,8 @@ class _Gatherer:
         self.statistics: dict[str, None] = {}
         self._made_by: dict[int, Projection] = {}  # by the number of the matrix's use
         self._made_again: dict[int, Projection] = {}  # by the number of a later use of it, such as for another head
-        self._matrices: dict[str, Projection] = {}  # by the name of the matrix
         self._seen: set[str] = set()
-        self._by_view: dict[str, Operation] = {}  # the matrices, by what they are
+        self._matrices: dict[str, Operation] = {}  # by their names, each as it was first used
         self._since: list[Operation] = []  # every use of a matrix since the last softmax
         self._is_attending = False  # since a softmax, until all projections into the attention are there
         self._attended = 0  # the uses that lead to a softmax
@@ -161,8 +160,6 @@ class _Gatherer:
     def take(self, number: int, use: Use, at: int, lineage: int) -> None:
         """Takes the next use, with its number and place, and the uses that lead to it."""
         view = use.view
-        if use.matrix is not None and str(view) in self._by_view:
-            self._since.append(self._by_view[str(view)])
         if view is None:
             self._attended |= lineage
             self._repeat()
@@ -174,16 +171,17 @@ class _Gatherer:
             self.statistics[view.name] = None
         elif {str(view), view.name} & self._seen:
             if use.matrix is not None and str(view) in self._matrices:
-                self._made_again[number] = self._matrices[str(view)]
+                again = self._matrices[str(view)]
+                self._made_again[number] = again.projections[0]
+                self._since.append(again)
         else:
             self._seen.add(str(view))
             if use.matrix is not None:
-                self._made_by[number] = self._matrices[str(view)] = Projection(use.matrix)
-                self.operations.append(
-                    Operation("matrix", [self._made_by[number]], at=at, uses=bit_of(number), lineage=lineage)
-                )
-                self._by_view[str(view)] = self.operations[-1]
-                self._since.append(self.operations[-1])
+                self._made_by[number] = Projection(use.matrix)
+                made = Operation("matrix", [self._made_by[number]], at=at, uses=bit_of(number), lineage=lineage)
+                self._matrices[str(view)] = made
+                self.operations.append(made)
+                self._since.append(made)
                 if self._is_attending:  # the value may be projected after the softmax
                     self._is_attending = not self._closes(at)
             elif not self._belongs(use, view):

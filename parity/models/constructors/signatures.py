@@ -187,12 +187,20 @@ def _is_entry(node: ast.expr, name: str) -> bool:
 
 def _tree_of_module(function: Any) -> ast.AST | None:
     try:
-        return _parsed("".join(linecache.getlines(inspect.getsourcefile(function) or "")))
-    except (TypeError, SyntaxError):
+        return tree_of_file(inspect.getsourcefile(function) or "")
+    except TypeError:
         return None
 
 
-@functools.lru_cache(maxsize=4)  # it is asked for every argument
+def tree_of_file(file: str) -> ast.AST | None:
+    """Returns what a source file says; None where it cannot be read."""
+    try:
+        return _parsed("".join(linecache.getlines(file)))
+    except (SyntaxError, ValueError):
+        return None
+
+
+@functools.lru_cache(maxsize=4)  # it is asked for every argument, and at every build
 def _parsed(source: str) -> ast.AST:
     return ast.parse(source)
 

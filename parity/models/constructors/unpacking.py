@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import builtins
 import functools
-import linecache
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from parity.models.constructors.signatures import tree_of_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,7 +30,7 @@ def call_with_entries(frame: FrameType, name: str) -> Call | None:
         frame: where the config is asked for its keys.
         name: the config's own, which tells several calls of a line apart.
     """
-    tree = _tree(frame.f_code.co_filename)
+    tree = tree_of_file(frame.f_code.co_filename)
     if tree is None:
         return None
     line = frame.f_lineno
@@ -74,15 +75,3 @@ def _named(called: ast.expr, frame: FrameType) -> Any:
     if isinstance(called, ast.Attribute):
         return getattr(_named(called.value, frame), called.attr, None)
     return None
-
-
-def _tree(file: str) -> ast.Module | None:
-    try:
-        return _parsed("".join(linecache.getlines(file)))
-    except (SyntaxError, ValueError):
-        return None
-
-
-@functools.lru_cache(maxsize=4)  # it is asked at every build
-def _parsed(source: str) -> ast.Module:
-    return ast.parse(source)

@@ -18,6 +18,7 @@ from parity.tracing import BACKENDS, MODES
 from tests.determinism import ROOT
 from tests.gpu import NAME, page
 from tests.small import OURS, SMALL
+from tests.test_grafted_dropouts import RATE, checked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,6 +97,14 @@ def test_attention_that_drops_in_one_operation_is_compared_in_train_mode(rate: f
     report = check(build, overrides=SMALL | {"attention_dropout": _RATE}, modes=["eval", "train"])
     assert report.verdict == ("divergent" if causes else "equivalent"), report
     assert [cause.id for cause in report.causes] == causes
+
+
+@pytest.mark.usefixtures("dropouts_in_one")
+def test_dropouts_in_one_operation_stand_in_a_formula() -> None:
+    explanation = checked(RATE).explanation
+    assert explanation is not None
+    assert explanation.complete
+    assert not explanation.in_train_mode
 
 
 class _FewDigits(nn.Linear):

@@ -53,7 +53,7 @@ class _Aliased(nn.Module):
         return logits
 
 
-def _checked(attention: float, mlp: float = RATE) -> Report:
+def checked(attention: float, mlp: float = RATE) -> Report:
     def build(dropout: float = RATE) -> _Aliased:
         return _Aliased(attention, mlp, dropout)
 
@@ -61,7 +61,7 @@ def _checked(attention: float, mlp: float = RATE) -> Report:
 
 
 def test_dropout_of_the_reference_in_a_formula_is_no_difference() -> None:
-    explanation = _checked(RATE).explanation
+    explanation = checked(RATE).explanation
     assert explanation is not None
     assert explanation.complete
     assert explanation.phrases[0].startswith("x + y + z")
@@ -69,7 +69,7 @@ def test_dropout_of_the_reference_in_a_formula_is_no_difference() -> None:
 
 
 def test_another_dropout_beside_a_formula_is_named() -> None:
-    explanation = _checked(RATE, 0.4).explanation
+    explanation = checked(RATE, 0.4).explanation
     assert explanation is not None
     assert explanation.complete
     assert explanation.in_train_mode == ("dropout on the MLP's output has rate 0.4 (blocks 0 and 1)",)
@@ -77,7 +77,7 @@ def test_another_dropout_beside_a_formula_is_named() -> None:
 
 @pytest.mark.parametrize("rate", [0.0, 0.4], ids=["none", "another rate"])
 def test_other_dropouts_in_a_formula_leave_train_mode_open(rate: float) -> None:
-    explanation = _checked(rate).explanation
+    explanation = checked(rate).explanation
     assert explanation is not None
     assert explanation.explains_eval_mode
     assert not explanation.complete

@@ -291,6 +291,22 @@ def test_bias_that_is_added_to_the_norms_output_is_another_one() -> None:
     assert report.verdict == "divergent", report
 
 
+def test_bias_that_is_added_right_behind_what_lacks_one_may_be_that_in_another_form() -> None:
+    class Behind(BiasesAfterTheResidual):
+        def forward(self, x: torch.Tensor) -> Any:
+            x = x + self.attention(self.norm1(x))
+            return x + self.mlp(self.norm2(x) + self.first) + self.second
+
+    def build() -> nn.Module:
+        model = ViT(lambda: Fused("p h d"))
+        model.blocks = nn.ModuleList([Behind("") for _ in model.blocks])
+        return model
+
+    report = check(build, overrides=SIZES, modes=["eval"])
+    assert report.verdict == "inconclusive", report
+    assert "may be these in another form" in report.reasons[0]
+
+
 def test_patches_may_be_multiplied_by_axes_in_any_order() -> None:
     class Patches(nn.Module):
         def __init__(self) -> None:

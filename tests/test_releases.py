@@ -343,7 +343,7 @@ def test_error_of_one_release_ends_the_others(tmp_path: Path, monkeypatch: pytes
             raise ParityError("no room")
         begun.set()
         try:
-            processes.run([sys.executable, "-c", "import time; time.sleep(600)"], tmp_path)
+            processes.run([sys.executable, "-c", "import time; time.sleep(20); open('to the end', 'w')"], tmp_path)
         except processes.StoppedError:
             ended.append(pair)
             raise
@@ -352,6 +352,7 @@ def test_error_of_one_release_ends_the_others(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(ParityError, match="no room"):
         run(Asked("vit:ViT", [_OLD, _NEW], tmp_path, jobs=2), _quiet)
     assert ended == [_NEW]
+    assert not (tmp_path / "to the end").exists()
     assert processes.run([sys.executable, "-c", "print('again')"], tmp_path).stdout == "again\n"
 
 

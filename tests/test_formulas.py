@@ -106,9 +106,29 @@ def test_trait_without_a_name_is_told_by_formula_and_line(name: str) -> None:
     ours, theirs = cause.statement.removeprefix(f"{cause.source}: ").split("; the reference: ")
     assert phrase in ours
     assert instead in theirs
-    assert cause.hint.startswith("see test_formulas.py:")
+    assert not cause.hint
     assert cause.without is not None
     assert cause.without > 1e-9
+
+
+def test_letters_of_a_formula_are_said_to_be_what() -> None:
+    (cause,) = _explained("activation", lambda x: x * torch.cos(x)).causes
+    assert cause.statement.endswith("; the reference: gelu(x), where x is the output of mlp.0")
+    (cause,) = _explained("weights", lambda a: a + 0.1).causes
+    assert cause.statement.count("where") == 0, "q, k and v speak for themselves"
+    (cause,) = _explained("entering", _first_head_beside_the_last).causes
+    assert cause.statement.endswith(" in all 2 blocks; the reference: x, where x is the input of the block")
+
+
+def _first_head_beside_the_last(heads: Tensor) -> Tensor:
+    return torch.cat([heads[:, :1] * 0.75 + heads[:, -1:] * 0.25, heads[:, 1:]], 1)
+
+
+def test_part_keeps_its_axis_where_the_source_keeps_it() -> None:
+    (cause,) = _explained("value", _first_head_beside_the_last).causes
+    assert "cat([v[:, 3:4] / 4 + 0.75 * v[:, 0:1], v[:, 1:4]], 1)" in cause.statement
+    (cause,) = _explained("weights", _first_head_beside_the_last).causes
+    assert cause.statement.endswith("; the reference: y, where y is softmax(q @ k^T / sqrt(12))")
 
 
 @pytest.mark.parametrize("name", ["odd activation", "soft scores", "neighbours", "hyperbolic logits"])

@@ -69,10 +69,37 @@ def test_cause_says_where_how_much_and_what_to_write(three: parity.Report) -> No
     assert "much alone it moves the logits by 3.3e-06, 3.3e9 times rounding mend nn.LayerNorm(dim, eps=1e-6)" in said
 
 
+def test_one_cause_moves_the_logits_by_what_the_checks_measure(three: parity.Report) -> None:
+    report = three.to_dict()
+    report["causes"] = report["causes"][:1]
+    (check,) = (check for check in report["checks"] if check["name"] == "forward/eval/float64")
+    check["relative"] = 0.125
+    assert "   much    it moves the logits by 0.12, " in _text(report)
+    report["explanation"]["complete"] = False
+    assert "   much    alone it moves the logits by " in _text(report)
+
+
+def test_doubts_about_the_map_are_left_out_where_the_explanation_closes(three: parity.Report) -> None:
+    report = three.to_dict()
+    report["mapping"]["remarks"] = ["without counterpart: a", "warning: b"]
+    assert "without counterpart: a" in _text(report)
+    assert "warning: b" not in _text(report)
+    assert "warning: b" in _text(report, all_layers=True)
+    report["explanation"]["complete"] = False
+    assert "warning: b" in _text(report)
+
+
 def test_source_of_a_cause_is_shown_where_it_is_known(three: parity.Report) -> None:
     report = three.to_dict()
+    shown = _text(report, 120)
+    assert "   at      eps_bias_pool.py:30: return self.fn(self.norm(x)) + x\n" in shown
+    assert "\n           eps_bias_pool.py:57: x = self.norm(self.transformer(x + self.pos_embedding))\n" in shown
+    cause = report["causes"][1]
+    cause["candidate_code"] *= 3
+    assert "\n           and 3 more\n   cause   layer-norm-eps" in _text(report)
+    cause["candidate_code"] = []
     assert "   at      eps_bias_pool.py:30, 57\n   cause   layer-norm-eps" in _text(report)
-    report["causes"][1]["source"] = ""
+    cause["source"] = ""
     assert "   mend    nn.LayerNorm(dim, eps=1e-6)\n   cause   layer-norm-eps" in _text(report)
 
 

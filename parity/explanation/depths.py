@@ -86,8 +86,8 @@ def _of_one_line(members: Sequence[Group], sources: Mapping[Change, tuple[str, .
     if not phrase:
         return members
     where = tuple(dict.fromkeys(place for group in members for place in group.where))
-    instead = min((group.instead for group in grafts), key=len)
-    return [dataclasses.replace(grafts[0], changes=changes, phrase=phrase, where=where, instead=instead)]
+    shortest = min(grafts[::-1], key=lambda group: len(group.instead))
+    return [dataclasses.replace(shortest, changes=changes, phrase=phrase, where=where)]
 
 
 def _by_rule(grafts: Sequence[Group]) -> str:

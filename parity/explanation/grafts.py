@@ -111,9 +111,9 @@ class Grafts:
         if theirs is None or (base.dirty != OUTPUT and _only_hands_over_more(theirs, base.passing)):
             return None
         ours = self._bent(start, base, shared)
-        formulas = Formulas(self._candidate, shared, self._names)
-        phrase, instead, lines = formulas.difference(theirs, ours)
-        kind = Kind(GRAFT, {}, phrase, instead, f"see {lines[0]}" if lines else "")
+        formulas = Formulas(self._candidate, shared, self._names, self._words)
+        phrase, instead, letters, lines = formulas.difference(theirs, ours, base.dirty)
+        kind = Kind(GRAFT, {}, phrase, instead, hint="", letters=letters)
         around, before = _place_around(theirs, base.dirty), (base.dirty.module, f"before {base.dirty.moment}")
         drawing = next((operation for operation in theirs.operations if operation.name in DRAWING), None)
         if drawing:

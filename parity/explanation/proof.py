@@ -161,6 +161,7 @@ class Group:
         hint: how to mend it.
         where: the places.
         source: the lines of the candidate's source that it comes from, as far as they are known.
+        letters: what the letters are that stand in the texts where they are formulas, as the end of a sentence.
     """
 
     changes: tuple[Change, ...]
@@ -170,6 +171,7 @@ class Group:
     hint: str
     where: tuple[str, ...]
     source: str = ""
+    letters: str = ""
 
     def in_short(self, where: str) -> str:
         """What the candidate has, as a sentence lists it."""
@@ -181,7 +183,7 @@ class Group:
         if self.id != GRAFT:
             return f"{self.in_short(where)}; {of_the_reference(self.instead)}"
         source = f"{self.source}: " if self.source else ""
-        return f"{source}{f'{self.phrase} {where}'.strip()}; the reference: {self.instead}"
+        return f"{source}{f'{self.phrase} {where}'.strip()}; the reference: {self.instead}{self.letters}"
 
 
 def grouped(changes: Iterable[Change], sources: Mapping[Change, tuple[str, ...]] = MappingProxyType({})) -> list[Group]:
@@ -204,6 +206,7 @@ def grouped(changes: Iterable[Change], sources: Mapping[Change, tuple[str, ...]]
             members[0].kind.hint,
             tuple(dict.fromkeys(change.place for change in members)),
             _by_file(line for change in members for line in sources.get(change, ())),
+            members[-1].kind.letters,
         )
         for members in groups.values()
     ]

@@ -5,6 +5,7 @@ All of it is read from the report's JSON types, so that a saved report is drawn 
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -33,6 +34,9 @@ _SAYS = {
     "inconclusive": "nothing is proved about {candidate} and {reference}",
 }
 _WEIGHTS = "{candidate} is {reference} with other weights"
+
+# whose the lines of source are that are the candidate's
+CANDIDATE = "your model"
 
 # the first and the last cell of the strip
 BEFORE, AFTER = "in", "out"
@@ -140,26 +144,41 @@ def causes(report: dict[str, Any]) -> list[CauseShown]:
     """Returns the causes as they are shown, in the order of the report."""
     candidates = {layer.get("reference"): layer.get("candidate") for layer in report["layers"]}
     candidates |= {tensor.get("reference"): tensor.get("candidate") for tensor in report["mapping"].get("entries", [])}
-    return [_shown(cause, candidates, name_of(report, "reference")) for cause in report["causes"]]
+    shown = [_shown(cause, candidates, name_of(report, "reference")) for cause in report["causes"]]
+    if len(shown) == 1 and (report["explanation"] or {}).get("complete"):  # what the checks have measured is its own
+        errors = [
+            check["relative"] for check in report["checks"] if is_of_logits(check) and is_number(check["relative"])
+        ]
+        shown[0] = dataclasses.replace(shown[0], size=_moves(max(errors, default=None)))
+    return shown
+
+
+def is_of_logits(check: dict[str, Any]) -> bool:
+    """Whether a check compares logits in float64."""
+    name: str = check["name"]
+    return name.startswith("forward/") and name.endswith("/float64")
+
+
+def _moves(error: Any, how: str = "") -> str:
+    times = above_rounding(error)
+    return f"{how}it moves the logits by {number(error)}, {times}" if times else ""
 
 
 def _shown(cause: dict[str, Any], candidates: dict[Any, Any], reference: str) -> CauseShown:
     where = cause.get("where") or []
     own = together(other for name in where if (other := candidates.get(name)) and other != name)
-    without = cause.get("without")
-    times = above_rounding(without)
     return CauseShown(
         id=f"{cause.get('id', '')}",
         statement=f"{cause.get('statement', '')}",
         where=together(where),
         candidate=own,
         source=cause["source"],
-        size=f"alone it moves the logits by {number(without)}, {times}" if times else "",
+        size=_moves(cause.get("without"), "alone "),
         proof=_proof(cause),
         hint=f"{cause.get('hint') or ''}",
         code=[
             (owner, [(line["at"], line["text"]) for line in cause[key]])
-            for owner, key in (("your model", "candidate_code"), (reference, "reference_code"))
+            for owner, key in ((CANDIDATE, "candidate_code"), (reference, "reference_code"))
             if cause[key]
         ],
     )
@@ -204,7 +223,7 @@ def stages(report: dict[str, Any]) -> list[Stage]:
         stage.is_origin = True
         _take(stage, place)
     for check in report["checks"]:
-        if check["name"].startswith("forward/") and check["name"].endswith("/float64"):
+        if is_of_logits(check):
             last.accumulated = _larger(last.accumulated, check["relative"])  # the logits are no layer
     return [stage for stage in (first, *blocks.values(), last) if stage.layers or stage.is_origin]
 
@@ -299,7 +318,10 @@ def about(report: dict[str, Any], *, every: bool) -> Iterator[tuple[str, str]]:
         if certified and every:
             how = "certified by the map alone, since no output depends on them"
             yield "", f"{how}: {len(certified)} tensors such as {certified[0]}"
-        yield from (("", f"{remark}") for remark in mapping.get("remarks") or [])
+        is_settled = (report["explanation"] or {}).get("complete") and not every
+        for remark in mapping.get("remarks") or []:
+            if not (is_settled and f"{remark}".startswith("warning: ")):  # what closes with this map needs no other
+                yield "", f"{remark}"
     own = report["weights"] or {}
     if own.get("verdict") == "set aside":
         yield from (("its own", f"{note}") for note in own.get("notes") or [])

@@ -23,7 +23,7 @@ _WORST, _BAD, _ROUNDING = 9, 4, 1
 _LEAST, _MOST = 40, 200
 _LEAST_NAME = 12
 _INDENT = 11
-_MOST_ORIGINS, _MOST_ROWS, _MOST_REASONS = 10, 12, 12
+_MOST_ORIGINS, _MOST_ROWS, _MOST_REASONS, _MOST_LINES = 10, 12, 12, 3
 
 Cell = str | Text
 
@@ -119,9 +119,21 @@ def _causes(report: dict[str, Any], width: int) -> Iterator[Text]:
             yield from sentence(where, width, "   where   ")
         yield from sentence(cause.size, width, "   much    ")
         yield from sentence(cause.hint, width, "   mend    ")
-        if cause.source not in cause.hint:
-            yield from sentence(cause.source, width, "   at      ")
+        yield from _code(cause, width)
         yield from sentence(cause.id, width, "   cause   ")
+
+
+def _code(cause: answer.CauseShown, width: int) -> Iterator[Text]:
+    """Yields the candidate's lines that a cause comes from, the first few as they are written."""
+    lines = [line for owner, named in cause.code if owner == answer.CANDIDATE for line in named]
+    title = "   at      "
+    if not lines and cause.source not in cause.statement:
+        yield from sentence(cause.source, width, title)
+    for at, text in lines[:_MOST_LINES]:
+        yield from sentence(f"{at}: {text}", width, title)
+        title = " " * len(title)
+    if len(lines) > _MOST_LINES:
+        yield from sentence(f"and {len(lines) - _MOST_LINES} more", width, title)
 
 
 def _strip(report: dict[str, Any], width: int) -> Iterator[Text]:

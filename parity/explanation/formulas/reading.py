@@ -263,18 +263,20 @@ class Reading:
 
     # --- parts of a tensor
 
-    def _part(self, operation: Operation, x: Term, axis: int, bounds: tuple[int, int, int]) -> Term:
+    def _part(
+        self, operation: Operation, x: Term, axis: int, bounds: tuple[int, int, int], *, is_one: bool = False
+    ) -> Term:
         length, (start, stop, step) = operation.taken[0].shape[axis], bounds
         if bounds == (0, length, 1):
             return x
         factor, rest = self._terms.scaled(x)
         where = start / length, stop / length, step
-        made = self._terms.make(PART, rest, *where, line=operation.line, axis=axis, bounds=bounds)
+        made = self._terms.make(PART, rest, *where, line=operation.line, axis=axis, bounds=bounds, is_one=is_one)
         return self._mul(operation, made, factor)
 
     def _select(self, operation: Operation, x: Term, axis: int, index: int) -> Term:
         index %= operation.taken[0].shape[axis]
-        return self._part(operation, x, axis, (index, index + 1, 1))
+        return self._part(operation, x, axis, (index, index + 1, 1), is_one=True)
 
     def _slice(
         self, operation: Operation, x: Term, axis: int = 0, start: int | None = None, stop: int | None = None,

@@ -24,6 +24,7 @@ class Term:
         is_turned: for a product of matrices: the last two axes of the second one are exchanged.
         axis: for a part: the axis along which it is one.
         bounds: for a part: where it begins and stops there, and in which steps.
+        is_one: for a part: it is the one there, and has that axis no more.
     """
 
     op: str
@@ -32,6 +33,7 @@ class Term:
     is_turned: bool = False
     axis: int = 0
     bounds: tuple[int, int, int] = (0, 0, 1)
+    is_one: bool = False
 
     @functools.cached_property
     def parts(self) -> tuple[Term, ...]:

@@ -7,6 +7,7 @@ import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from parity.diagnosis import in_words_of
 from parity.explanation.formulas.differing import is_same_otherwise, path, smallest
 from parity.explanation.formulas.reading import Reading
 from parity.explanation.formulas.terms import CONSTANT, ENTERS, MATRIX, NUMBER, PART, PRODUCT, SUM, WEIGHT, Term, all_in
@@ -32,7 +33,7 @@ _OTHER_LETTERS = ("x", "y", "z", "u", "w", "s", "t")
 # how near a number is to the one that it is called by, relative
 _EXACT = 1e-11
 
-_BLOCK = re.compile(r"^.*?\.\D*\d+\.")
+_BLOCK = re.compile(r"^.*?\.\D*(\d+)\.")
 
 
 class Formulas:
@@ -42,24 +43,63 @@ class Formulas:
         candidate: its run.
         shared: what passes the points where both agree.
         names: what the candidate's tensors are called in the reference.
+        words: says what a point is called.
     """
 
-    def __init__(self, candidate: Recording, shared: Mapping[Point, torch.Tensor], names: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        candidate: Recording,
+        shared: Mapping[Point, torch.Tensor],
+        names: Mapping[str, str],
+        words: Callable[[Point], str],
+    ) -> None:
         self._candidate = candidate
         self._shared = shared
         self._names = names
+        self._words = words
 
-    def difference(self, theirs: Stretch, ours: Stretch | None) -> tuple[str, str, tuple[str, ...]]:
-        """Returns what the candidate computes, what the reference does, and the lines of the candidate's source."""
+    def difference(self, theirs: Stretch, ours: Stretch | None, to: Point) -> tuple[str, str, str, tuple[str, ...]]:
+        """Returns what the candidate computes, what the reference does, what letters are, and the candidate's lines.
+
+        Args:
+            theirs: the candidate's operations.
+            ours: the bent model's; None if they were not seen.
+            to: the point that both lead to.
+        """
         for keep in (False, True):
             reading = Reading(self._shared, self._candidate.passing_first, self._names, keep=keep)
             found = reading.term_of(theirs)
             expected = reading.term_of(ours) if ours else found
             if found is not expected:
                 pairs = path(found, expected)
-                phrase, instead = _in_words(pairs, list(self._shared))
-                return phrase, instead, _lines(pairs) or self._lines_of(theirs)
-        return "operations of its own", "others", self._lines_of(theirs)
+                phrase, instead, letters = _in_words(pairs, list(self._shared))
+                said = self._said(letters, f"{phrase} {instead}", to)
+                return phrase, instead, said, _lines(pairs) or self._lines_of(theirs)
+        return "operations of its own", "others", "", self._lines_of(theirs)
+
+    def _said(self, letters: _Letters, texts: str, to: Point) -> str:
+        """Says what the letters are that stand in formulas; a query, a key and a value are called by their own."""
+        said = []
+        for term, letter in letters.items():
+            if letter in _LETTERS.values() or not re.search(rf"(?<![\w.]){letter}(?![\w.])", texts):
+                continue
+            if term.op == ENTERS:
+                said.append(f"{letter} is {self._place(term.args[0], to)}")
+            else:
+                text = _text(term, _Letters({other: name for other, name in letters.items() if other is not term}))
+                place = f"what both make at {term.line}" if term.line else "the same in both"
+                said.append(f"{letter} is {text if len(text) <= _CONTEXT else place}")
+        return f", where {', '.join(said)}" if said else ""
+
+    def _place(self, point: Point, to: Point) -> str:
+        """Says where a point is on the way to another one; in the same way for all blocks."""
+        (block, number), here = _block(point), _block(to)
+        inner = f"{point.module}."[len(block) :].removesuffix(".")
+        if not inner and point.moment == "leave" and here[1] == number + 1:
+            return "the input of the block"
+        if not block or here[0] != block:
+            return self._words(point)
+        return in_words_of(point._replace(module=inner or "the block"))
 
     def _lines_of(self, stretch: Stretch) -> tuple[str, ...]:
         """Returns the lines of a stretch, or where it is empty the one that takes what it leads to."""
@@ -67,6 +107,12 @@ class Formulas:
             return tuple(dict.fromkeys(operation.line for operation in stretch.operations))
         taking = (op.line for op in self._candidate.operations if stretch.leaving in op.taken)
         return tuple(line for line in [next(taking, None)] if line)
+
+
+def _block(point: Point) -> tuple[str, int]:
+    """Returns the beginning of a point's name that is the block's, and the block's number; none outside the blocks."""
+    found = _BLOCK.match(f"{point.module}.")
+    return (found[0], int(found[1])) if found else ("", -1)
 
 
 def _lines(pairs: Sequence[Pair]) -> tuple[str, ...]:
@@ -90,21 +136,24 @@ def _kind(term: Term) -> tuple[str, frozenset[float]]:
     return term.op, frozenset(exponent for _, exponent in term.args[1]) if term.op == PRODUCT else frozenset()
 
 
-def _in_words(pairs: Sequence[Pair], points: Sequence[Point]) -> tuple[str, str]:
-    """Returns both sides as formulas, with as much around them as is short; or the operations that differ."""
+def _in_words(pairs: Sequence[Pair], points: Sequence[Point]) -> tuple[str, str, _Letters]:
+    """Returns both sides as formulas, with as much around them as is short, and the letters in them.
+
+    What is too long is said by the operations that differ.
+    """
     letters = _letters([*all_in(pairs[0][0]), *all_in(pairs[0][1])], points)
     for pair in pairs:
         texts = [_text(term, letters) for term in pair]
         if max(map(len, texts)) <= _CONTEXT:
-            return texts[0], texts[1]
+            return texts[0], texts[1], letters
     found, expected = pairs[-1]
     for named in (letters, _abbreviated(found, expected, letters)):
         texts = [_text(term, named) for term in pairs[-1]]
         if max(map(len, texts)) <= _LONGEST:
-            return texts[0], texts[1]
+            return texts[0], texts[1], named
     instead = _text(expected, letters)
     instead = instead if len(instead) <= _LONGEST else _listed(expected, found)
-    return quoted(_lines(pairs)) or _listed(found, expected), instead
+    return quoted(_lines(pairs)) or _listed(found, expected), instead, letters
 
 
 def quoted(lines: Sequence[str]) -> str:
@@ -218,7 +267,7 @@ def _part(term: Term, letters: _Letters) -> tuple[str, int]:
     if whole.op == ENTERS and whole.args[0].module.endswith("in_proj") and math.isclose(3 * (last - first), 1):
         return "qkv"[round(3 * first)], _ATOM
     start, stop, step = term.bounds
-    which = f"{start}" if stop == start + 1 else f"{start}:{stop}{f':{step}' * (step != 1)}"
+    which = f"{start}" if term.is_one else f"{start}:{stop}{f':{step}' * (step != 1)}"
     before = "..., " if term.axis < 0 else ":, " * term.axis
     return f"{_within(whole, letters, _POWER)}[{before}{which}]", _POWER
 

@@ -53,7 +53,7 @@ class Kind:
         is_random: draws random numbers.
         by_place: the variants take the change's place as a keyword.
         undoes: for the absence of a trait: the key of the trait's kind.
-        letters: what the letters are that stand in the texts where they are formulas, as the end of a sentence.
+        letters: those that may stand in the texts where they are formulas, and what each is.
         inside: for layers that only the candidate has: returns the variants with something done at each activation
             between them, which is called with the activation and what it is given.
     """
@@ -73,7 +73,7 @@ class Kind:
     is_random: bool = False
     by_place: bool = False
     undoes: tuple[str, str, str] | None = None
-    letters: str = ""
+    letters: tuple[tuple[str, str], ...] = ()
     inside: Callable[[Callable[..., torch.Tensor]], Mapping[str, Variant]] | None = None
 
     @property

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 
 from parity.explanation.bending import Bend, Memo, unwatched
+from parity.explanation.formulas.replaying import Graft
 from parity.tracing import SAME_FUNCTION_BOUND, Point, compare, in_layout_of, in_layout_of_reference
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class Start:
         tensor: what enters it.
         random: torch's random state.
         calls: how often each module was entered and left before, and each operation done.
-        passed: what both models have had at points before: those of the last stage, and the first ones of the others.
+        passed: what both models have had at points before: those of the last stage, the first and the last one of each
+            other, and those where grafts begin.
         before: how many of these are not of the last stage.
     """
 
@@ -146,9 +148,10 @@ class Follower:
 
     def _end(self, start: Start, tensor: torch.Tensor, outcome: Outcome) -> Start:
         earlier, here = list(start.passed), self.shared(start, outcome)
-        kept = {*earlier[: start.before + 1], *(here.keys() - start.passed.keys())}
-        passed = {point: tensor for point, tensor in here.items() if point in kept}
-        before = len(earlier[: start.before + 1])
+        grafts = [change.value for change in outcome.changes if isinstance(change.value, Graft)]
+        kept = {*earlier[: start.before + 1], *earlier[-1:], *(point for graft in grafts for point in graft.entering)}
+        passed = {point: tensor for point, tensor in here.items() if point in kept or point not in start.passed}
+        before = sum(point in kept for point in earlier)
         return Start(start.stage + 1, tensor, torch.get_rng_state(), dict(outcome.bend.calls), passed, before)
 
     def observed(self, point: Point) -> torch.Tensor | None:

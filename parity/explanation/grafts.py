@@ -13,7 +13,8 @@ from parity.explanation.bending import Bend, Change, Kind
 from parity.explanation.following import IMAGES, MISFITS, OUTPUT, random_state
 from parity.explanation.formulas.reading import ARRANGING
 from parity.explanation.formulas.recording import Recording, values_in
-from parity.explanation.formulas.replaying import Graft
+from parity.explanation.formulas.replaying import Graft, results_of
+from parity.explanation.formulas.unifying import same_values
 from parity.explanation.formulas.writing import Formulas
 from parity.explanation.proof import GRAFT
 from parity.tracing import DRAWING, outer_modules
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
 # what the operations of a stretch can't be carried out again for: they ask for a tensor's values in Python
 _ASKING = {"local_scalar_dense", "nonzero", "unique", "unique2", "equal", "is_nonzero"}
+
+
+# where a stretch makes more values than that, they are not looked at one by one
+_MOST_VALUES = 2**26
 
 
 class _Stop(Exception):  # noqa: N818  (no error: the run has seen enough)
@@ -111,8 +116,9 @@ class Grafts:
         if theirs is None or (base.dirty != OUTPUT and _only_hands_over_more(theirs, base.passing)):
             return None
         ours = self._bent(start, base, shared)
+        same = self._same(theirs, ours, base, shared)
         formulas = Formulas(self._candidate, shared, self._names, self._words)
-        phrase, instead, letters, lines = formulas.difference(theirs, ours, base.dirty)
+        phrase, instead, letters, lines = formulas.difference(theirs, ours, same, base.dirty)
         kind = Kind(GRAFT, {}, phrase, instead, hint="", letters=letters)
         around, before = _place_around(theirs, base.dirty), (base.dirty.module, f"before {base.dirty.moment}")
         drawing = next((operation for operation in theirs.operations if operation.name in DRAWING), None)
@@ -129,6 +135,24 @@ class Grafts:
         why_not = self._why_not(theirs, base.dirty, kind)
         draws = f"it draws random numbers there ({drawing.name} at {drawing.line})" if drawing else ""
         return Difference(tuple(changes), lines, why_not or draws, not why_not)
+
+    def _same(
+        self, theirs: Stretch, ours: Stretch | None, base: Outcome, shared: Mapping[Point, torch.Tensor]
+    ) -> dict[Value, Value]:
+        """Returns which values of the candidate's stretch the bent model computes as well, however."""
+        assert base.dirty is not None
+        assert base.passing is not None
+        size = sum(value.shape.numel() for operation in theirs.operations for value in values_in(operation.made))
+        is_random = any(operation.name in DRAWING for operation in theirs.operations)
+        if ours is None or is_random or size > _MOST_VALUES:
+            return {}
+        graft = Graft(base.dirty, ("", "", 0), theirs, self._follower.alignment, self._weights)
+        entering = {value: shared[point] for value, point in ours.entering.items()}
+        try:
+            found = graft.results(base.passing, *(shared[point] for point in theirs.entering.values()))
+            return same_values(found, results_of(ours, entering, self._state, base.passing))
+        except MISFITS:
+            return {}
 
     def _random(self, drawing: Operation, stretch: Stretch, to: Point, *, is_inside: bool) -> Kind:
         """Returns the kind for operations among which random numbers are drawn."""

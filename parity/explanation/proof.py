@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -161,7 +162,7 @@ class Group:
         hint: how to mend it.
         where: the places.
         source: the lines of the candidate's source that it comes from, as far as they are known.
-        letters: what the letters are that stand in the texts where they are formulas, as the end of a sentence.
+        letters: those that may stand in the texts where they are formulas, and what each is.
     """
 
     changes: tuple[Change, ...]
@@ -171,7 +172,7 @@ class Group:
     hint: str
     where: tuple[str, ...]
     source: str = ""
-    letters: str = ""
+    letters: tuple[tuple[str, str], ...] = ()
 
     def in_short(self, where: str) -> str:
         """What the candidate has, as a sentence lists it."""
@@ -183,7 +184,15 @@ class Group:
         if self.id != GRAFT:
             return f"{self.in_short(where)}; {of_the_reference(self.instead)}"
         source = f"{self.source}: " if self.source else ""
-        return f"{source}{f'{self.phrase} {where}'.strip()}; the reference: {self.instead}{self.letters}"
+        return f"{source}{f'{self.phrase} {where}'.strip()}; the reference: {self.instead}{self._where()}"
+
+    def _where(self) -> str:
+        """Says what the letters in both formulas are, as the end of a sentence; source that is quoted has its own."""
+        texts = self.instead if self.phrase.startswith("`") else f"{self.phrase} {self.instead}"
+        said = [
+            f"{letter} is {what}" for letter, what in self.letters if re.search(rf"(?<![\w.]){letter}(?!\w)", texts)
+        ]
+        return f", where {_listed(said)}" if said else ""
 
 
 def grouped(changes: Iterable[Change], sources: Mapping[Change, tuple[str, ...]] = MappingProxyType({})) -> list[Group]:

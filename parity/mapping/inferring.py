@@ -269,14 +269,16 @@ def _traced(
 
 
 def _out_of_order(found: WeightMap) -> list[str]:
-    """Says where tensors whose names differ by numbers alone are used in another order than that of their numbers."""
-    earlier: dict[str, tuple[list[int], str]] = {}
+    """Says where tensors whose names differ by one number are used in another order than that of their numbers."""
+    earlier: dict[tuple[str, ...], tuple[int, str]] = {}
     warnings = []
     names = dict.fromkeys(split(entry.candidate)[0].rpartition(".")[0] for entry in found.entries)
     for name in filter(None, names):
-        skeleton, numbers = re.sub(r"\d+", "#", name), [int(n) for n in re.findall(r"\d+", name)]
-        before = earlier.get(skeleton)
-        if before and before[0] > numbers:
-            warnings.append(f"{before[1]} is used before {name}, whatever their numbers say; {BREAKS}")
-        earlier[skeleton] = numbers, name
+        parts = re.split(r"(\d+)", name)
+        for place in range(1, len(parts), 2):
+            number, others = int(parts[place]), (*parts[:place], "", *parts[place + 1 :])
+            before, before_name = earlier.get(others, (number, name))
+            if before > number:
+                warnings.append(f"{before_name} is used before {name}, whatever their numbers say; {BREAKS}")
+            earlier[others] = number, name
     return warnings[:3]

@@ -220,6 +220,10 @@ def stages(report: dict[str, Any]) -> list[Stage]:
     for place in report["origins"]:
         name = f"{place.get('reference', '')}"
         stage = blocks.get(block_of(name) or "") or next((s for s in (first, last) if _holds(s, name)), last)
+        if f"{place.get('after')}".startswith("the input of ") and any(
+            block.startswith(f"{name}.") for block in blocks
+        ):
+            stage = first
         stage.is_origin = True
         _take(stage, place)
     for check in report["checks"]:

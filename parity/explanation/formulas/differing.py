@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from parity.explanation.formulas.terms import PRODUCT, SUM, WEIGHT, Term, all_in
+from parity.explanation.formulas.terms import CONSTANT, ENTERS, PART, PRODUCT, SUM, WEIGHT, Term, all_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     Pair = tuple[Term, Term]
+
+
+_LEAVES = {CONSTANT, ENTERS, PART, WEIGHT}  # tensors, and parts of them
 
 
 def path(found: Term, expected: Term) -> list[Pair]:
@@ -34,6 +37,25 @@ def smallest(found: Term, expected: Term) -> list[Pair]:
         seen.update(new)
         wanted += new
     return leaves[::-1]
+
+
+def alike_in(found: Term, expected: Term) -> set[Term]:
+    """Returns those parts of a term that are as parts of another one are, made of other tensors: of another block's."""
+    known: dict[object, int] = {}
+    forms: dict[Term, int] = {}
+
+    def form(term: Term) -> int:
+        if term not in forms:
+            key: object = None
+            if term.op in (SUM, PRODUCT):
+                key = term.op, term.args[0], tuple(sorted((form(part), times) for part, times in term.args[1]))
+            elif term.op not in _LEAVES:
+                key = term.op, _without_terms(term.args), tuple(map(form, term.parts))
+            forms[term] = known.setdefault(key, len(known))
+        return forms[term]
+
+    there = set(map(form, all_in(expected)))
+    return {term for term in all_in(found) if form(term) in there}
 
 
 def is_same_otherwise(found: Term, expected: Term) -> bool:

@@ -6,6 +6,7 @@ that is asked for.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -37,12 +38,16 @@ _MOVING = {
     "flatten",
 }
 
-# operations of which the values of a tensor come out as they are
-ARRANGING = {*_SAME, *_MOVING, "to_copy", "select", "slice", "split", "split_with_sizes", "unbind", "cat"}
+# operations of which the values of a tensor come out as they are: all of them, or parts of several
+KEEPING = {*_SAME, *_MOVING, "to_copy"}
+ARRANGING = {*KEEPING, "select", "slice", "split", "split_with_sizes", "unbind", "cat"}
 _ATTENTION = "scaled_dot_product"
 
 # options of operations that change what is computed, and not how
 _TELLING = {"approximate", "min", "max", "value", "dims", "keepdim", "correction"}
+
+# what people call operations otherwise than torch's own library does
+_CALLED = {"constant_pad_nd": "pad", "native_dropout": "dropout"}
 
 # a tensor is that which passes a point, if it is so near, relative
 _NEAR = 1e-9
@@ -67,11 +72,17 @@ class Reading:
         self._names = names
         self._keep = keep
         self._terms = Terms()
+        self.read: dict[Value, Term] = {}  # what the values are that have been read
         self._turned: set[Value] = set()  # those of which the last two axes are exchanged
         self._constants: list[torch.Tensor] = []
 
-    def term_of(self, stretch: Stretch) -> Term:
-        """Returns what a stretch leads to."""
+    def term_of(self, stretch: Stretch, known: Mapping[Value, Term] = MappingProxyType({})) -> Term:
+        """Returns what a stretch leads to.
+
+        Args:
+            stretch: of either model.
+            known: what some values of it are, whatever they are made by.
+        """
         held = {value: self._terms.make(ENTERS, self._points(point)) for value, point in stretch.entering.items()}
         for operation in stretch.operations:
             held |= {value: self._leaf(value) for value in operation.taken if value not in held}
@@ -82,6 +93,8 @@ class Reading:
                     held[other] = self._terms.make("with", held[other], results[0], line=operation.line)
             values = list(values_in(operation.made))
             held.update(zip(values, (*results, *[results[0]] * len(values)), strict=False))
+            held.update({value: known[value] for value in values if value in known})
+        self.read.update(held)
         return held.get(stretch.leaving) or self._leaf(stretch.leaving)
 
     def _leaf(self, value: Value) -> Term:
@@ -149,7 +162,8 @@ class Reading:
         telling = [value for key, value in options.items() if key in _TELLING]
         given = tuple(value for value in (*args, *telling) if value is not None and value is not False)
         count = sum(1 for _ in values_in(operation.made))
-        names = [operation.name] if count < 2 else [f"{operation.name} {number}" for number in range(count)]
+        name = _CALLED.get(operation.name, operation.name)
+        names = [name] if count < 2 else [f"{name} {number}" for number in range(count)]
         made = tuple(self._terms.make(name, *given, line=operation.line) for name in names)
         return made if len(made) > 1 else made[0]
 

@@ -8,7 +8,7 @@ long as that is in use: what only gives a tensor another name makes no other val
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -91,12 +91,14 @@ class Stretch:
         entering: the values that it begins with, and the point that each of them passes.
         leaving: the value that it leads to.
         numbers: of the operations, those of the stretch or not, between the last of these points and the other one.
+        passing: the values that pass points on the way, each with the first of them.
     """
 
     operations: tuple[Operation, ...]
     entering: Mapping[Value, Point]
     leaving: Value
     numbers: range
+    passing: Mapping[Value, Point] = field(default_factory=dict)
 
 
 class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -186,7 +188,10 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 operations[number] = operation = self.operations[number]
                 wanted += [(taken, number) for taken in operation.taken]
         numbers = range(max((self._points[point][1] for point in entering.values()), default=0), now)
-        return Stretch(tuple(operations[number] for number in sorted(operations)), entering, target, numbers)
+        ordered = tuple(operations[number] for number in sorted(operations))
+        made = (value for operation in ordered for value in values_in(operation.made))
+        passing = {value: self._passing[value][0][1] for value in made if self._passing.get(value)}
+        return Stretch(ordered, entering, target, numbers, passing)
 
     def _note(self, tensor: torch.Tensor, *, maker: int | None = None, name: str | None = None) -> Value:
         if address_of(tensor) not in self._memory:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from parity.explanation.formulas.reading import KEEPING
 from parity.explanation.formulas.recording import Value, values_in
 from parity.tracing import in_layout_of, in_layout_of_reference, leaves
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from parity.explanation.formulas.recording import Stretch
     from parity.tracing import Alignment, Point
@@ -55,12 +56,23 @@ class Graft:
             passing: what the reference itself has there, for what the candidate goes on without.
             entering: what the reference has at the points where it begins.
         """
-        tensors = {
+        result = _carried_out(self.stretch, self._laid_out(entering), self.weights, passing)
+        return in_layout_of_reference(result, passing, self.point, self.alignment)
+
+    def results(self, passing: torch.Tensor, *entering: torch.Tensor) -> dict[Value, torch.Tensor]:
+        """Returns what each operation results in, as `results_of` does.
+
+        Args:
+            passing: what the reference itself has at the point.
+            entering: what it has at the points where the operations begin.
+        """
+        return results_of(self.stretch, self._laid_out(entering), self.weights, passing)
+
+    def _laid_out(self, entering: Sequence[torch.Tensor]) -> dict[Value, torch.Tensor]:
+        return {
             value: _laid_out(in_layout_of(_shaped(value), tensor, point, self.alignment), value)
             for (value, point), tensor in zip(self.stretch.entering.items(), entering, strict=True)
         }
-        result = _carried_out(self.stretch, tensors, self.weights, passing)
-        return in_layout_of_reference(result, passing, self.point, self.alignment)
 
 
 def _carried_out(
@@ -81,6 +93,27 @@ def _carried_out(
         result = operation.function(*args, **kwargs)
         tensors.update(zip(values_in(operation.made), leaves(result, torch.Tensor), strict=True))
     return tensor(stretch.leaving)
+
+
+def results_of(
+    stretch: Stretch, entering: Mapping[Value, torch.Tensor], weights: Mapping[str, torch.Tensor], like: torch.Tensor
+) -> dict[Value, torch.Tensor]:
+    """Returns what the operations of a stretch take of weights, and what they result in.
+
+    Left out is what is only arranged otherwise, or written to.
+
+    Args:
+        stretch: of either model.
+        entering: what enters, in the layout of that model.
+        weights: of that model.
+        like: a tensor of the dtype to compute in.
+    """
+    tensors = dict(entering)
+    _carried_out(stretch, tensors, weights, like)
+    written = {value.storage for operation in stretch.operations for value in operation.written}
+    made = (v for operation in stretch.operations if operation.name not in KEEPING for v in values_in(operation.made))
+    taken = (v for operation in stretch.operations for v in operation.taken if v.name is not None)
+    return {value: tensors[value] for value in (*taken, *made) if value.storage not in written}
 
 
 def _shaped(value: Value) -> torch.Tensor:

@@ -21,6 +21,7 @@ class Term:
         op: how it is computed.
         args: of what, and with which constants.
         line: of the source that asks for it.
+        more: lines that ask for what was taken out of its parts.
         is_turned: for a product of matrices: the last two axes of the second one are exchanged.
         axis: for a part: the axis along which it is one.
         bounds: for a part: where it begins and stops there, and in which steps.
@@ -30,6 +31,7 @@ class Term:
     op: str
     args: tuple[Any, ...]
     line: str = ""
+    more: tuple[str, ...] = ()
     is_turned: bool = False
     axis: int = 0
     bounds: tuple[int, int, int] = (0, 0, 1)
@@ -86,14 +88,14 @@ class Terms:
             return 1.0, term
         return term.args[0], self._product(1.0, dict(term.args[1]), term.line)
 
-    def _product(self, factor: float, powers: Mapping[Term, float], line: str) -> Term:
+    def _product(self, factor: float, powers: Mapping[Term, float], line: str, more: tuple[str, ...] = ()) -> Term:
         members = sorted(((t, e) for t, e in powers.items() if e), key=lambda member: self._order[member[0]])
         factor = _rounded(factor)
         if not members or factor == 0:
             return self.number(factor)
         if factor == 1 and len(members) == 1 and members[0][1] == 1:
             return members[0][0]
-        return self.make(PRODUCT, factor, tuple(members), line=line)
+        return self.make(PRODUCT, factor, tuple(members), line=line, more=more)
 
     def factors(self, term: Term) -> tuple[float, dict[Term, float]]:
         """Returns the number and the powers that a product consists of."""
@@ -123,7 +125,7 @@ class Terms:
     def plus(self, one: Term, other: Term, line: str, factor: float = 1.0) -> Term:
         """Returns a sum, of which the second part is multiplied by a number."""
         sums: dict[Term, float] = defaultdict(float)
-        shift = 0.0
+        shift, more = 0.0, [*one.more, *other.more]
         for term, by in ((one, 1.0), (other, factor)):
             members = term.args[1] if term.op == SUM else ((term, 1.0),)
             shift += by * (term.args[0] if term.op == SUM else 0.0)
@@ -132,13 +134,15 @@ class Terms:
                     shift += by * times * member.args[0]
                 else:
                     number, rest = self.scaled(member)
+                    more += [] if rest is member else [*member.more, member.line]
                     sums[rest] += by * times * number
         kept = sorted(((t, n) for t, n in sums.items() if n), key=lambda member: self._order[member[0]])
         if not kept:
             return self.number(shift)
         if len(kept) == 1 and not shift:
             return self.times(self.number(kept[0][1]), kept[0][0], line)
-        return self.make(SUM, _rounded(shift), tuple((term, _rounded(times)) for term, times in kept), line=line)
+        members = tuple((term, _rounded(times)) for term, times in kept)
+        return self.make(SUM, _rounded(shift), members, line=line, more=tuple(above for above in more if above))
 
     def members(self, term: Term) -> Iterator[Term]:
         """Yields what a sum consists of."""
@@ -148,7 +152,9 @@ class Terms:
         """Returns a product of matrices; the last two axes of the second may be exchanged."""
         (a, ours), (b, theirs) = self.scaled(one), self.scaled(other)
         made = self.make(MATRIX, ours, theirs, line=line, is_turned=is_turned)
-        return self.times(self.number(a * b), made, line)
+        more = tuple(above for term, part in ((one, ours), (other, theirs)) if part is not term
+                     for above in (*term.more, term.line) if above)  # fmt: skip
+        return self._product(a * b, {made: 1.0}, line, more)
 
 
 def _rounded(number: float) -> float:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from parity.diagnosis import in_words_of
-from parity.explanation.formulas.differing import is_same_otherwise, path, smallest
+from parity.explanation.formulas.differing import alike_in, is_same_otherwise, path, smallest
 from parity.explanation.formulas.reading import Reading
 from parity.explanation.formulas.terms import CONSTANT, ENTERS, MATRIX, NUMBER, PART, PRODUCT, SUM, WEIGHT, Term, all_in
 from parity.tracing import SourceLine
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
     import torch
 
-    from parity.explanation.formulas.recording import Recording, Stretch
+    from parity.explanation.formulas.recording import Recording, Stretch, Value
     from parity.tracing import Point
 
     Pair = tuple[Term, Term]
+    Letters = tuple[tuple[str, str], ...]  # each with what it is
 
 # A formula is shown with what is around the difference, as far as both sides stay so short; where the difference itself
 # is longer than the second number, the lines of source are shown instead, up to the third, or the operations listed.
@@ -58,38 +59,46 @@ class Formulas:
         self._names = names
         self._words = words
 
-    def difference(self, theirs: Stretch, ours: Stretch | None, to: Point) -> tuple[str, str, str, tuple[str, ...]]:
+    def difference(
+        self, theirs: Stretch, ours: Stretch | None, same: Mapping[Value, Value], to: Point
+    ) -> tuple[str, str, Letters, tuple[str, ...]]:
         """Returns what the candidate computes, what the reference does, what letters are, and the candidate's lines.
 
         Args:
             theirs: the candidate's operations.
             ours: the bent model's; None if they were not seen.
+            same: which values of the one are which of the other one.
             to: the point that both lead to.
         """
         for keep in (False, True):
             reading = Reading(self._shared, self._candidate.passing_first, self._names, keep=keep)
-            found = reading.term_of(theirs)
-            expected = reading.term_of(ours) if ours else found
-            if found is not expected:
+            expected = reading.term_of(ours) if ours else None
+            found = reading.term_of(theirs, {value: reading.read[other] for value, other in same.items()})
+            if expected is not None and found is not expected:
                 pairs = path(found, expected)
-                phrase, instead, letters = _in_words(pairs, list(self._shared))
-                said = self._said(letters, f"{phrase} {instead}", to)
+                passing = {reading.read[value]: point for value, point in (ours.passing if ours else {}).items()}
+                letters = _letters([*all_in(found), *all_in(expected)], list(self._shared), passing, to)
+                phrase, instead, letters = _in_words(pairs, letters)
+                said = self._said(letters, passing, to)
                 return phrase, instead, said, _lines(pairs) or self._lines_of(theirs)
-        return "operations of its own", "others", "", self._lines_of(theirs)
+        return "operations of its own", "others", (), self._lines_of(theirs)
 
-    def _said(self, letters: _Letters, texts: str, to: Point) -> str:
-        """Says what the letters are that stand in formulas; a query, a key and a value are called by their own."""
-        said = []
+    def _said(self, letters: _Letters, passing: Mapping[Term, Point], to: Point) -> Letters:
+        """Says what letters are; a query, a key and a value are called by their own, and those of another block not."""
+        said = dict(letters.of_others)
         for term, letter in letters.items():
-            if letter in _LETTERS.values() or not re.search(rf"(?<![\w.]){letter}(?![\w.])", texts):
+            point = term.args[0] if term.op == ENTERS else passing.get(term)
+            if letter in _LETTERS.values():
                 continue
-            if term.op == ENTERS:
-                said.append(f"{letter} is {self._place(term.args[0], to)}")
+            if point is not None:
+                said[letter] = self._place(point, to)
             else:
-                text = _text(term, _Letters({other: name for other, name in letters.items() if other is not term}))
+                without = _Letters(letters.block, letters)
+                del without[term]
+                text = _text(term, without)
                 place = f"what both make at {term.line}" if term.line else "the same in both"
-                said.append(f"{letter} is {text if len(text) <= _CONTEXT else place}")
-        return f", where {', '.join(said)}" if said else ""
+                said[letter] = text if len(text) <= _CONTEXT else place
+        return tuple(said.items())
 
     def _place(self, point: Point, to: Point) -> str:
         """Says where a point is on the way to another one; in the same way for all blocks."""
@@ -126,22 +135,23 @@ def _lines(pairs: Sequence[Pair]) -> tuple[str, ...]:
     apart = smallest(found, expected)
     inside = [part for term, other in apart for part in reversed(all_in(term)) if part not in all_in(other)]
     own = [term for term in dict.fromkeys(inside) if term not in known and term.line]
+    alike = alike_in(found, expected)
+    own = [term for term in own if term not in alike] or own
     own.sort(key=lambda term: _kind(term) in kinds)
     own = [*(term for term, other in apart if term.line and is_same_otherwise(term, other)), *own]
     around = [term.line for term, _ in reversed(pairs) if term.line]
-    return tuple(dict.fromkeys(term.line for term in own)) or tuple(around[:1])
+    return tuple(dict.fromkeys(line for term in own for line in (*term.more, term.line))) or tuple(around[:1])
 
 
 def _kind(term: Term) -> tuple[str, frozenset[float]]:
     return term.op, frozenset(exponent for _, exponent in term.args[1]) if term.op == PRODUCT else frozenset()
 
 
-def _in_words(pairs: Sequence[Pair], points: Sequence[Point]) -> tuple[str, str, _Letters]:
+def _in_words(pairs: Sequence[Pair], letters: _Letters) -> tuple[str, str, _Letters]:
     """Returns both sides as formulas, with as much around them as is short, and the letters in them.
 
     What is too long is said by the operations that differ.
     """
-    letters = _letters([*all_in(pairs[0][0]), *all_in(pairs[0][1])], points)
     for pair in pairs:
         texts = [_text(term, letters) for term in pair]
         if max(map(len, texts)) <= _CONTEXT:
@@ -167,24 +177,35 @@ def quoted(lines: Sequence[str]) -> str:
     return f"`{'; '.join(shown)}`" + (f" and {more} more line{'s' * (more > 1)}" if more else "")
 
 
-def _letters(terms: Sequence[Term], points: Sequence[Point]) -> _Letters:
-    """Names what enters."""
+def _letters(terms: Sequence[Term], points: Sequence[Point], passing: Mapping[Term, Point], to: Point) -> _Letters:
+    """Names what enters, and queries, keys and values.
+
+    Args:
+        terms: of both models.
+        points: at which something may enter, in order.
+        passing: the points that other terms are at.
+        to: the point that the terms lead to.
+    """
     entering = sorted(
         {term for term in terms if term.op == ENTERS},
         key=lambda term: points.index(term.args[0]) if term.args[0] in points else len(points),
     )
-    letters = _Letters()
+    letters = _Letters(_block(to)[0])
     for term in entering:
-        role = _LETTERS.get(term.args[0].module.rpartition(".")[2])
+        role = letters.role(term.args[0])
         free = [letter for letter in _OTHER_LETTERS if letter not in letters.values()]
         letters[term] = role if role and role not in letters.values() else (*free, f"x{len(letters)}")[0]
+    for term, point in passing.items():
+        role = letters.role(point)
+        if role and role not in letters.values() and term in terms:
+            letters[term] = role
     return letters
 
 
 def _abbreviated(found: Term, expected: Term, letters: _Letters) -> _Letters:
     """Names the largest parts that two terms have in common as well."""
     both = {term for term in all_in(found) if term in all_in(expected) and len(_text(term, letters)) > 1}
-    named = _Letters(letters)
+    named = _Letters(letters.block, letters)
     for term in all_in(found):
         free = [letter for letter in _OTHER_LETTERS if letter not in named.values()]
         if term in both and free and not any(term in all_in(other) for other in named if other in both):
@@ -215,11 +236,31 @@ _SUM, _PRODUCT, _MATRIX, _POWER, _ATOM = range(5)
 
 
 class _Letters(dict["Term", str]):
-    """What terms are called in writing, and what others were written as by these names."""
+    """What terms are called in writing, and what others were written as by these names.
 
-    def __init__(self, letters: Mapping[Term, str] = MappingProxyType({})) -> None:
+    Args:
+        block: in which a query is called so without a number.
+        letters: of some terms.
+    """
+
+    def __init__(self, block: str, letters: Mapping[Term, str] = MappingProxyType({})) -> None:
         super().__init__(letters)
+        self.block = block
+        self.of_others: dict[str, str] = {}
         self.written: dict[Term, tuple[str, int]] = {}
+
+    def role(self, point: Point) -> str:
+        """Returns what a query, key or value at a point is called, an empty text for anything else."""
+        return self.of_block(_LETTERS.get(point.module.rpartition(".")[2], ""), point)
+
+    def of_block(self, letter: str, point: Point) -> str:
+        """Returns a letter with the number of its block, if that is another one."""
+        block, number = _block(point)
+        if not letter or block == self.block:
+            return letter
+        role = next(role for role, known in _LETTERS.items() if known == letter)
+        self.of_others[f"{letter}_{number}"] = f"the {role} of block {number}"
+        return f"{letter}_{number}"
 
 
 def _text(term: Term, letters: _Letters) -> str:
@@ -265,7 +306,7 @@ def _matrix(term: Term, letters: _Letters) -> tuple[str, int]:
 def _part(term: Term, letters: _Letters) -> tuple[str, int]:
     whole, first, last, _ = term.args
     if whole.op == ENTERS and whole.args[0].module.endswith("in_proj") and math.isclose(3 * (last - first), 1):
-        return "qkv"[round(3 * first)], _ATOM
+        return letters.of_block("qkv"[round(3 * first)], whole.args[0]), _ATOM
     start, stop, step = term.bounds
     which = f"{start}" if term.is_one else f"{start}:{stop}{f':{step}' * (step != 1)}"
     before = "..., " if term.axis < 0 else ":, " * term.axis

@@ -530,3 +530,11 @@ def test_module_that_goes_into_kwargs_is_shown_as_it_is() -> None:
 
     activation = nn.GELU()
     assert resolve_candidate(build, CONFIG, {"activation": activation}).arguments["activation"] is activation
+
+
+def test_features_of_a_head_are_no_width() -> None:
+    model: Any = build_reference(CONFIG)
+    for block in model.encoder.layers:
+        del block.self_attention
+        block.heads = nn.ModuleList(nn.Linear(CONFIG["hidden_dim"], 64) for _ in range(9))
+    assert shown_sizes(model)["hidden_dim"] == CONFIG["hidden_dim"]

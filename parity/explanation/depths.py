@@ -86,7 +86,7 @@ def _of_one_line(members: Sequence[Group], sources: Mapping[Change, tuple[str, .
     if not phrase:
         return members
     where = tuple(dict.fromkeys(place for group in members for place in group.where))
-    shortest = min(grafts[::-1], key=lambda group: len(group.instead))
+    shortest = min(grafts, key=lambda group: len(group.instead))
     return [dataclasses.replace(shortest, changes=changes, phrase=phrase, where=where)]
 
 

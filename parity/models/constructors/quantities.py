@@ -143,6 +143,9 @@ def shown_sizes(module: nn.Module) -> dict[str, int]:
     # an MLP has one vector of its width, heads of their own many short ones; where norms are shared, matrices tell
     several = [width for width, count in vectors.items() if count > 1]
     several = several or sorted(vectors, key=lambda width: sum(n for shape, n in pairs.items() if width in shape))[-1:]
+    outside = {name: shape for name, shape in shapes.items() if not _is_in_blocks(name, first, blocks)}
+    # a token is as wide in a block as before and behind it, and a head is not
+    several = [width for width in several if any(width in shape for shape in outside.values())] or several
     width = found["hidden_dim"] = max(several, key=lambda width: width * vectors[width])
     wide = [a for (a, b), n in pairs.items() if b == width != a and n == 1 and pairs.get((b, a)) == 1]
     squares = sum(n * (a // width) for (a, b), n in pairs.items() if b == width and a in (width, 2 * width, 3 * width))
@@ -150,7 +153,6 @@ def shown_sizes(module: nn.Module) -> dict[str, int]:
         found["mlp_dim"] = max(wide)
     elif squares == 6:  # four of the attention, and two of an MLP that is as wide
         found["mlp_dim"] = width
-    outside = {name: shape for name, shape in shapes.items() if not _is_in_blocks(name, first, blocks)}
     flat = [shape for shape in outside.values() if len(shape) == 2]
     last = next((shape for shape in reversed(flat) if width in shape), (0, 0))
     goes_on = any(shape[1] == last[0] for shape in flat if shape != last)  # it is a hidden layer of the head

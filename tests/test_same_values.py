@@ -144,9 +144,15 @@ def test_value_of_another_block_has_its_number() -> None:
 class ByHeads(Block):
     """A head's result is added to the values of the next one."""
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        del self.qkv
+        self.heads = nn.ModuleList(nn.ModuleList(nn.Linear(48, 12) for _ in range(3)) for _ in range(4))
+
     def attended(self, x: Tensor) -> Tensor:
         last, made = torch.zeros(()), []
-        for q, k, v in zip(*(part.split(12, -1) for part in self.qkv(x).chunk(3, -1)), strict=True):
+        for head in self.heads:
+            q, k, v = (project(x) for project in head)  # type: ignore[attr-defined]
             weights = (q @ k.transpose(1, 2) / 12**0.5).softmax(-1)
             last = weights @ (v + last)
             made.append(last)
@@ -157,7 +163,7 @@ class ByHeads(Block):
 def test_lines_that_do_what_the_reference_does_elsewhere_are_left_out() -> None:
     (cause,) = _explained(Model(ByHeads)).causes
     assert "last = weights @ (v + last)" in _code(cause)
-    assert not any("softmax" in line or "zip" in line for line in _code(cause)), _code(cause)
+    assert not any("softmax" in line or "project" in line for line in _code(cause)), _code(cause)
 
 
 class InPlace(Block):

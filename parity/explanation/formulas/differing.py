@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from parity.explanation.formulas.terms import CONSTANT, ENTERS, PART, PRODUCT, SUM, WEIGHT, Term, all_in
+from parity.explanation.formulas.terms import CONSTANT, ENTERS, MATRIX, PART, PRODUCT, SUM, WEIGHT, Term, all_in
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     Pair = tuple[Term, Term]
 
@@ -39,15 +39,28 @@ def smallest(found: Term, expected: Term) -> list[Pair]:
     return leaves[::-1]
 
 
-def alike_in(found: Term, expected: Term) -> set[Term]:
-    """Returns those parts of a term that are as parts of another one are, made of other tensors: of another block's."""
+def alike_in(found: Term, expected: Term, weights: Collection[str]) -> set[Term]:
+    """Returns those parts of a term that are as parts of another one are, made of other tensors: another block's, say.
+
+    Args:
+        found: the term.
+        expected: the other one.
+        weights: names of those that both models have; what is projected by one of them is a tensor like any other.
+    """
     known: dict[object, int] = {}
     forms: dict[Term, int] = {}
+
+    def is_projected(term: Term) -> bool:
+        if term.op == SUM:
+            return all(times == 1 and (_is_one_of(part, weights) or is_projected(part)) for part, times in term.args[1])
+        return term.op == MATRIX and _is_one_of(term.args[1], weights)
 
     def form(term: Term) -> int:
         if term not in forms:
             key: object = None
-            if term.op in (SUM, PRODUCT):
+            if is_projected(term):
+                pass
+            elif term.op in (SUM, PRODUCT):
                 key = term.op, term.args[0], tuple(sorted((form(part), times) for part, times in term.args[1]))
             elif term.op not in _LEAVES:
                 key = term.op, _without_terms(term.args), tuple(map(form, term.parts))
@@ -56,6 +69,12 @@ def alike_in(found: Term, expected: Term) -> set[Term]:
 
     there = set(map(form, all_in(expected)))
     return {term for term in all_in(found) if form(term) in there}
+
+
+def _is_one_of(term: Term, weights: Collection[str]) -> bool:
+    """Whether a term is a weight, or a part of one, that is among some."""
+    whole = term.args[0] if term.op == PART else term
+    return whole.op == WEIGHT and whole.args[0] in weights
 
 
 def is_same_otherwise(found: Term, expected: Term) -> bool:

@@ -11,10 +11,11 @@ from parity.diagnosis import in_words_of
 from parity.explanation.formulas.differing import alike_in, is_same_otherwise, path, smallest
 from parity.explanation.formulas.reading import Reading
 from parity.explanation.formulas.terms import CONSTANT, ENTERS, MATRIX, NUMBER, PART, PRODUCT, SUM, WEIGHT, Term, all_in
+from parity.models import split
 from parity.tracing import SourceLine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     import torch
 
@@ -70,6 +71,7 @@ class Formulas:
             same: which values of the one are which of the other one.
             to: the point that both lead to.
         """
+        weights = {whole for name in self._names.values() for whole in (name, split(name)[0])}
         for keep in (False, True):
             reading = Reading(self._shared, self._candidate.passing_first, self._names, keep=keep)
             expected = reading.term_of(ours) if ours else None
@@ -78,9 +80,9 @@ class Formulas:
                 pairs = path(found, expected)
                 passing = {reading.read[value]: point for value, point in (ours.passing if ours else {}).items()}
                 letters = _letters([*all_in(found), *all_in(expected)], list(self._shared), passing, to)
-                phrase, instead, letters = _in_words(pairs, letters)
+                phrase, instead, letters = _in_words(pairs, letters, weights)
                 said = self._said(letters, passing, to)
-                return phrase, instead, said, _lines(pairs) or self._lines_of(theirs)
+                return phrase, instead, said, _lines(pairs, weights) or self._lines_of(theirs)
         return "operations of its own", "others", (), self._lines_of(theirs)
 
     def _said(self, letters: _Letters, passing: Mapping[Term, Point], to: Point) -> Letters:
@@ -124,10 +126,14 @@ def _block(point: Point) -> tuple[str, int]:
     return (found[0], int(found[1])) if found else ("", -1)
 
 
-def _lines(pairs: Sequence[Pair]) -> tuple[str, ...]:
+def _lines(pairs: Sequence[Pair], weights: Collection[str]) -> tuple[str, ...]:
     """Returns the lines that ask for what only the candidate computes, or else for what it does with the same.
 
     Those come first that do something of which the reference does nothing there.
+
+    Args:
+        pairs: of terms that differ, the smallest one the last.
+        weights: names of those that both models have.
     """
     found, expected = pairs[-1]
     known = all_in(expected)
@@ -135,7 +141,7 @@ def _lines(pairs: Sequence[Pair]) -> tuple[str, ...]:
     apart = smallest(found, expected)
     inside = [part for term, other in apart for part in reversed(all_in(term)) if part not in all_in(other)]
     own = [term for term in dict.fromkeys(inside) if term not in known and term.line]
-    alike = alike_in(found, expected)
+    alike = alike_in(found, expected, weights)
     own = [term for term in own if term not in alike] or own
     own.sort(key=lambda term: _kind(term) in kinds)
     own = [*(term for term, other in apart if term.line and is_same_otherwise(term, other)), *own]
@@ -147,7 +153,7 @@ def _kind(term: Term) -> tuple[str, frozenset[float]]:
     return term.op, frozenset(exponent for _, exponent in term.args[1]) if term.op == PRODUCT else frozenset()
 
 
-def _in_words(pairs: Sequence[Pair], letters: _Letters) -> tuple[str, str, _Letters]:
+def _in_words(pairs: Sequence[Pair], letters: _Letters, weights: Collection[str]) -> tuple[str, str, _Letters]:
     """Returns both sides as formulas, with as much around them as is short, and the letters in them.
 
     What is too long is said by the operations that differ.
@@ -163,7 +169,7 @@ def _in_words(pairs: Sequence[Pair], letters: _Letters) -> tuple[str, str, _Lett
             return texts[0], texts[1], named
     instead = _text(expected, letters)
     instead = instead if len(instead) <= _LONGEST else _listed(expected, found)
-    return quoted(_lines(pairs)) or _listed(found, expected), instead, letters
+    return quoted(_lines(pairs, weights)) or _listed(found, expected), instead, letters
 
 
 def quoted(lines: Sequence[str]) -> str:

@@ -181,7 +181,7 @@ _ATTENTION_SLIPS = [
         edits={"attention.scores": f"{_SCALED} / {{D}} ** 0.5"}),
     Bug(id="attention-of-the-heads-mean", hosts=("fused",), place=HEADS, causes=(FORMULA,), says="mean(softmax",
         edits={"attention.softmax": "{scores}.softmax(-1).mean(1, keepdim=True).expand_as({scores})"}),
-    Bug(id="value-added-to-attentions-output", hosts=("ours",), place=HEADS, causes=(FORMULA,), says="y + z",
+    Bug(id="value-added-to-attentions-output", hosts=("ours",), place=HEADS, causes=(FORMULA,), says="v + softmax(",
         edits={"attention.mix": "({weights} @ {v} + {v})"}),
     Bug(id="attention-half-itself", hosts=("separate",), place=HEADS, causes=(FORMULA,), says="eye(26) / 2",
         edits={"attention.softmax": "(0.5 * {scores}.softmax(-1) + 0.5 * torch.eye({N}).to({scores}))"}),

@@ -306,7 +306,7 @@ def _constant(term: Term, _: _Letters) -> tuple[str, int]:
 
 def _matrix(term: Term, letters: _Letters) -> tuple[str, int]:
     one, other = (_within(part, letters, strength) for part, strength in zip(term.args, (_MATRIX, _POWER), strict=True))
-    return f"{one} @ {other}{'^T' * (term.is_turned and term.args[1].op != WEIGHT)}", _MATRIX
+    return f"{one} @ {other}{'^T' * term.is_turned}", _MATRIX
 
 
 def _part(term: Term, letters: _Letters) -> tuple[str, int]:

@@ -42,6 +42,7 @@ SILENT = _words(
 NORMS = {"layer_norm": 2, "native_layer_norm": 2, "group_norm": 2, "rms_norm": 2, "batch_norm": 3, "instance_norm": 3}
 PRODUCTS = _words("matmul __matmul__ __rmatmul__ __imatmul__ mm bmm addmm baddbmm mv dot")
 SUMS = _words("add add_ __add__ __radd__ __iadd__")
+TOTALS = _words("sum nansum mean amax amin einsum")  # over axes of a single tensor
 SCALINGS = _words("mul mul_ multiply __mul__ __rmul__ __imul__")
 CONVOLUTIONS = _words("conv1d conv2d conv3d")
 MULTIPLYING = PRODUCTS | CONVOLUTIONS | _words("linear einsum tensordot inner bilinear")

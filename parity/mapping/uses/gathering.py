@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from parity.mapping.uses.noting import Use
-    from parity.mapping.uses.operations import View
+    from parity.mapping.uses.operations import Matrix, View
     from parity.tracing import Point
 
 
@@ -177,7 +177,7 @@ class _Gatherer:
         else:
             self._seen.add(str(view))
             if use.matrix is not None:
-                self._made_by[number] = Projection(use.matrix)
+                self._made_by[number] = Projection(self._projecting(use.matrix))
                 made = Operation("matrix", [self._made_by[number]], at=at, uses=bit_of(number), lineage=lineage)
                 self._matrices[str(view)] = made
                 self.operations.append(made)
@@ -186,6 +186,12 @@ class _Gatherer:
                     self._is_attending = not self._closes(at)
             elif not self._belongs(use, view):
                 self._start(use, view, at)
+
+    def _projecting(self, matrix: Matrix) -> Matrix:
+        """Returns a matrix, or what it is as the projection of the outputs of an attention that is just over."""
+        last = self.operations[-1] if self.operations else None
+        is_next = last is not None and last.kind == "attention" and not self._is_attending
+        return matrix.of_all_heads(last.key[-1]) if last and is_next else matrix
 
     def _closes(self, at: int) -> bool:
         return close_attention(self.operations, at, self._attended, may_be_grouped=self._may_be_grouped)

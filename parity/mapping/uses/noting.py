@@ -25,6 +25,7 @@ from parity.mapping.uses.calls import (
     SUMS,
     TABLES,
     TOGETHER,
+    TOTALS,
     VIEWS,
     flat,
     indexing_is_told,
@@ -127,6 +128,8 @@ class Notes(TorchFunctionMode):
             self._products.follow(name, args, result)
         elif name in SUMS:
             self._products.sum_up(tensors, result)
+        elif name in TOTALS:
+            self._products.total(tensors, result)
         elif name in JOINING and joined_axis(name, args, kwargs, result) == result.ndim - 1:
             self._products.join(tensors, result)
 
@@ -179,7 +182,9 @@ class Notes(TorchFunctionMode):
             else:
                 owners = self._owners(first)
                 if owners.first:
-                    self._products.remember(result, Product(owners, result))
+                    matrices = (self.noted[number].matrix for _, number in owners.first)
+                    by_items = any(matrix and matrix.shared for matrix in matrices)
+                    self._products.remember(result, Product(owners, result, is_by_items=by_items))
 
     def _note_uses(self, name: str, args: Any, kwargs: Any, given: list[torch.Tensor], result: Any) -> None:
         """Notes what an operation takes of the model's tensors."""
@@ -229,11 +234,13 @@ class Notes(TorchFunctionMode):
         for tensor in tensors:
             self.noted += [Use(what, view) for view in self._followed.views(tensor)]
 
-    def _note_oriented(self, tensors: Iterable[Any], orientation: Callable[[int], tuple[Any, Any]]) -> None:
+    def _note_oriented(
+        self, tensors: Iterable[Any], orientation: Callable[[int], tuple[Any, Any]], shared: Iterable[int] = ()
+    ) -> None:
         """Notes every tensor as a matrix; `orientation` tells the axes of rows and of columns by their number."""
         for tensor in tensors:
             for view in self._taken(tensor):
-                self._note_matrix(view, *orientation(tensor.ndim), tensor.ndim)
+                self._note_matrix(view, *orientation(tensor.ndim), tensor.ndim, shared)
 
     def _note_linear(self, input: Any, weight: Any, bias: Any = None) -> None:  # noqa: A002, ARG002
         first = len(self.noted)
@@ -301,7 +308,8 @@ class Notes(TorchFunctionMode):
         first = len(self.noted)
         for position, tensor in enumerate(tensors):
             if position == (0 if name == "__rmatmul__" else 1):  # (..., in, out)
-                self._note_oriented([tensor], lambda rank: ([*range(rank - 2), rank - 1], [rank - 2]))
+                shared = _shared_ahead(tensor, tensors[1 - position])
+                self._note_oriented([tensor], lambda rank: ([*range(rank - 2), rank - 1], [rank - 2]), shared)
             else:
                 self._note_oriented([tensor], lambda rank: (range(rank - 1), [rank - 1]))
         self._note_bias("bias", bias, self._owners(first))
@@ -326,11 +334,17 @@ class Notes(TorchFunctionMode):
         for letters, operand in zip(left.split(","), operands, strict=False):
             kept = [axis for axis, letter in enumerate(letters) if letter in right]
             summed = [axis for axis, letter in enumerate(letters) if letter not in right]
+            shared = [axis for axis in kept if left.count(letters[axis]) > 1]
             for view in self._taken(operand):
-                self._note_matrix(view, kept, summed, len(letters))
+                self._note_matrix(view, kept, summed, len(letters), shared)
 
-    def _note_matrix(self, view: View, rows: Iterable[int], columns: Iterable[int], rank: int) -> None:
-        """Notes a matrix by the axes of its value; a table, where an axis of its own is both of rows and of columns."""
+    def _note_matrix(
+        self, view: View, rows: Iterable[int], columns: Iterable[int], rank: int, shared: Iterable[int] = ()
+    ) -> None:
+        """Notes a matrix by the axes of its value; a table, where an axis of its own is both of rows and of columns.
+
+        Those of its rows that what it is multiplied with has as well are `shared`.
+        """
         rows, columns = [*rows], [*columns]
         axes = view.axes if view.axes is not None else own_axes(view.shape)
         if len(axes) != rank or not rows or not columns or max(*rows, *columns) >= rank:
@@ -343,7 +357,8 @@ class Notes(TorchFunctionMode):
         if not ours or not theirs or set(ours) & set(theirs):
             self.noted.append(Use("free", view))
             return
-        self.noted.append(Use("matrix", view, Matrix(view, ours, theirs)))
+        both = tuple(a for n in shared for a in axes[n] if a in ours)
+        self.noted.append(Use("matrix", view, Matrix(view, ours, theirs, both)))
 
     def _note_attention(
         self,
@@ -369,3 +384,12 @@ class Notes(TorchFunctionMode):
         self._note_bias("bias", in_bias, self._owners(first))
         self.noted.append(Use("attend"))
         self._note_linear(None, options.get("out_proj_weight"), options.get("out_proj_bias"))
+
+
+def _shared_ahead(matrix: torch.Tensor, other: torch.Tensor) -> list[int]:
+    """Returns the axes ahead of a matrix's own two that what it is multiplied with has as well."""
+    return [
+        matrix.ndim - back
+        for back in range(3, min(matrix.ndim, other.ndim) + 1)
+        if matrix.shape[-back] > 1 < other.shape[-back]
+    ]

@@ -68,11 +68,19 @@ class View:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A tensor that something is multiplied with: `rows` and `columns` are its axes of output and input features."""
+    """A tensor that something is multiplied with.
+
+    Attributes:
+        view: the tensor.
+        rows: its axes of output features.
+        columns: its axes of input features.
+        shared: those of its rows that what is multiplied has as well, so that each item of these meets its own.
+    """
 
     view: View
     rows: tuple[int, ...]
     columns: tuple[int, ...]
+    shared: tuple[int, ...] = ()
 
     @property
     def column_lengths(self) -> tuple[int, ...]:
@@ -87,6 +95,19 @@ class Matrix:
     def shape(self) -> tuple[int, int]:
         """Output and input features."""
         return self.features(self.rows), self.features(self.columns)
+
+    def of_all_heads(self, width: int) -> Matrix:
+        """Returns a kernel that projects every head's output for itself, as the one matrix of all that they are of.
+
+        Args:
+            width: of what the heads of the attention before it give together.
+        """
+        for axis in self.shared:
+            rest = tuple(row for row in self.rows if row != axis)
+            joined = Matrix(self.view, rest, tuple(sorted((axis, *self.columns))))
+            if rest and joined.shape[1] == width:
+                return joined
+        return self
 
 
 @dataclass

@@ -48,11 +48,13 @@ class Product:
         owners: the matrices.
         whole: the tensor that all of it is.
         part: of a single matrix, which of several equal parts of its rows this is; None for all of them.
+        is_by_items: what the matrix is multiplied with has some of its axes, such as that of the heads.
     """
 
     owners: Owners
     whole: torch.Tensor
     part: int | None = None
+    is_by_items: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,19 @@ class Products:
         """Notes that a sum with a product in it, such as a residual, is one to which a bias may yet be added."""
         product = self.of(tensors)
         if product and isinstance(result, torch.Tensor):
+            parts = {
+                made.part for made in map(self._made.get, map(id, tensors)) if made and made.owners == product.owners
+            }
+            if len(parts) > 1:  # all that is there of one product
+                product = replace(product, part=None)
             is_whole = product.part is None and result.shape == product.whole.shape
             self.remember(result, replace(product, whole=result) if is_whole else product)
+
+    def total(self, tensors: list[Any], result: Any) -> None:
+        """Notes that the sum of a product over some of its axes is one to which a bias may yet be added."""
+        product = self.of(tensors) if len(tensors) == 1 else None
+        if product and product.is_by_items:
+            self.remember(result, replace(product, whole=result))
 
     def join(self, tensors: list[torch.Tensor], result: torch.Tensor) -> None:
         """Notes the products of several matrices that were joined along the last axis."""

@@ -16,12 +16,13 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from parity.errors import MappingError, ParityError, listed
+from parity.mapping.decisions import AMBIGUOUS, CLOSEST, PROVED
 from parity.mapping.effects import with_effects
 from parity.mapping.images import image_shape
 from parity.mapping.matching import match
 from parity.mapping.own_sizes import inner_width
 from parity.mapping.pieces import with_pieces
-from parity.mapping.trial import AMBIGUOUS, BREAKS, CLOSEST, PROVED, Trial, as_map
+from parity.mapping.trial import BREAKS, Trial, as_map
 from parity.mapping.uses.gathering import mark_idle, trace_uses
 from parity.mapping.uses.ways import ATTENTION
 from parity.models import (

@@ -8,26 +8,28 @@ import functools
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import nn
 
 from parity.errors import ParityError
+from parity.mapping.decisions import AMBIGUOUS, BY_NAME, CLOSEST, PROVED, SYMMETRIC, Decision
+from parity.mapping.pixels import effects_on_sums, told_by_pixels
 from parity.mapping.symmetries import rescaled
-from parity.mapping.uses.ways import ATTENTION, POSITIONS
+from parity.mapping.uses.ways import ATTENTION, PATCHES, POSITIONS
 from parity.models import WeightMap, assigned, split, synthetic, whole
 from parity.tracing import MODES, OUTPUT, Point, Run, align, bare_run, compare, first_that_runs, held_in, steps
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
+    from parity.mapping.pixels import Told
     from parity.mapping.uses.gathering import Uses
     from parity.mapping.uses.ways import Matches, Way
     from parity.tracing import Alignment
 
-PROVED, CLOSEST, SYMMETRIC = "unique by proof", "the closest by far", "by an attention's symmetries"
-BY_NAME, AMBIGUOUS = "by name only", "ambiguous"
+T = TypeVar("T")
 
 _WRITE = "`parity map -o FILE` and --mapping FILE"
 
@@ -83,28 +85,6 @@ def _forgotten(uses: Uses, parts: list[str]) -> list[str]:
     known = {split(part)[0] for part in parts}
     views = (*(view for op in uses.operations for view in op.views), *uses.free)
     return list(dict.fromkeys(whole(view.name) for view in views if view.name not in known))
-
-
-@dataclass
-class Decision:
-    """Which way of every group was chosen.
-
-    Attributes:
-        chosen: the way, by group.
-        certainty: how sure that is.
-        warnings: what is to be said about it, a sentence each.
-        undecided: names of the reference's tensors that other ways, as good as these, map to something else.
-    """
-
-    chosen: dict[str, Way]
-    certainty: str = PROVED
-    warnings: list[str] = dataclasses.field(default_factory=list)
-    undecided: list[str] = dataclasses.field(default_factory=list)
-
-    def is_as_sure_as(self, certainty: str) -> None:
-        """Lowers the certainty to this one."""
-        order = (AMBIGUOUS, BY_NAME, SYMMETRIC, CLOSEST, PROVED)
-        self.certainty = min(self.certainty, certainty, key=order.index)
 
 
 @dataclass(frozen=True)
@@ -164,16 +144,44 @@ class Trial:
             best, second = (*sorted(errors), math.inf)[:2]
             if telling and second > max(_CLEARLY * best, _AGREES):
                 break
+        is_clear = bool(telling) and second > max(_CLEARLY * best, _AGREES)
+        if PATCHES in groups and not is_clear and (told := self._by_pixels(chosen)):
+            chosen[PATCHES] = told.way
+            decision.is_as_sure_as(PROVED if told.is_exact else CLOSEST)
+            return self._decide_stage([n for n in groups if n != PATCHES], until, decision, is_last=is_last)
         if not telling and not is_last:
             return False
         options = sorted(options, key=_rarity)[: len(measured)]
         ranked = sorted(range(len(options)), key=errors.__getitem__)
-        if telling and second > max(_CLEARLY * best, _AGREES):
+        if is_clear:
             chosen |= options[ranked[0]]
             decision.is_as_sure_as(PROVED if best <= _AGREES else CLOSEST)
         else:
             self._decide_otherwise(groups, options, errors, until, decision)
         return True
+
+    def _by_pixels(self, chosen: dict[str, Way]) -> Told | None:
+        """Returns how the patches are projected, as far as the pixels tell that which each weight meets."""
+        ways, alignment = self.matches.choices[PATCHES], self._align(chosen)
+        names = {entry.reference for way in ways for entry in way.entries}
+        weight = self.reference.state_dict().get(next(iter(names)))
+        at = next(op.at for op in self.ours.operations if op.kind == "matrix")
+        in_step = self._reached_in_step(alignment)
+        point = next((point for point in self.ours.order[at:] if point in in_step), None)
+        if len(names) > 1 or weight is None or weight.ndim != 4 or point is None:
+            return None
+        partner = next(c for c, r in alignment.pairs.items() if r == point.module)
+        found = as_map(self.ours, self.theirs, self.matches, chosen | {PATCHES: ways[0]})
+        state = dict(self._values(point))
+
+        def effect(kernel: torch.Tensor) -> torch.Tensor | None:
+            held = self._mapped(found, state | {ways[0].entries[0].reference: kernel})
+            images = self.images.clone().requires_grad_()
+            with contextlib.suppress(ParityError):  # as a whole, so that all is there for the way back
+                return self._at(point, partner, held, images, 1, functools.partial(effects_on_sums, images))
+            return None
+
+        return told_by_pixels(ways, weight, effect)
 
     def _decide_otherwise(
         self, groups: list[str], options: list[dict[str, Way]], errors: list[float], until: Point, decision: Decision
@@ -251,15 +259,28 @@ class Trial:
 
     def _outcome(self, values: dict[str, torch.Tensor], partner: str, until: Point, attempt: int) -> torch.Tensor:
         """Returns what passes a point of the candidate's run."""
+        return self._at(until, partner, values, self.images.double(), attempt, lambda passed: passed.detach().clone())
+
+    def _at(
+        self,
+        until: Point,
+        partner: str,
+        values: dict[str, torch.Tensor],
+        images: torch.Tensor,
+        attempt: int,
+        read: Callable[[torch.Tensor], T],
+    ) -> T:
+        """Returns what is read off the tensor that passes a point of the candidate's run, before that ends."""
         with contextlib.ExitStack() as stack:
-            stack.enter_context(MODES["eval-grad"].active(self.candidate))
+            mode = dataclasses.replace(MODES["eval-grad"], backward=images.requires_grad)
+            stack.enter_context(mode.active(self.candidate))
             stack.enter_context(assigned(self.candidate, values))
-            stack.enter_context(held_in(self.candidate, torch.float64, attempt))
-            run = Run(self.candidate, self.images.double(), {partner}, 0, "candidate")
+            stack.enter_context(held_in(self.candidate, images.dtype, attempt))
+            run = Run(self.candidate, images, {partner}, 0, "candidate")
             stack.callback(run.close)
             while (event := run.advance()) is not None:
                 if event.point.moment == until.moment and event.tensors:
-                    return event.tensors[0].detach().clone()
+                    return read(event.tensors[0])
         raise ParityError("the candidate doesn't come to this point")
 
     def _align(self, chosen: dict[str, Way]) -> Alignment:

@@ -1,0 +1,35 @@
+"""Which of all maps that are possible was chosen, and how sure that is."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from parity.mapping.uses.ways import Way
+
+PROVED, CLOSEST, SYMMETRIC = "unique by proof", "the closest by far", "by an attention's symmetries"
+BY_NAME, AMBIGUOUS = "by name only", "ambiguous"
+
+
+@dataclass
+class Decision:
+    """Which way of every group was chosen.
+
+    Attributes:
+        chosen: the way, by group.
+        certainty: how sure that is.
+        warnings: what is to be said about it, a sentence each.
+        undecided: names of the reference's tensors that other ways, as good as these, map to something else.
+    """
+
+    chosen: dict[str, Way]
+    certainty: str = PROVED
+    warnings: list[str] = dataclasses.field(default_factory=list)
+    undecided: list[str] = dataclasses.field(default_factory=list)
+
+    def is_as_sure_as(self, certainty: str) -> None:
+        """Lowers the certainty to this one."""
+        order = (AMBIGUOUS, BY_NAME, SYMMETRIC, CLOSEST, PROVED)
+        self.certainty = min(self.certainty, certainty, key=order.index)

@@ -15,17 +15,19 @@ from parity.diagnosis import (  # fmt: skip
     BareRuns,
     Check,
     Doubts,
+    Mixing,
     attention_maps,
     causes_of_rounding,
     compare_shapes,
     find_doubts,
+    mixing,
     origins,
     run_checks,
     surroundings,
 )
 from parity.errors import Failures, MappingError, ParityError, input_errors
 from parity.explanation import explain
-from parity.judging import NO_ATTENTION, NO_DOUBTS, NO_WEIGHTS, Found, reported
+from parity.judging import NO_ATTENTION, NO_DOUBTS, NO_WEIGHTS, ONE_ALONE, Found, reported
 from parity.mapping import (
     WHATEVER_RUNS,
     anew,
@@ -42,7 +44,7 @@ from parity.models import brought_by, build_without_values, in_words, make_input
 from parity.progress import Progress
 from parity.question import Options, Question, require_kinds
 from parity.report import Report, digest_of_map, digest_of_weights, options_asked
-from parity.tracing import MODES, ambient_kept
+from parity.tracing import MODES, OUTPUT, ambient_kept
 from parity.training import DRAWING_CAUSES, look_beyond, modes_of
 from parity.transfer import OwnWeights, compare_as_they_are, compare_weights
 
@@ -55,7 +57,7 @@ if TYPE_CHECKING:
     from parity.explanation import Explanation
     from parity.findings import Cause
     from parity.mapping import Setup
-    from parity.models import Brought
+    from parity.models import Brought, WeightMap
     from parity.tracing import Subject
 
 
@@ -196,14 +198,21 @@ def assert_parity(
     return report
 
 
-def _compare(question: Question) -> Report:
-    """Takes two models that are set up through all the other steps."""
+def _compare(question: Question, mapping: WeightMap | None = None) -> Report:
+    """Takes two models that are set up through all the other steps.
+
+    Args:
+        question: what is asked.
+        mapping: the weight map, if it is known.
+    """
     began = time.process_time()
     setup, module, options = question.setup, question.module, question.options
     images, about = question.shown.images, question.about()
     question.keep(about)
     try:
-        mapping = infer_mapping(setup.reference, module, options.mapping, images=images, build=setup.candidate.build)
+        mapping = mapping or infer_mapping(
+            setup.reference, module, options.mapping, images=images, build=setup.candidate.build
+        )
     except MappingError as error:
         return _without_map(question, about, error)
     about |= {"mapping": mapping, "parameters": mapping.number_mapped(setup.reference)}
@@ -218,12 +227,18 @@ def _compare(question: Question) -> Report:
         about["digests"]["weights"] = digest_of_weights(subject.held.reference, own)
         question.keep_what_is_found(about, subject)
         found = _find(question, subject, began)
-        verdict, reasons = found.decided()
+        verdict, reasons = ("divergent", []) if isinstance(found, Mixing) else found.decided()
+    if isinstance(found, Mixing):
+        return _compare(question.with_one_image(found), mapping)
     return reported(question, about, found, verdict, reasons)
 
 
-def _find(question: Question, subject: Subject, began: float) -> Found:
-    """Makes all checks, looks for what they don't show, and explains what they do."""
+def _find(question: Question, subject: Subject, began: float) -> Found | Mixing:
+    """Makes all checks, looks for what they don't show, and explains what they do.
+
+    Returns:
+        What was found; where nothing explains it and the images of a batch act on each other, only how they do.
+    """
     setup, options, progress = question.setup, question.options, question.progress
     bare = BareRuns(subject.models, DTYPES[options.dtype])
     checks = run_checks(subject, modes_of(options.phases, options.modes), bare, progress)
@@ -237,10 +252,21 @@ def _find(question: Question, subject: Subject, began: float) -> Found:
             bare,
             lambda with_values: anew(setup.candidate, subject, with_values=with_values),
             synthetic=setup.is_synthetic,
+            singly=question.mixing is not None,
         )
         doubts = dataclasses.replace(doubts, blind=(*doubts.blind, *setup.candidate.limits))
     places = origins(checks, subject.alignment)
+    mixed, is_batch = question.mixing, question.mixing is None and len(question.shown.images) > 1
+    looking = "it could not be looked at whether the images of a batch act on each other"
+    with failures.kept(looking):
+        mixed = mixed or (None if _any_layer_in(checks) else _mixed(subject, checks, doubts, None))
+    if mixed and is_batch:
+        return mixed
     explanation, explained = _explained(question, subject, checks, doubts, seconds, failures)
+    with failures.kept(looking):
+        mixed = mixed or _mixed(subject, checks, doubts, explanation)
+    if mixed and is_batch and not (explanation and explanation.complete):
+        return mixed
     roundings: list[Cause] = []
     with failures.kept("it could not be looked at why the candidate is less accurate"):
         if explanation is None or not explanation.complete:
@@ -253,8 +279,25 @@ def _find(question: Question, subject: Subject, began: float) -> Found:
     with progress.step("attention"), failures.kept(NO_ATTENTION):
         attention = attention_maps(subject, question.shown.pictures)
     return Found(
-        subject, checks, places, doubts, explanation, explained, roundings, beyond, weights, attention, failures
+        subject, checks, places, doubts, explanation, explained, roundings, beyond, weights, attention, failures,
+        question.setup.name, mixed,
+    )  # fmt: skip
+
+
+def _any_layer_in(checks: list[Check]) -> bool:
+    """Whether any check could compare a layer, and not just the logits."""
+    passes = [check.free.measured for check in checks if check.free]
+    return any(point != OUTPUT and not measured.problem for seen in passes for point, measured in seen.items())
+
+
+def _mixed(subject: Subject, checks: list[Check], doubts: Doubts, explanation: Explanation | None) -> Mixing | None:
+    """Returns how the images of a batch act on each other, where something differs that no cause by name explains."""
+    is_alone = len(subject.models.images) == 1  # where only what other inputs show tells
+    is_other = (is_alone and bool(doubts.faults)) or any(
+        check.verdict == "divergent" and not check.mode.train for check in checks
     )
+    is_named = explanation is not None and explanation.complete and explanation.by_name
+    return mixing(subject.models) if is_other and not (is_named or doubts.unusable) else None
 
 
 def _without_map(question: Question, about: dict[str, Any], error: MappingError) -> Report:
@@ -316,6 +359,8 @@ def _explained(
     with failures.kept("the causes could not be named"):
         config = question.classroom.config
         found, sentences = explain(subject, question.setup.name, config, checks, seconds, question.progress)
-    if found is not None and found.agreement and doubts.faults:
+    if found is not None and ((found.agreement and doubts.faults) or question.mixing):
         found = dataclasses.replace(found, complete=False)
+    if question.mixing:
+        sentences = [f"{ONE_ALONE}: {sentence}" for sentence in sentences]
     return found, sentences

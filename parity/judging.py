@@ -12,7 +12,7 @@ from parity.models import split, tensors_of, unverifiable
 from parity.report import Report, peak_memory, top5, with_code
 
 if TYPE_CHECKING:
-    from parity.diagnosis import AttentionMaps, Beyond, Check, Doubts, Place, Verdict
+    from parity.diagnosis import AttentionMaps, Beyond, Check, Doubts, Mixing, Place, Verdict
     from parity.errors import Failures
     from parity.explanation import Explanation
     from parity.findings import Cause
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from parity.question import Question
     from parity.tracing import Subject
     from parity.transfer import OwnWeights
+
+# how sentences about a candidate begin of which only one image at a time is compared
+ONE_ALONE = "one image alone"
 
 NO_DOUBTS = "it could not be looked at whether these comparisons could have failed at all"
 NO_WEIGHTS = "the candidate's own weights could not be compared"
@@ -42,6 +45,8 @@ class Found:
         weights: what the comparison of the candidate's own weights has found, if there was one.
         attention: where both models look.
         failures: what could not be done.
+        reference: its name.
+        mixing: how the images of a batch act on each other, where no cause by name explains the difference.
     """
 
     subject: Subject
@@ -55,6 +60,8 @@ class Found:
     weights: OwnWeights | None
     attention: list[AttentionMaps]
     failures: Failures
+    reference: str
+    mixing: Mixing | None = None
 
     @property
     def is_explained(self) -> bool:
@@ -64,11 +71,31 @@ class Found:
     def decided(self) -> tuple[Verdict, list[str]]:
         """Returns the verdict on the forward pass, while both models hold their weights, and the reasons for it."""
         verdict, reasons = self._of_checks()
+        if self.mixing is not None and not self.doubts.unusable:
+            about = f"{ONE_ALONE}: " if self._is_alone else ""
+            return "divergent", [self._mixed_in_words(), *(f"{about}{reason}" for reason in reasons)]
         is_open = self.explanation is None or not self.explanation.explains_eval_mode
         if verdict == "divergent" and (is_open or self._may_be_another_form()):
             with self.failures.kept("it could not be looked at what another weight map would change"):
                 verdict, reasons = if_the_map_is_right(self.subject, self.places, reasons)
         return verdict, reasons
+
+    def _mixed(self) -> Cause:
+        """Returns as a cause that the images of a batch act on each other."""
+        assert self.mixing is not None
+        return self.mixing.cause(self.reference)
+
+    def _mixed_in_words(self) -> str:
+        """Says that the images of a batch act on each other, and what becomes of one alone."""
+        assert self.mixing is not None
+        is_right = not (
+            self.doubts.faults or any(check.verdict not in ("identical", "equivalent") for check in self.checks)
+        )
+        return self.mixing.describe(self.reference, is_right_alone=self._is_alone and is_right)
+
+    @property
+    def _is_alone(self) -> bool:
+        return len(self.subject.models.images) == 1
 
     def _may_be_another_form(self) -> bool:
         """Whether what explains the difference are the candidate's own operations on tensors without a counterpart."""
@@ -115,7 +142,8 @@ class Found:
         """Returns what all phases have found, causes of the forward pass first."""
         named: list[Cause] = []
         with self.failures.kept("the causes could not be listed"):
-            named = [*(self.explanation.causes if self.explanation else ())]
+            named = [self._mixed()] if self.mixing and (self._is_alone or not self.is_explained) else []
+            named += self.explanation.causes if self.explanation else ()
             named += self.roundings
         return [*named, *self.beyond.causes, *(self.weights.causes if self.weights else ())]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from parity.diagnosis import DTYPES, Check, layers, origins
+from parity.diagnosis import DTYPES, Check, Mixing, layers, origins
 from parity.errors import ParityError, described, listed
 from parity.models import is_graph, make_inputs, tensors_of, unregistered
 from parity.report import Report, digest_of_files, digest_of_json, environment, source_files
@@ -101,6 +101,7 @@ class Question:
         progress: told what is being done.
         notes: what is odd about the question itself, a sentence each.
         so_far: given the report as it stands, if anybody wants it.
+        mixing: how the images of a batch act on each other in the candidate, which is why one alone is shown.
     """
 
     setup: Setup
@@ -111,6 +112,7 @@ class Question:
     progress: Progress
     notes: tuple[str, ...] = ()
     so_far: Callable[[Report], None] | None = None
+    mixing: Mixing | None = None
 
     def keep(self, about: Mapping[str, Any], **found: Any) -> None:
         """Hands over the report as it stands."""
@@ -136,6 +138,12 @@ class Question:
         shown = make_inputs("random", self.setup.weights, self.setup.image_shape, size, self.options.seed)
         note = f"the candidate takes batches of {size} only, so such a batch is compared"
         return dataclasses.replace(self, shown=shown, notes=(note,))
+
+    def with_one_image(self, mixing: Mixing) -> Question:
+        """Returns the question about the first image alone, since those of a batch act on each other."""
+        shown = dataclasses.replace(self.shown, images=self.shown.images[:1], pictures=self.shown.pictures[:1])
+        note = "the images of a batch act on each other in the candidate, so one image alone is compared"
+        return dataclasses.replace(self, shown=shown, notes=(*self.notes, note), mixing=mixing)
 
     @property
     def classroom(self) -> Classroom:

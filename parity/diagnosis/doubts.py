@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from typing import TYPE_CHECKING
 
@@ -13,13 +12,12 @@ from parity.diagnosis.native_kernel import fault_of_the_kernel, makes_the_differ
 from parity.diagnosis.other_images import faults_on_other_images
 from parity.diagnosis.other_runs import faults_of_other_runs
 from parity.diagnosis.verdict import Doubts
-from parity.errors import ParityError, listed
+from parity.errors import listed
 from parity.models import cut, split, tensors_of, uniform
 from parity.tracing import (
     MODES,
     NOT_FINITE,
     bare_run,
-    compare,
     first_tensor,
     is_degenerate,
     is_finite,
@@ -37,7 +35,9 @@ if TYPE_CHECKING:
     from parity.tracing import Mode, Models, Pass, Subject
 
 
-def find_doubts(subject: Subject, checks: list[Check], bare: BareRuns, anew: Anew, *, synthetic: bool) -> Doubts:
+def find_doubts(
+    subject: Subject, checks: list[Check], bare: BareRuns, anew: Anew, *, synthetic: bool, singly: bool = False
+) -> Doubts:
     """Looks for what the checks cannot show, and for what would make them worthless.
 
     Args:
@@ -46,6 +46,7 @@ def find_doubts(subject: Subject, checks: list[Check], bare: BareRuns, anew: Ane
         bare: how both models run with nobody watching.
         anew: holds the candidate as it is when it has never been run; None if that can't be had.
         synthetic: the weights are our own, in which every parameter is known to have an effect.
+        singly: only one image at a time is shown.
     """
     models = subject.models
     by_kernel = functools.cache(functools.partial(makes_the_difference, bare, models, DTYPES[subject.dtype]))
@@ -55,7 +56,7 @@ def find_doubts(subject: Subject, checks: list[Check], bare: BareRuns, anew: Ane
     faults += [] if unusable else _kernels_alone(models, checks, bare, subject.dtype, by_kernel)
     if not is_settled:
         faults += faults_of_other_runs(subject, checks, bare, anew)
-        faults += faults_on_other_images(subject, bare.branches)
+        faults += faults_on_other_images(subject, bare.branches, singly=singly)
     unreached = [] if is_settled else bare.branches.untaken()
     blind = _blind(models, checks, synthetic=synthetic)
     unmapped, overwritten = subject.mapping.without_counterpart(), subject.held.written_to()
@@ -77,8 +78,6 @@ def if_the_map_is_right(subject: Subject, places: list[Place], reasons: list[str
     said = _in_another_form(subject, places) or _undecided(subject.mapping.undecided, places)
     if not said:
         return "divergent", reasons
-    if _mixes_images(subject.models):
-        return "divergent", ["the logits of an image depend on the other images of its batch, which mix", *reasons]
     return "inconclusive", [said, _TO_DECIDE, *reasons]
 
 
@@ -121,17 +120,6 @@ def _values(names: Iterable[str], model: nn.Module) -> int:
 def _is_around_any(one: str, others: Iterable[str]) -> bool:
     """Whether a module is one of some others, or is around one or inside one."""
     return any(f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.") for other in others)
-
-
-def _mixes_images(models: Models) -> bool:
-    """Whether the candidate gives an image other logits when it comes alone."""
-    run = functools.partial(bare_run, mode=MODES["eval"], dtype=torch.float64, seed=models.seed, owner="candidate")
-    with contextlib.suppress(ParityError):
-        together, alone = (run(models.candidate, images).output for images in (models.images, models.images[:1]))
-        assert together is not None
-        assert alone is not None
-        return not compare(together[:1], alone, ulp=False).same_function
-    return False
 
 
 def _unusable(

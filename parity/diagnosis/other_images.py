@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SUSPICIOUS, _NEARBY = 1e-5, 1e-13
 
 
-def faults_on_other_images(subject: Subject, branches: Branches) -> list[str]:
+def faults_on_other_images(subject: Subject, branches: Branches, *, singly: bool = False) -> list[str]:
     """Compares the bare logits on images that those of the checks are unlike, and with weights of large values.
 
     A mistake may depend on values or on the batch's size, and a model that remembers something answers an old question.
@@ -34,6 +34,7 @@ def faults_on_other_images(subject: Subject, branches: Branches) -> list[str]:
     Args:
         subject: who is compared.
         branches: notes which ways the candidate takes.
+        singly: show only one image at a time.
 
     Returns:
         What is wrong, a sentence each.
@@ -41,7 +42,8 @@ def faults_on_other_images(subject: Subject, branches: Branches) -> list[str]:
     models = subject.models
     compared = _Compared(models, branches)
     for what, images in unlike_random(models.images, models.seed):
-        compared.show(images, f"on {what}")
+        if len(images) == 1 or not singly:
+            compared.show(images, f"on {what}")
     compared.show_in_inference_mode(images, f"on {what}")
     large = with_large_values(subject.held.reference)
     own = subject.mapping.updated(subject.held.candidate, large)

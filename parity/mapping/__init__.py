@@ -2,8 +2,8 @@
 
 Read `uses` (what a model does with its tensors), `qkv`, `norm_order`, `slices`, `grouped`, `outputs`, `serving` and
 `matching` (which of two models' operations correspond), `images` and `own_sizes` (what a model takes and what it is),
-`symmetries`, `trial`, `effects`, `pieces` and `inferring` (which of the maps is right), `setup` and `placing` (both
-models ready), `unlike`.
+`symmetries`, `apart`, `trial`, `effects`, `pieces` and `inferring` (which of the maps is right), `setup` and `placing`
+(both models ready), `unlike`.
 """
 
 from parity.mapping.images import fitting_batch, logits_elsewhere

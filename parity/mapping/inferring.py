@@ -16,6 +16,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from parity.errors import MappingError, ParityError, listed
+from parity.mapping.apart import ImagesMixError
 from parity.mapping.decisions import AMBIGUOUS, CLOSEST, PROVED
 from parity.mapping.effects import with_effects
 from parity.mapping.images import image_shape
@@ -160,6 +161,12 @@ def _infer_at_once(
     reference: nn.Module, candidate: nn.Module, images: torch.Tensor, build: Callable[[], nn.Module] | None
 ) -> WeightMap:
     try:
+        return _infer(reference, candidate, images[:2], build, any_batch=False)
+    except ImagesMixError:
+        with contextlib.suppress(ParityError):
+            alone = _infer(reference, candidate, images[:1], build)
+            if alone.certainty == PROVED:
+                return alone
         return _infer(reference, candidate, images[:2], build)
     except ParityError as error:
         if len(images) <= 2 or isinstance(error, MappingError):
@@ -172,7 +179,12 @@ def _fitting_images(reference: nn.Module) -> torch.Tensor:
 
 
 def _infer(
-    reference: nn.Module, candidate: nn.Module, images: torch.Tensor, build: Callable[[], nn.Module] | None
+    reference: nn.Module,
+    candidate: nn.Module,
+    images: torch.Tensor,
+    build: Callable[[], nn.Module] | None,
+    *,
+    any_batch: bool = True,
 ) -> WeightMap:
     _, ours = _traced(reference, images, "reference", None)
     module, theirs = _traced(candidate, images, "candidate", build)
@@ -204,7 +216,7 @@ def _infer(
     mapped = {split(entry.candidate)[0] for entry in as_map(ours, theirs, matches, matches.defaults()).entries}
     if build is not None and lacks_values(module, besides=mapped | dict(module.named_parameters()).keys()):
         module = build()
-    trial = Trial(reference, module, images, ours, theirs, matches)
+    trial = Trial(reference, module, images, ours, theirs, matches, any_batch)
     try:
         decision = trial.decide()
     except ParityError:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from parity.errors import ParityError
+from parity.mapping.apart import require_images_apart
 from parity.mapping.decisions import AMBIGUOUS, BY_NAME, CLOSEST, PROVED, SYMMETRIC, Decision
 from parity.mapping.pixels import effects_on_sums, told_by_pixels
 from parity.mapping.symmetries import rescaled
@@ -89,7 +90,11 @@ def _forgotten(uses: Uses, parts: list[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Trial:
-    """Runs both models in step under one map after the other."""
+    """Runs both models in step under one map after the other.
+
+    Attributes:
+        any_batch: go on where the images of the batch act on each other.
+    """
 
     reference: nn.Module
     candidate: nn.Module
@@ -97,10 +102,15 @@ class Trial:
     ours: Uses
     theirs: Uses
     matches: Matches
+    any_batch: bool = True
     _drawn: dict[Point, dict[str, torch.Tensor]] = dataclasses.field(default_factory=dict)
 
     def decide(self) -> Decision:
-        """Chooses the way of every group with the smallest error."""
+        """Chooses the way of every group with the smallest error.
+
+        Raises:
+            ImagesMixError: none agrees, and the images of the batch act on each other.
+        """
         decision = Decision(self.matches.defaults())
         chosen = decision.chosen
         before, after = self._around_first_attention(self._align(chosen))
@@ -135,7 +145,9 @@ class Trial:
         if len(options) < 2:
             return True
         measured: list[dict[Point, float]] = []
-        for _, tier in itertools.groupby(sorted(options, key=_rarity), key=_rarity):
+        for number, (_, tier) in enumerate(itertools.groupby(sorted(options, key=_rarity), key=_rarity)):
+            if number == 1:
+                self._require_images_apart()
             measured += [self._errors(chosen | option, until) for option in tier]
             shared = set.intersection(*map(set, measured))
             # what is the same whatever is chosen says nothing about the choice
@@ -216,6 +228,7 @@ class Trial:
             if len(shown) == 1:
                 chosen |= shown[0]
                 return
+        self._require_images_apart()
         left = f"{len(near)} ways leave an error of {best:.1g} or not much more"
         doubt = f"the {' and '.join(groups)} cannot be told by running: {left}"
         if not symmetric and best > _AGREES:
@@ -237,9 +250,21 @@ class Trial:
                 agreeing += [option] * (compare(expected, found, ulp=False).relative <= _AGREES)
         return agreeing
 
-    def _logits(self, model: nn.Module, values: dict[str, torch.Tensor], owner: str) -> torch.Tensor:
+    def _require_images_apart(self) -> None:
+        if self.any_batch or len(self.images) == 1:
+            return
+        found = as_map(self.ours, self.theirs, self.matches, self.matches.defaults())
+        values = self._mapped(found, self._values(OUTPUT))
+        require_images_apart(
+            lambda images: self._logits(self.candidate, values, "candidate", images), self.images, _AGREES
+        )
+
+    def _logits(
+        self, model: nn.Module, values: dict[str, torch.Tensor], owner: str, images: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        images = self.images if images is None else images
         with assigned(model, values):
-            output = bare_run(model, self.images, MODES["eval-grad"], torch.float64, 0, owner).output
+            output = bare_run(model, images, MODES["eval-grad"], torch.float64, 0, owner).output
         assert output is not None
         return output
 

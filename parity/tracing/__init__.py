@@ -1,15 +1,16 @@
 """Both models in step: in come two models, their weight map and images, out goes how far apart they are at every layer.
 
 Read `sources`, `modes`, `masks`, `casting` and `nested` (how a pass is run), `attention`, `run` (a pass that stops at
-every module), `operations` (what it has torch do), `attention_weights` (what its tokens attend to), `draws` (what it
-draws at random), `features`, `alignment`, `function_calls` and `layouts` (which module is which), `measuring`,
-`spread`, `passes`, `subject` (who is compared).
+every module), `operations` (what it has torch do), `crossing` (where images act on each other), `attention_weights`
+(what its tokens attend to), `draws` (what it draws at random), `features`, `alignment`, `function_calls` and `layouts`
+(which module is which), `measuring`, `spread`, `passes`, `subject` (who is compared).
 """
 
 from parity.tracing.alignment import Alignment, align
 from parity.tracing.attention import PARTS
 from parity.tracing.attention_weights import AttentionWeights, attention_written_out
 from parity.tracing.casting import blocks_of, first_that_runs, held_in, in_float32
+from parity.tracing.crossing import Crossing
 from parity.tracing.draws import ACTIVATION, Site, fixed_sites, sites_of
 from parity.tracing.function_calls import FunctionCalls, Layer, with_functions
 from parity.tracing.layouts import in_layout_of, in_layout_of_reference
@@ -64,6 +65,7 @@ __all__ = [
     "Alignment",
     "Ambient",
     "AttentionWeights",
+    "Crossing",
     "Event",
     "FunctionCalls",
     "Held",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from parity.mapping.uses.ways import Way
 
 PROVED, CLOSEST, SYMMETRIC = "unique by proof", "the closest by far", "by an attention's symmetries"
@@ -33,3 +35,18 @@ class Decision:
         """Lowers the certainty to this one."""
         order = (AMBIGUOUS, BY_NAME, SYMMETRIC, CLOSEST, PROVED)
         self.certainty = min(self.certainty, certainty, key=order.index)
+
+
+def votes(option: dict[str, Way]) -> int:
+    """Returns how many names speak for the ways of an option, less those that speak against them."""
+    return sum(way.by_name for way in option.values())
+
+
+def likeliest(numbers: Sequence[int], options: Sequence[dict[str, Way]]) -> int:
+    """Returns the first of those of some options that most names speak for."""
+    return max(numbers, key=lambda n: votes(options[n]))
+
+
+def rarity(option: dict[str, Way]) -> int:
+    """Returns how rare the rarest way of an option is among models."""
+    return max(way.rarity for way in option.values())

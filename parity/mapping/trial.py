@@ -15,7 +15,7 @@ from torch import nn
 
 from parity.errors import ParityError
 from parity.mapping.apart import require_images_apart
-from parity.mapping.decisions import AMBIGUOUS, BY_NAME, CLOSEST, PROVED, SYMMETRIC, Decision
+from parity.mapping.decisions import AMBIGUOUS, BY_NAME, CLOSEST, PROVED, SYMMETRIC, Decision, likeliest, rarity, votes
 from parity.mapping.pixels import effects_on_sums, told_by_pixels
 from parity.mapping.symmetries import rescaled
 from parity.mapping.uses.ways import ATTENTION, PATCHES, POSITIONS
@@ -23,7 +23,7 @@ from parity.models import WeightMap, assigned, split, synthetic, whole
 from parity.tracing import MODES, OUTPUT, Point, Run, align, bare_run, compare, first_that_runs, held_in, steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection
 
     from parity.mapping.pixels import Told
     from parity.mapping.uses.gathering import Uses
@@ -145,7 +145,7 @@ class Trial:
         if len(options) < 2:
             return True
         measured: list[dict[Point, float]] = []
-        for number, (_, tier) in enumerate(itertools.groupby(sorted(options, key=_rarity), key=_rarity)):
+        for number, (_, tier) in enumerate(itertools.groupby(sorted(options, key=rarity), key=rarity)):
             if number == 1:
                 self._require_images_apart()
             measured += [self._errors(chosen | option, until) for option in tier]
@@ -163,7 +163,7 @@ class Trial:
             return self._decide_stage([n for n in groups if n != PATCHES], until, decision, is_last=is_last)
         if not telling and not is_last:
             return False
-        options = sorted(options, key=_rarity)[: len(measured)]
+        options = sorted(options, key=rarity)[: len(measured)]
         ranked = sorted(range(len(options)), key=errors.__getitem__)
         if is_clear:
             chosen |= options[ranked[0]]
@@ -204,27 +204,27 @@ class Trial:
         symmetric: list[int] = []
         if best > _AGREES and until != OUTPUT and ATTENTION in groups:
             # tokens that are mixed up have symmetries of rare ways
-            kept = [n for n in near if _rarity(options[n]) == 0]
+            kept = [n for n in near if rarity(options[n]) == 0]
             symmetric = [n for n in kept if self._keeps_symmetries(chosen | options[n], until)]
             near = symmetric or near
             # what positions turn, for one, has the first symmetry alone
             shifted = [n for n in symmetric if self._keeps_symmetries(chosen | options[n], until, ["key"])]
             # a softmax over the queries takes the query's bias away, as if it were the key's; its weights sum up to
             # something else, and nothing but the names is left
-            named = _likeliest(near, options)
+            named = likeliest(near, options)
             if shifted and (
                 named in shifted
-                or _votes(options[named]) <= 0
+                or votes(options[named]) <= 0
                 or any(self._keeps_symmetries(chosen | options[n], until, ["value"]) for n in shifted)
             ):
                 near = symmetric = shifted
-        votes = [_votes(options[n]) for n in near]
-        chosen |= options[_likeliest(near, options)]
+        named_by = max(votes(options[n]) for n in near)
+        chosen |= options[likeliest(near, options)]
         if len(symmetric) == 1:
             decision.is_as_sure_as(SYMMETRIC)
             return
         if until != OUTPUT:
-            shown = self._agreeing_at_the_end(chosen, [option for option in options if not _rarity(option)])
+            shown = self._agreeing_at_the_end(chosen, [option for option in options if not rarity(option)])
             if len(shown) == 1:
                 chosen |= shown[0]
                 return
@@ -234,8 +234,8 @@ class Trial:
         if not symmetric and best > _AGREES:
             parts = [name for name in groups if name != POSITIONS]
             decision.undecided += [entry.reference for name in parts for entry in chosen[name].entries]
-        decision.is_as_sure_as(BY_NAME if max(votes) > 0 else AMBIGUOUS)
-        how = "it is taken from the names" if max(votes) > 0 else f"write the right one with {_WRITE}"
+        decision.is_as_sure_as(BY_NAME if named_by > 0 else AMBIGUOUS)
+        how = "it is taken from the names" if named_by > 0 else f"write the right one with {_WRITE}"
         decision.warnings.append(f"{doubt}; {how}")
 
     def _agreeing_at_the_end(self, chosen: dict[str, Way], options: list[dict[str, Way]]) -> list[dict[str, Way]]:
@@ -388,19 +388,6 @@ class Trial:
             left_over = self.matches.left_reference | self.matches.left_meaning
             self._drawn[until] = _neutral(synthetic(self.reference, 0, only=only), left_over)
         return self._drawn[until]
-
-
-def _votes(option: dict[str, Way]) -> int:
-    return sum(way.by_name for way in option.values())
-
-
-def _likeliest(numbers: Sequence[int], options: Sequence[dict[str, Way]]) -> int:
-    """Returns the first of those of some options that most names speak for."""
-    return max(numbers, key=lambda n: _votes(options[n]))
-
-
-def _rarity(option: dict[str, Way]) -> int:
-    return max(way.rarity for way in option.values())
 
 
 def _neutral(values: dict[str, torch.Tensor], left_over: dict[str, str]) -> dict[str, torch.Tensor]:

@@ -27,6 +27,16 @@ def positions_last(n_attention_heads, num_encoder_layers, emb_dims, dim_mlp, cla
     return build_vit(input_resolution, patch_dim, num_encoder_layers, n_attention_heads, emb_dims, dim_mlp, class_num)
 
 
+def of_an_encoder(
+    img_size=24, patch_side=4, embed_dim=24, layers=3, attention_heads=3, ffn_embed_dim=72, num_classes=5
+):
+    return build_vit(img_size, patch_side, layers, attention_heads, embed_dim, ffn_embed_dim, num_classes)
+
+
+def of_channels(image_size, patch_edge, embed_channels, depth, num_heads, ffn_channels, num_classes):
+    return build_vit(image_size, patch_edge, depth, num_heads, embed_channels, ffn_channels, num_classes)
+
+
 def by_letters(i, p, L, h, d, m, c):
     return build_vit(i, p, L, h, d, m, c)
 

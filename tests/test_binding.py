@@ -59,7 +59,7 @@ CONSTRUCTORS = [
     forms.read_in_groups, forms.merged, forms.read_by_any_name, forms.rows_of_patches, forms.by_key,
     forms.set_later, forms.read_strictly, forms.rates_of_blocks, forms.numbers_of_tensors, forms.width_again,
     forms.image_again, forms.width_for_nothing, forms.heads_of_every_block, forms.channels_last, forms.switched,
-    forms.embedding_of_a_head,
+    forms.embedding_of_a_head, forms.of_an_encoder, forms.of_channels,
     forms.heads_again, forms.passed_on_to_a_default, forms.forgotten, forms.may_be_missing,
     forms.norm_without_a_default, forms.compared_elsewhere, forms.heads_that_start_at_zero,
     forms.count_that_is_a_size, forms.sides_by_letters, forms.for_a_batch,
@@ -538,3 +538,12 @@ def test_features_of_a_head_are_no_width() -> None:
         del block.self_attention
         block.heads = nn.ModuleList(nn.Linear(CONFIG["hidden_dim"], 64) for _ in range(9))
     assert shown_sizes(model)["hidden_dim"] == CONFIG["hidden_dim"]
+
+
+def test_what_is_said_of_an_mlp_or_a_patch_goes_before_the_rest() -> None:
+    of_mlp = ("ffn_embed_dim", "encoder_ffn_embed_dim", "mlp_embedding_size", "ffn_channels", "mlp_channels")
+    assert {meanings(name)[0] for name in of_mlp} == {"mlp_dim"}
+    assert [meanings(name)[0] for name in ("patch_side", "patches_per_side", "patch_per_side")] == [
+        "patch_size", "patches_per_side", "patches_per_side",
+    ]  # fmt: skip
+    assert [meanings(name)[0] for name in ("embed_dim", "in_channels")] == ["hidden_dim", "in_channels"]

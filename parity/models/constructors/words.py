@@ -93,6 +93,7 @@ _ATTENTION = {"attention", "attn", "att", "atten", "msa", "mha", "mhsa", "attent
 _EMBEDDING = {"emb", "embed", "embedding", "embd", "embeddings", "embeds", "embedded"}
 _MLP = {"mlp", "ff", "ffn", "feedforward", "feed", "forward", "intermediate", "inner", "fc", "dff", "ffd", "mid",
         "fcn", "up", "middle"}  # fmt: skip
+_MLP_ONLY = {"mlp", "ff", "ffn", "feedforward"}  # whatever else is said
 _CHANNELS = {"channel", "channels", "chan", "chans", "ch", "chn", "inchannel", "inchannels", "color", "colors",
              "colour", "colours"}  # fmt: skip
 _IN_A_ROW = {"row", "side", "axis", "col", "column", "edge"}
@@ -219,7 +220,8 @@ def _patch_side(said: set[str]) -> tuple[str, ...]:
         return ()
     if "stride" in said and not said & _EMBEDDING:
         return ("patch_stride", "patch_size")
-    if {"patch", "side"} <= said and said & {"length", "len", "size"}:
+    is_of_one = said & {"length", "len", "size"} or not said & {"per", "in", "patche", "patches"}
+    if "patch" in said and said & {"side", "edge"} and is_of_one:
         return ("patch_size", "patches_per_side")
     return ()
 
@@ -241,7 +243,7 @@ def _patch(said: set[str]) -> tuple[str, ...]:
 
 
 def _channels(said: set[str]) -> tuple[str, ...]:
-    if said & _CHANNELS:
+    if said & _CHANNELS and not said & _MLP_ONLY:
         if said & {"head", "heads"}:
             return ("head_width",)
         if said & {"out", "hidden", "output"} or said & _EMBEDDING:
@@ -249,7 +251,7 @@ def _channels(said: set[str]) -> tuple[str, ...]:
         return ("in_channels",)
     if "in" in said and said & (_SIZE | {"c"}) and not said & _MLP:
         return ("in_channels", "hidden_dim", "patch_vector")
-    if "input" in said and said & {"dim", "features", "feature"} and "dims" not in said:
+    if "input" in said and said & {"dim", "features", "feature"} and not said & (_MLP_ONLY | {"dims"}):
         return ("image_size", "in_channels", "patch_vector", "hidden_dim")
     return ()
 
@@ -291,8 +293,7 @@ def _classes(said: set[str]) -> tuple[str, ...]:
         return ("representation_size", "head_hidden")
     if said & _CLASSES and not said & _OTHER:
         return ("num_classes",)
-    is_of_mlp = said & {"mlp", "ff", "ffn", "feedforward"}
-    if said & {"out", "output"} and said & (_SIZE | _NUMBER) and not said & _OTHER and not is_of_mlp:
+    if said & {"out", "output"} and said & (_SIZE | _NUMBER) and not said & (_OTHER | _MLP_ONLY):
         return ("num_classes", "hidden_dim")
     if said & {"representation", "prelogits"} and said & _SIZE:
         return ("representation_size",)
@@ -317,9 +318,10 @@ def _depth(said: set[str]) -> tuple[str, ...]:
 def _mlp(said: set[str]) -> tuple[str, ...]:
     if {"transformer", "units"} <= said:  # of each layer of its MLP
         return ("mlp_widths", "mlp_dim")
+    others = _OTHER | {"fn"} | (set() if said & _MLP_ONLY else _EMBEDDING)
     is_mlp = said & _MLP or ("linear" in said and said & _SIZE and not said & {"proj", "projection"})
     is_of_a_layer = "layer" not in said or said & (_SIZE | {"node", "unit"})  # `mlp_hidden_layer_nodes`
-    if not is_mlp or not is_of_a_layer or said & (_OTHER | _EMBEDDING | {"fn"}):
+    if not is_mlp or not is_of_a_layer or said & others:
         return ()
     return ("inner_width", "mlp_dim") if said & {"in", "out", "output"} else ("mlp_dim", "mlp_ratio")
 

@@ -448,3 +448,29 @@ def test_weight_computed_by_other_means_is_no_firm_divergence(
     assert report.mapping is not None
     assert not report.mapping.unmapped_reference
     assert "a part of a weight that is computed as the model runs" in "\n".join(report.reasons)
+
+
+class WithoutBiases(Attention):
+    """Linears of which some have no bias."""
+
+    def __init__(self, without: str) -> None:
+        super().__init__()
+        self.linears = nn.ModuleList(nn.Linear(WIDTH, WIDTH, bias=part not in without) for part in "qkv")
+
+    def parts(self, x: torch.Tensor) -> Any:
+        return [rearrange(linear(x), "b n (h d) -> b h n d", h=HEADS) for linear in self.linears]
+
+
+def test_slice_without_a_counterpart_is_said_once_and_as_a_slice() -> None:
+    text = " ".join(str(_check(lambda: WithoutBiases("k"))).split())
+    assert text.count("in_proj_bias") == text.count("in_proj_bias[24:48] (2 tensors)") == 1, text
+
+
+def test_slices_of_the_same_tensors_are_said_together() -> None:
+    report = _check(lambda: WithoutBiases("qv"))
+    assert report.verdict == "divergent", report
+    assert report.mapping is not None
+    (sentence,) = report.mapping.without_counterpart()
+    assert sentence.endswith(
+        "parts of encoder.layers.encoder_layer_{i}.self_attention.in_proj_bias (4 slices of 2 tensors)"
+    )

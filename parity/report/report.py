@@ -129,7 +129,7 @@ class Report:
                 "certified_by_bijection": self.unverifiable,
                 "entries": [asdict(entry) for entry in mapping.entries],
                 "warnings": mapping.warnings,
-                "remarks": mapping.remarks() if self.mapping else [],
+                "remarks": mapping.remarks(self.reasons) if self.mapping else [],
             },
             "notes": self.notes,
             "checks": [_check_row(check) for check in self.checks],

@@ -19,7 +19,7 @@ from parity.models.weight_maps.entries import Entry, cut, put, rearranged, split
 from parity.models.weight_maps.written_map import Patterns, as_pattern, rules_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     import torch
     from torch import nn
@@ -176,7 +176,7 @@ class WeightMap:
             for name in names:
                 kinds[self.meaning.get(name, ""), re.sub(r"\d+", "{i}", split(name)[0])].append(name)
             for (meaning, pattern), members in kinds.items():
-                tensors = members[0] if len(members) == 1 else f"{pattern} ({len(members)} tensors)"
+                tensors = members[0] if len(members) == 1 else _together(pattern, members)
                 lacks = "the candidate has no counterpart of" if owner == "reference" else "the reference has none of"
                 sentences.append(f"{meaning}: {lacks} {tensors}" if meaning else f"{lacks} {tensors}")
         return sentences
@@ -186,12 +186,12 @@ class WeightMap:
         """Where the map comes from and how sure it is, in words."""
         return f"{self.source}, {self.certainty}" if self.certainty else f"map {self.source}"
 
-    def remarks(self) -> list[str]:
-        """Returns what there is to say about the map, a sentence each."""
+    def remarks(self, said: Collection[str] = ()) -> list[str]:
+        """Returns what there is to say about the map, a sentence each, but for what is `said` elsewhere."""
         unused = [f"never used by the candidate: {listed(list(self.unused))}"] * bool(self.unused)
         return [
             *(f"without counterpart: {sentence}" for sentence in self.without_counterpart()),
-            *(f"without effect: {sentence}" for sentence in self.missing_without_effect()),
+            *(f"without effect: {sentence}" for sentence in self.missing_without_effect() if sentence not in said),
             *unused,
             *(f"warning: {warning}" for warning in self.warnings),
         ]
@@ -201,6 +201,15 @@ class WeightMap:
         left_out = (self.unmapped_reference, self.unmapped_candidate, self.unused)
         rules = tuple(rules_of(self.entries, self.unmapped_reference))
         return Patterns(rules, *(tuple(map(as_pattern, names)) for names in left_out)).to_toml()
+
+
+def _together(pattern: str, members: list[str]) -> str:
+    """Names tensors, or slices of them, that differ by numbers in their names alone."""
+    slices = {name.removeprefix(split(name)[0]) for name in members}
+    if len(slices) == 1:
+        return f"{pattern}{slices.pop()} ({len(members)} tensors)"
+    tensors = len({split(name)[0] for name in members})
+    return f"parts of {pattern} ({len(members)} slices of {tensors} tensor{'s' * (tensors > 1)})"
 
 
 def _turned(meaning: str) -> str:

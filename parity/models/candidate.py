@@ -19,6 +19,7 @@ from parity.models.constructors.options import AS_GIVEN, AT_DEFAULT
 from parity.models.importing import imported
 from parity.models.state import renamed, without_initial_values
 from parity.models.wrappers import plain
+from parity.values import written_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -66,7 +67,7 @@ class Candidate:
         try:
             module = self._build()
         except (Exception, SystemExit) as error:
-            given = ", ".join(f"{key}={value!r}" for key, value in self.arguments.items())
+            given = ", ".join(f"{key}={written_out(value)}" for key, value in self.arguments.items())
             advice = "give it other arguments with --candidate-arg NAME=VALUE"
             if isinstance(error, (AssertionError, ValueError)):  # it refuses what it was given
                 advice += ", or the reference other sizes with --set NAME=VALUE"
@@ -159,7 +160,7 @@ def resolve_candidate(
     if isinstance(candidate, str):
         name, function = candidate, imported(candidate, notes)
     else:
-        name, function = getattr(candidate, "__qualname__", repr(candidate)), candidate
+        name, function = getattr(candidate, "__qualname__", written_out(candidate)), candidate
     if isinstance(function, nn.Module):
         found = resolve_candidate(function, config, arguments)
         found.notes.extend(notes)
@@ -259,7 +260,7 @@ def _why_other(candidate: Candidate, setting: str, size: Any, wanted: Any, to_se
     path, bound = found
     if not _heeds(bound, setting, size):
         left = "left at its default" if bound.why == AT_DEFAULT else "given as"
-        return f"`{path}` was {left} {bound.value!r}, and the model doesn't heed it; compare with {compared}"
-    what = "was left at its default" if bound.why == AT_DEFAULT else f"was given as {bound.value!r}"
+        return f"`{path}` was {left} {written_out(bound.value)}, and the model doesn't heed it; compare with {compared}"
+    what = "was left at its default" if bound.why == AT_DEFAULT else f"was given as {written_out(bound.value)}"
     value = f"{path}={wanted}" if bound.settings == (setting,) else f"another {path}"
     return f"`{path}` {what}; give --candidate-arg {value} or {compared}"

@@ -11,6 +11,8 @@ from collections.abc import Set as AbstractSet
 from pathlib import PurePath
 from typing import Any
 
+from parity.values import written_out
+
 # what lies deeper, or is longer, is cut off
 _MOST_DEEP, _MOST_LETTERS = 20, 500
 
@@ -65,9 +67,9 @@ def printable(text: str) -> str:
 
 
 def in_a_line(value: Any) -> str:
-    """Returns a value as text of one line, cut off where it is long."""
+    """Returns a value as text of one line, cut off where it is long; no text says where in memory anything lies."""
     try:
-        text = f"{value}" if isinstance(value, (str, int, float, PurePath)) else repr(value)
+        text = f"{value}" if isinstance(value, (str, int, float, PurePath)) else written_out(value)
     except Exception:  # noqa: BLE001  (whatever somebody's class does, and a whole number that is too long for text)
         text = f"<{type(value).__name__}>"
     text = printable(text.replace("\n", " "))

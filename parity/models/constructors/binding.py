@@ -37,6 +37,7 @@ from parity.models.constructors.signatures import EMPTY, is_switch, keys_for
 from parity.models.constructors.slots import takes
 from parity.models.constructors.words import CHANNELS, RATES, SETTINGS, meanings_at
 from parity.models.state import without_initial_values
+from parity.values import written_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -347,7 +348,7 @@ def _asking_for(
 ) -> str:
     """Returns the sentence that asks for an argument, with everything that was found for the others."""
     known = ", ".join(
-        f"{slot.path}={values[slot.path]!r}"
+        f"{slot.path}={written_out(values[slot.path])}"
         if slot.path in values
         else f"{slot.path}=?"
         if slot.is_required

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from parity.diagnosis import decide, if_the_map_is_right, layers
@@ -120,7 +120,10 @@ class Found:
         """Returns the verdict and the reasons that the explanation leaves to be said."""
         explanation = self.explanation
         places = [] if explanation and explanation.is_of_train_mode else self.places
-        verdict, reasons = decide(self.checks, places, self.doubts, self.subject.alignment)
+        doubts = self.doubts
+        if self.is_explained and doubts.unmapped:  # whose causes say what that means
+            doubts = replace(doubts, unmapped=tuple(self.subject.mapping.without_counterpart(in_short=True)))
+        verdict, reasons = decide(self.checks, places, doubts, self.subject.alignment)
         if explanation and explanation.differs_in_train_mode and verdict in ("identical", "equivalent"):
             return "divergent", []  # the checks could not align the masks, which the explanation could
         return verdict, reasons

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import re
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
+from parity.errors import listed
 from parity.explanation.bent_vit import BLOCK
 from parity.explanation.case import block_of
 from parity.explanation.causes.places import joined
-from parity.explanation.proof import Group
+from parity.explanation.proof import Group, by_file
 from parity.models import split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from parity.explanation.case import Case
     from parity.models import WeightMap
@@ -112,13 +115,62 @@ def shared_parts(case: Case) -> list[tuple[Group, dict[str, str]]]:
         if len(used_for_all) == 1:
             found[part.partition(".")[0]] |= dict.fromkeys(names, used_for_all[0])
     groups = []
+    idle = _idle_modules(case)
     for part, tensors in found.items():
         blocks = sorted({block for name in (*tensors, *tensors.values()) if (block := block_of(name)) is not None})
         id_ = "norm-shared" if part.startswith("ln_") else "block-sharing"
         where = tuple(f"{BLOCK.format(block)}.{part}" for block in blocks)
-        phrase = f"one and the same {_PARTS[part]}"
-        groups.append((Group((), id_, phrase, "one for each block", "a module for each block", where), tensors))
+        phrase, hint = f"one and the same {_PARTS[part]}", "a module for each block"
+        used = dict.fromkeys(owners[name] for name in tensors.values())
+        own = [its for one in used if (its := _own_of_other_blocks(one, idle, len(blocks)))]
+        if len(own) == len(used):  # there are others, of which no use is made
+            phrase = f"the {_PARTS[part]} of block {own[0][0]}"
+            never = listed([other for _, others in own for other in others])
+            hint = f"each block's own, which your model has and never uses: {never}"
+        groups.append((Group((), id_, phrase, "one for each block", hint, where), tensors))
     return groups
+
+
+def _idle_modules(case: Case) -> list[str]:
+    """Returns the candidate's modules with tensors that it never uses, by whatever name it may hold them."""
+    state = case.subject.models.candidate.state_dict(keep_vars=True)
+    used = {id(state[name]) for entry in case.subject.mapping.entries if (name := split(entry.candidate)[0]) in state}
+    names = [split(name)[0] for name in case.subject.mapping.unused]
+    return [*dict.fromkeys(name.rpartition(".")[0] for name in names if id(state.get(name)) not in used)]
+
+
+def _own_of_other_blocks(used: str, idle: Iterable[str], blocks: int) -> tuple[int, list[str]] | None:
+    """Returns which one of the candidate's modules of all blocks a module is, and the others, which are never used.
+
+    Args:
+        used: a module of the candidate that several blocks use.
+        idle: modules whose tensors are never used.
+        blocks: how many blocks use it.
+    """
+    parts = re.split(r"(\d+)", used)
+    for place in range(1, len(parts), 2):
+        like = re.compile(rf"{re.escape(''.join(parts[:place]))}(\d+){re.escape(''.join(parts[place + 1 :]))}")
+        others = {int(match[1]): other for other in idle if (match := like.fullmatch(other))}
+        if len(others) == blocks - 1:
+            return sorted([*others, int(parts[place])]).index(int(parts[place])), [*others.values()]
+    return None
+
+
+def with_lines(
+    sharing: Sequence[tuple[Group, dict[str, str]]], case: Case, lines: Callable[[Collection[str]], Iterable[str]]
+) -> list[tuple[Group, dict[str, str]]]:
+    """Returns what `shared_parts` has found, with the lines of the candidate's source that use the one part.
+
+    Args:
+        sharing: what it has found.
+        case: what is explained.
+        lines: returns those that use some of the candidate's tensors.
+    """
+    partners = {split(entry.reference)[0]: split(entry.candidate)[0] for entry in case.subject.mapping.entries}
+    return [
+        (dataclasses.replace(group, source=by_file(lines({partners[name] for name in tensors.values()}))), tensors)
+        for group, tensors in sharing
+    ]
 
 
 def uses_of_blocks(case: Case) -> tuple[tuple[int, ...], Group | None, list[tuple[Group, dict[str, str]]]]:

@@ -20,7 +20,7 @@ from parity.diagnosis import is_another_function, open_in_train_mode
 from parity.errors import Failures, ParityError
 from parity.explanation.bending import undoing
 from parity.explanation.bent_vit import BLOCK, BentViT
-from parity.explanation.block_order import left_out, parts_apart, used_instead, uses_of_blocks
+from parity.explanation.block_order import left_out, parts_apart, used_instead, uses_of_blocks, with_lines
 from parity.explanation.case import Case, Widened
 from parity.explanation.causes.absences import absences
 from parity.explanation.causes.catalogue import catalogue
@@ -312,6 +312,7 @@ def _searched(
         search.sources.update(earlier.held)
         with failures.kept("the search for causes ended before the end", besides=ParityError):
             search.run(to_the_end=to_the_end)
+        sharing = with_lines(sharing, case, search.lines_with)
         sources = {c: search.sources.get(c) or search.lines_with(_used_at(c.place, case)) for c in search.changes}
 
         def groups(changes: Sequence[Change]) -> list[Group]:

@@ -214,14 +214,14 @@ def grouped(changes: Iterable[Change], sources: Mapping[Change, tuple[str, ...]]
             members[0].kind.instead,
             members[0].kind.hint,
             tuple(dict.fromkeys(change.place for change in members)),
-            _by_file(line for change in members for line in sources.get(change, ())),
+            by_file(line for change in members for line in sources.get(change, ())),
             members[-1].kind.letters,
         )
         for members in groups.values()
     ]
 
 
-def _by_file(lines: Iterable[str]) -> str:
+def by_file(lines: Iterable[str]) -> str:
     """Returns the first of some lines, `model.py:41, 44`."""
     files: dict[str, dict[str, None]] = defaultdict(dict)
     for line in dict.fromkeys(lines):

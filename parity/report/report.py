@@ -108,6 +108,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as JSON types, schema 1; numbers that are not finite are None."""
         mapping = self.mapping or WeightMap((), "none", "", *self.left_over)
+        is_explained = self.explanation is not None and self.explanation.complete
         report = {
             "schema": SCHEMA,
             "verdict": self.verdict,
@@ -129,7 +130,7 @@ class Report:
                 "certified_by_bijection": self.unverifiable,
                 "entries": [asdict(entry) for entry in mapping.entries],
                 "warnings": mapping.warnings,
-                "remarks": mapping.remarks(self.reasons) if self.mapping else [],
+                "remarks": mapping.remarks(self.reasons, in_short=is_explained) if self.mapping else [],
             },
             "notes": self.notes,
             "checks": [_check_row(check) for check in self.checks],

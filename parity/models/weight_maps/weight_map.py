@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 # what it means that a tensor of the reference has no counterpart
 UNUSED = "not used by the forward pass"
 
+# what stands behind such a meaning, where another tensor is much like it
+_CLOSEST = " (the closest is "
+
 
 @dataclass(frozen=True)
 class WeightMap:
@@ -154,10 +157,15 @@ class WeightMap:
             constants=self.constants,
         )
 
-    def without_counterpart(self) -> list[str]:
-        """Says, a sentence for each kind, which tensors with an effect have no counterpart and what that means."""
-        left = {*self.unmapped_reference, *self.unmapped_candidate}
-        return self._sentences(left - {*self.without_effect, *self.constants})
+    def without_counterpart(self, *, in_short: bool = False) -> list[str]:
+        """Says which tensors with an effect have no counterpart and what that means.
+
+        Args:
+            in_short: a sentence for each of the models, without what else might be the counterpart, since something
+                else says what becomes of them; otherwise one for each kind.
+        """
+        left = {*self.unmapped_reference, *self.unmapped_candidate} - {*self.without_effect, *self.constants}
+        return self._sentences(left, in_short=in_short)
 
     def missing_without_effect(self) -> list[str]:
         """Says, a sentence for each kind, which tensors without a counterpart change nothing."""
@@ -168,17 +176,22 @@ class WeightMap:
             *(f"{sentence}, a buffer that changes nothing as it is built" for sentence in constant),
         ]
 
-    def _sentences(self, which: set[str]) -> list[str]:
+    def _sentences(self, which: set[str], *, in_short: bool = False) -> list[str]:
         sentences = []
         for owner, unmapped in (("reference", self.unmapped_reference), ("candidate", self.unmapped_candidate)):
             names = [name for name in unmapped if name in which]
             kinds: dict[tuple[str, str], list[str]] = defaultdict(list)
             for name in names:
                 kinds[self.meaning.get(name, ""), re.sub(r"\d+", "{i}", split(name)[0])].append(name)
-            for (meaning, pattern), members in kinds.items():
-                tensors = members[0] if len(members) == 1 else _together(pattern, members)
-                lacks = "the candidate has no counterpart of" if owner == "reference" else "the reference has none of"
-                sentences.append(f"{meaning}: {lacks} {tensors}" if meaning else f"{lacks} {tensors}")
+            lacks = "the candidate has no counterpart of" if owner == "reference" else "the reference has none of"
+            said = [
+                (meaning, members[0] if len(members) == 1 else _together(pattern, members))
+                for (meaning, pattern), members in kinds.items()
+            ]
+            if in_short and said:
+                meanings = dict.fromkeys(meaning.partition(_CLOSEST)[0] for meaning, _ in said)
+                said = [(" and ".join(filter(None, meanings)), listed([*dict.fromkeys(those for _, those in said)], 3))]
+            sentences += [f"{meaning}: {lacks} {those}" if meaning else f"{lacks} {those}" for meaning, those in said]
         return sentences
 
     @property
@@ -186,13 +199,18 @@ class WeightMap:
         """Where the map comes from and how sure it is, in words."""
         return f"{self.source}, {self.certainty}" if self.certainty else f"map {self.source}"
 
-    def remarks(self, said: Collection[str] = ()) -> list[str]:
-        """Returns what there is to say about the map, a sentence each, but for what is `said` elsewhere."""
+    def remarks(self, said: Collection[str] = (), *, in_short: bool = False) -> list[str]:
+        """Returns what there is to say about the map, a sentence each.
+
+        Args:
+            said: what is said elsewhere, and not once more.
+            in_short: as in `without_counterpart`.
+        """
         unused = [f"never used by the candidate: {listed(list(self.unused))}"] * bool(self.unused)
         return [
-            *(f"without counterpart: {sentence}" for sentence in self.without_counterpart()),
-            *(f"without effect: {sentence}" for sentence in self.missing_without_effect() if sentence not in said),
             *unused,
+            *(f"without counterpart: {sentence}" for sentence in self.without_counterpart(in_short=in_short)),
+            *(f"without effect: {sentence}" for sentence in self.missing_without_effect() if sentence not in said),
             *(f"warning: {warning}" for warning in self.warnings),
         ]
 

@@ -38,8 +38,7 @@ def with_code(cause: Cause, files: Sequence[str], reference: nn.Module) -> Cause
         files: of the candidate.
         reference: whose source is looked for lines that make or use one of the places that the cause concerns.
     """
-    named = sorted(lines_named(cause.source, files))
-    ours = [_line(file, n, linecache.getline(file, n)) for file, n in named]
+    ours = [_line(file, n, linecache.getline(file, n)) for file, n in lines_named(cause.source, files)]
     theirs = itertools.chain.from_iterable(_of_reference(reference, place) for place in cause.where)
     return dataclasses.replace(
         cause,

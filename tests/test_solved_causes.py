@@ -78,7 +78,10 @@ POSITIONS = {
         (_grid(_smoothed), "positions resampled at their own size (each one a sum of up to 9 of them)"),
         (_grid(_resized), "positions resampled at their own size (each one a sum of up to 16 of them)"),
     ],
-    "position-mixed": [(lambda t: t.cumsum(1), "positions mixed (each one a sum of up to 17 of them)")],
+    "position-mixed": [
+        (lambda t: t.cumsum(1), "positions mixed (each one a sum of up to 17 of them)"),
+        (_grid(lambda g: (g + g.transpose(1, 2)) / 2), "positions mixed (each one a sum of up to 2 of them)"),
+    ],
     "position-normalised": [
         (lambda t: F.normalize(t, dim=-1), "positions brought to length 1"),
         (lambda t: F.layer_norm(t, (48,)), "a LayerNorm without parameters over the positions, eps 1e-05"),

@@ -41,7 +41,7 @@ def positions(_: Mapping[str, Any]) -> Iterator[Kind]:
         ("position-scale", _is_factor, lambda rows: f"{float(rows[0, 0]):.8g}", "positions times {value}",
          "as they are", "x + pos_embedding"),
         ("position-order", _is_order, _order_in_words, "positions {value}", "each in its place", "x + pos_embedding"),
-        ("position-resampled", _is_mean, _mix_in_words, "positions resampled at their own size ({value})",
+        ("position-resampled", _is_resampled, _mix_in_words, "positions resampled at their own size ({value})",
          "as they are", "resize the table only for another grid, and by size=, not by scale_factor="),
         ("position-mixed", _is_any, _mix_in_words, "positions mixed ({value})", "each in its place",
          "x + pos_embedding"),
@@ -118,8 +118,19 @@ def _is_order(rows: Tensor) -> bool:
     return bool(((rows == 0) | (rows == 1)).all() and (rows.sum(1) <= 1).all())
 
 
-def _is_mean(rows: Tensor) -> bool:
-    return _agree(rows.sum(1), torch.ones(len(rows)).to(rows))
+def _is_resampled(rows: Tensor) -> bool:
+    """Whether each is a mean of those around it: along rows and columns of the grid alike, or along the table."""
+    if not _agree(rows.sum(1), torch.ones(len(rows)).to(rows)):
+        return False
+    side = math.isqrt(len(rows))
+    first = len(rows) - side**2
+    if first in (0, 1):
+        grid = rows[first:, first:]
+        along = grid.view(side, side, side, side)[:, 0].sum(-1)
+        if _agree(grid, torch.kron(along, along)) and _agree(rows[:first, :first], torch.eye(first).to(rows)):
+            return True
+    near = [row.abs().gt(_FITS).nonzero().flatten() for row in rows]
+    return all(len(taken) == int(taken[-1] - taken[0]) + 1 for taken in near)
 
 
 def _order_in_words(rows: Tensor) -> str:

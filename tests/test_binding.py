@@ -6,11 +6,13 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torchvision.models.vision_transformer import MLPBlock
 
+import vit
 from parity.checking import check
 from parity.errors import ParityError
 from parity.models.candidate import other_sizes, resolve_candidate
@@ -449,6 +451,21 @@ def test_what_a_config_is_read_for_as_the_model_runs_is_given() -> None:
         )  # fmt: skip
 
     assert resolve_candidate(build, CONFIG).bound["config.epsilon"].value == 1e-6
+
+
+def test_number_that_numpy_multiplies_is_no_config() -> None:
+    class TwiceAsWide(vit.ViT):
+        def __init__(self, settings: dict[str, Any]) -> None:
+            device, width, side = settings["device"], settings["embedding_size"], settings["patch_size"]
+            patches = int(np.prod(settings["input_shape"])) // side**2
+            super().__init__(
+                img_size=round(patches**0.5) * side, patch_size=side, embed_dim=width, hidden_dim=2 * width,
+                num_layers=settings["layers"], num_heads=settings["attention_heads"], num_classes=10,
+            )  # fmt: skip
+            self.to(device)
+
+    built = resolve_candidate(TwiceAsWide, CONFIG).build()
+    assert built.pos_embedding.shape == (1, 17, 48)
 
 
 def test_rates_of_other_things_are_left_alone() -> None:

@@ -167,7 +167,8 @@ class _Number(int):
     name: str
 
     def __getattr__(self, key: str) -> Any:
-        if not key.startswith("_"):
+        who = sys._getframe(1).f_globals.get("__name__", "")  # noqa: SLF001  (nothing else tells who asks)
+        if not (key.startswith("_") or who.partition(".")[0] == "numpy"):  # numpy asks whatever it sums or multiplies
             _reads.groups.append((self.holder, self.name))
         raise AttributeError(key)
 
@@ -225,7 +226,7 @@ class Settings(dict[str, Any]):
 
     def keys(self) -> Any:
         """Returns the names of its entries, and notes who is given them."""
-        self._hand_on(sys._getframe(1))  # noqa: SLF001  (nothing else tells who asks)
+        self._hand_on(sys._getframe(1))  # noqa: SLF001
         return super().keys()
 
     def items(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,8 +18,6 @@ from tests.small import SMALL
 from tests.test_candidates import FOLDER, SIZES
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from parity.explanation.bending import Change
 
 CONFIG = {**SIZES, "representation_size": None, "dropout": 0.0, "attention_dropout": 0.0}
@@ -156,3 +155,35 @@ def test_patches_that_are_tokens_as_they_are_lack_their_projection() -> None:
     assert report.explanation is not None
     assert report.explanation.complete, report
     assert [cause.id for cause in report.causes] == ["patch-projection-missing"], report
+
+
+class _WithoutClassRow(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = OddViT({})
+        for block in self.inner.blocks:
+            block.qkv = nn.Linear(48, 144, bias=False)
+        self.inner.table = nn.Parameter(torch.zeros(1, 16, 48))
+
+    def forward(self, images: torch.Tensor) -> Any:
+        inner = self.inner
+        x = inner.patch(images).flatten(2).transpose(1, 2) + inner.table
+        x = torch.cat([inner.token.expand(len(x), -1, -1), x], 1)
+        for block in inner.blocks:
+            x = block(x)
+        return inner.head(inner.norm(x)[:, 0])
+
+
+def test_lines_of_what_is_absent_are_those_of_what_stands_beside_it() -> None:
+    report = check(_WithoutClassRow, overrides=SMALL, modes=["eval"])
+    lines = {cause.id: _lines(cause.source) for cause in report.causes}
+    assert lines == {"position-of-class-token": ["+ inner.table"], "qkv-bias": ["self.qkv(x)"]}
+
+
+def _lines(source: str) -> list[str]:
+    """Returns what tells the lines of a place such as `odd_vit.py:48, 49`."""
+    name, _, numbers = source.partition(":")
+    text = (Path(__file__).parent / name).read_text("utf-8").splitlines()
+    telling = ("+ inner.table", "self.qkv(x)")
+    shown = [text[int(number) - 1] for number in numbers.split(",")]
+    return [next((words for words in telling if words in line), line) for line in shown]

@@ -347,10 +347,12 @@ def _adds_positions_outside(observations: Observations) -> bool:
 
 
 def _used_at(place: str, case: Case) -> set[str]:
-    """Returns the candidate's tensors that correspond to those of a module, or of the module that a tensor is of."""
-    module = place.rpartition(".")[0] if place in case.subject.held.reference else place
+    """Returns the candidate's tensors that correspond to those of a module, or to those beside a tensor."""
+    is_tensor = place in case.subject.held.reference
+    module = place.rpartition(".")[0] if is_tensor else place
     names = ((split(entry.reference)[0], split(entry.candidate)[0]) for entry in case.subject.mapping.entries)
-    return {theirs for ours, theirs in names if module and ours.startswith(f"{module}.")}
+    found = {theirs: ours[len(module) + 1 :] for ours, theirs in names if module and ours.startswith(f"{module}.")}
+    return {theirs for theirs, inner in found.items() if not (is_tensor and "." in inner)}
 
 
 def _grafts(case: Case, model: BentViT, refuted: frozenset[tuple[str, str, str]]) -> Callable[[Follower], Grafts]:

@@ -241,12 +241,12 @@ class Trial:
     def _agreeing_at_the_end(self, chosen: dict[str, Way], options: list[dict[str, Way]]) -> list[dict[str, Way]]:
         """Returns the options under which the logits agree, whatever can be compared before them."""
         state = self._values(OUTPUT)
-        expected = self._logits(self.reference, state, "reference")
+        expected = self._logits(self.reference, state, self.images)
         agreeing = []
         for option in options:
             with contextlib.suppress(ParityError):
                 held = self._mapped(as_map(self.ours, self.theirs, self.matches, chosen | option), state)
-                found = self._logits(self.candidate, held, "candidate")
+                found = self._logits(self.candidate, held, self.images)
                 agreeing += [option] * (compare(expected, found, ulp=False).relative <= _AGREES)
         return agreeing
 
@@ -255,14 +255,10 @@ class Trial:
             return
         found = as_map(self.ours, self.theirs, self.matches, self.matches.defaults())
         values = self._mapped(found, self._values(OUTPUT))
-        require_images_apart(
-            lambda images: self._logits(self.candidate, values, "candidate", images), self.images, _AGREES
-        )
+        require_images_apart(lambda images: self._logits(self.candidate, values, images), self.images, _AGREES)
 
-    def _logits(
-        self, model: nn.Module, values: dict[str, torch.Tensor], owner: str, images: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        images = self.images if images is None else images
+    def _logits(self, model: nn.Module, values: dict[str, torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+        owner = "reference" if model is self.reference else "candidate"
         with assigned(model, values):
             output = bare_run(model, images, MODES["eval-grad"], torch.float64, 0, owner).output
         assert output is not None

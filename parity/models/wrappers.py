@@ -33,12 +33,9 @@ def plain(module: nn.Module) -> tuple[nn.Module, list[str], list[str]]:
     compiled = list(dict.fromkeys(name.replace("._orig_mod", "") for name, *_ in _compiled(module)))
     loops = [name for *_, name in _loops(module)]
     quantised = _quantised(module)
-    if compiled or loops or quantised:
-        try:
-            module = sharing_copy(module)
-        except Exception as error:
-            what = "it is compiled, quantised or inside itself, and a plain copy of it cannot be made"
-            raise ParityError(f"the candidate cannot be watched: {what}: {described(error)}") from error
+    are_called = any(map(_is_called_itself, module.modules()))
+    if compiled or loops or quantised or are_called:
+        module = _plain_copy(module)
     for _, part, owner, key in list(_compiled(module)):
         _uncompiled(part, owner, key)
     for owner, key, _ in list(_loops(module)):
@@ -60,6 +57,22 @@ def plain(module: nn.Module) -> tuple[nn.Module, list[str], list[str]]:
     return module, notes, limits
 
 
+def _plain_copy(module: nn.Module) -> nn.Module:
+    """Returns a copy that holds the same tensors, and every part of which has a `forward`."""
+    try:
+        module = sharing_copy(module)
+    except Exception as error:
+        what = "it is compiled, quantised, inside itself or with a __call__ and no forward"
+        raise ParityError(
+            f"the candidate cannot be watched: {what}, and a plain copy of it cannot be made: {described(error)}"
+        ) from error
+    called: list[Any] = [part for part in module.modules() if _is_called_itself(part)]
+    kinds = {kind: _with_forward(kind) for kind in map(type, called)}
+    for part in called:
+        part.__class__ = kinds[type(part)]
+    return module
+
+
 def is_graph(module: nn.Module) -> bool:
     """Returns whether a module, or one inside it, is a graph of functions that calls no layers, as of torch.export."""
     return any(isinstance(part, fx.GraphModule) and _is_flat(part) for part in module.modules())
@@ -68,6 +81,19 @@ def is_graph(module: nn.Module) -> bool:
 def _is_flat(graph: fx.GraphModule) -> bool:
     called = [graph.get_submodule(f"{node.target}") for node in graph.graph.nodes if node.op == "call_module"]
     return not any(True for part in called for _ in part.parameters())  # what guards an exported graph has none
+
+
+def _is_called_itself(module: nn.Module) -> bool:
+    """Whether a module has a `__call__` in place of a `forward`, so that no hook sees it run."""
+    kind = type(module)
+    return kind.__call__ is not nn.Module.__call__ and kind.forward is nn.Module.forward
+
+
+def _with_forward(kind: type[nn.Module]) -> type[nn.Module]:
+    """Returns the same class with its `__call__` as `forward`."""
+    namespace = {"forward": kind.__call__, "__call__": nn.Module.__call__, "__module__": kind.__module__,
+                 "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}  # fmt: skip
+    return type(kind.__name__, (kind,), namespace)
 
 
 def _quantised(module: nn.Module) -> list[tuple[str, nn.Module]]:

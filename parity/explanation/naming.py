@@ -247,7 +247,9 @@ def _attempted(
     changes = [change for group in proof.needed for change in group.changes]
     if not changes:
         return proof, search.unexplained
-    again = others(case, case.mode, attempt, model)
+    # beside another reference its traits hold the values of tensors that the candidate may have too
+    own = None if case.reference else lambda: _own_kinds(case.subject, case.config)[0]
+    again = others(case, case.mode, attempt, model, own)
     residual = again.residual(changes) if proof.is_complete else math.inf
     if residual <= SAME_FUNCTION_BOUND:
         return proof, search.unexplained

@@ -57,7 +57,7 @@ def test_cause_that_fits_these_weights_alone_is_not_said_beside_something_unexpl
     report = _explained(OddViT(traits, eps=1e-5, head_bias=False))
     assert report.explanation is not None
     assert not report.explanation.complete
-    assert {cause.id for cause in report.causes} == {"layer-norm-eps", "head-bias"}
+    assert {cause.id for cause in report.causes} == {"layer-norm-eps", "head-bias", "images-mix"}
 
 
 @pytest.mark.usefixtures("brief_search")

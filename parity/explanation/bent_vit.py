@@ -272,9 +272,21 @@ def add_branch(
 
 
 def standardised(x: torch.Tensor, eps: float, axes: tuple[int, ...] = (-1,), correction: int = 0) -> torch.Tensor:
-    """Mean 0 and variance 1 along `axes`."""
+    """Mean 0 and variance 1 along `axes`.
+
+    Raises:
+        ValueError: too few values lie there.
+    """
+    require_freedom(x, axes, correction)
     variance, mean = torch.var_mean(x, axes, correction=correction, keepdim=True)
     return (x - mean) / torch.sqrt(variance + eps)
+
+
+def require_freedom(x: torch.Tensor, axes: tuple[int, ...], correction: int) -> None:
+    """Raises a ValueError if a variance along `axes` would be one of nothing, such as over a batch of one image."""
+    count = math.prod(x.shape[axis] for axis in axes)
+    if count <= correction:
+        raise ValueError(f"there are {count} values, of which {correction} do not count")
 
 
 def scaled_and_shifted(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:

@@ -106,6 +106,7 @@ def test_planted_bug_is_divergent_with_fresh_weights(
 ) -> None:
     if case.bug.mode != "train":  # where masks cannot be aligned, the explanation is the proof
         monkeypatch.setattr("parity.checking.explain", lambda *_: (None, []))
+        monkeypatch.setattr("parity.checking.mixing", lambda *_: None)  # without names it would be told in their place
     report = check(
         case.write(tmp_path),
         overrides=case.settings,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from parity.explanation.bending import Kind
-from parity.explanation.bent_vit import standardised
+from parity.explanation.bent_vit import require_freedom, standardised
 from parity.explanation.causes.places import NORM
 from parity.explanation.causes.variants import found, replaced_by, skipped
 
@@ -65,6 +65,7 @@ def kinds(config: Mapping[str, Any]) -> Iterator[Kind]:
 
 
 def _std_plus_eps(_: Any, x: Tensor, eps: float, *, correction: int) -> Tensor:
+    require_freedom(x, (-1,), correction)
     return (x - x.mean(-1, keepdim=True)) / (x.std(-1, correction=correction, keepdim=True) + eps)
 
 

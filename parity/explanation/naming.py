@@ -247,9 +247,7 @@ def _attempted(
     changes = [change for group in proof.needed for change in group.changes]
     if not changes:
         return proof, search.unexplained
-    # beside another reference its traits hold the values of tensors that the candidate may have too
-    own = None if case.reference else lambda: _own_kinds(case.subject, case.config)[0]
-    again = others(case, case.mode, attempt, model, own)
+    again = others(case, case.mode, attempt, model)
     residual = again.residual(changes) if proof.is_complete else math.inf
     if residual <= SAME_FUNCTION_BOUND:
         return proof, search.unexplained

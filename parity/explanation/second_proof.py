@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,13 +12,13 @@ from parity.explanation.bent_vit import BentViT
 from parity.explanation.case import Widened
 from parity.explanation.formulas.replaying import Graft
 from parity.explanation.search import Search, distance_of
-from parity.models import assigned, split, synthetic, uniform, with_parts
+from parity.models import assigned, synthetic, uniform, with_parts
 from parity.tracing import bare_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from parity.explanation.bending import Change, Kind
+    from parity.explanation.bending import Change
     from parity.explanation.case import Case
     from parity.tracing import Alignment, Mode
 
@@ -34,7 +34,6 @@ class Others:
         model: the bent model of these weights.
         own: the candidate's weights.
         images: in float64.
-        kinds: what the candidate's own tensors do, of these weights, each with what tells it from the others.
     """
 
     case: Case
@@ -43,7 +42,6 @@ class Others:
     model: BentViT
     own: Mapping[str, torch.Tensor]
     images: torch.Tensor
-    kinds: Mapping[Hashable, Kind] = field(default_factory=dict)
 
     def residual(self, changes: Sequence[Change]) -> float:
         """Returns how far the bent model with some changes is from the candidate, at the logits."""
@@ -82,47 +80,24 @@ class Others:
 
     def _on_these(self, changes: Sequence[Change]) -> list[Change]:
         return [
-            dataclasses.replace(change, value=change.value.on(self.own))
-            if isinstance(change.value, Graft)
-            else dataclasses.replace(change, kind=self.kinds.get(_which(change.kind), change.kind))
+            dataclasses.replace(change, value=change.value.on(self.own)) if isinstance(change.value, Graft) else change
             for change in changes
         ]
 
 
-def others(
-    case: Case, mode: Mode, attempt: int, like: BentViT, kinds: Callable[[], Iterable[Kind]] | None = None
-) -> Others:
-    """Draws other weights and images.
+def others(case: Case, mode: Mode, attempt: int, like: BentViT) -> Others:
+    """Draws other weights and images; what of the weights has no counterpart stays as it is.
 
     Args:
         case: what is explained.
         mode: in which the candidate is run.
         attempt: of the ways to hold it in float64.
         like: the bent model of the search.
-        kinds: returns what the candidate does with the tensors that it holds and that have no counterpart. Without it
-            these stay as they are; with it they are drawn as well, so that nothing that was learned is a constant.
     """
     subject, models = case.subject, case.subject.models
     drawn = synthetic(models.reference, models.seed + 1)
     state = with_parts(subject.held.reference, drawn, (entry.reference for entry in subject.mapping.entries))
-    own = subject.mapping.updated(dict(subject.held.candidate) | (_learned_alone(case) if kinds else {}), state)
+    own = subject.mapping.updated(subject.held.candidate, state)
     images = uniform(f"{models.seed}/second proof", tuple(models.images.shape)).to(models.images.device)
     model = BentViT(case.config, Widened(state), like.order, like.traits, like.shared)
-    again = {}
-    if kinds:
-        with assigned(models.candidate, own):
-            again = {_which(kind): kind for kind in kinds()}
-    return Others(case, mode, attempt, model, own, images.double(), again)
-
-
-def _which(kind: Kind) -> Hashable:
-    return kind.key, *kind.variants
-
-
-def _learned_alone(case: Case) -> dict[str, torch.Tensor]:
-    """Draws what the candidate has learned and the reference has no counterpart of."""
-    subject, models = case.subject, case.subject.models
-    learned = dict(models.candidate.named_parameters()).keys()
-    names = {split(name)[0] for name in subject.mapping.unmapped_candidate} & learned
-    drawn = synthetic(models.candidate, models.seed + 1, only=names)
-    return {name: tensor.to(subject.held.candidate[name]) for name, tensor in drawn.items()}
+    return Others(case, mode, attempt, model, own, images.double())

@@ -245,6 +245,12 @@ def test_mask_in_a_buffer_is_a_constant(is_whole: bool) -> None:  # noqa: FBT001
         assert report.verdict not in RIGHT, report
 
 
+def _with_blocks(block: Callable[[], nn.Module]) -> nn.Module:
+    model = ViT(lambda: Fused("p h d"))
+    model.blocks = nn.ModuleList([block() for _ in model.blocks])
+    return model
+
+
 class BiasesAfterTheResidual(Block):
     """Each branch's last bias is added after the residual."""
 
@@ -268,12 +274,7 @@ class BiasesAfterTheResidual(Block):
 
 @pytest.mark.parametrize("how", ["out of place", "in place"])
 def test_bias_may_be_added_after_the_residual(how: str) -> None:
-    def build() -> nn.Module:
-        model = ViT(lambda: Fused("p h d"))
-        model.blocks = nn.ModuleList([BiasesAfterTheResidual(how) for _ in model.blocks])
-        return model
-
-    _require_right(build)
+    _require_right(lambda: _with_blocks(lambda: BiasesAfterTheResidual(how)))
 
 
 def test_bias_that_is_added_to_the_norms_output_is_another_one() -> None:
@@ -282,12 +283,7 @@ def test_bias_that_is_added_to_the_norms_output_is_another_one() -> None:
             x = x + self.attention(self.norm1(x)) + self.first
             return x + self.mlp(self.norm2(x) + self.second)
 
-    def build() -> nn.Module:
-        model = ViT(lambda: Fused("p h d"))
-        model.blocks = nn.ModuleList([Misplaced("") for _ in model.blocks])
-        return model
-
-    report = check(build, overrides=SIZES, modes=["eval"])
+    report = check(lambda: _with_blocks(lambda: Misplaced("")), overrides=SIZES, modes=["eval"])
     assert report.verdict == "divergent", report
 
 
@@ -297,12 +293,7 @@ def test_bias_that_is_added_right_behind_what_lacks_one_may_be_that_in_another_f
             x = x + self.attention(self.norm1(x))
             return x + self.mlp(self.norm2(x) + self.first) + self.second
 
-    def build() -> nn.Module:
-        model = ViT(lambda: Fused("p h d"))
-        model.blocks = nn.ModuleList([Behind("") for _ in model.blocks])
-        return model
-
-    report = check(build, overrides=SIZES, modes=["eval"])
+    report = check(lambda: _with_blocks(lambda: Behind("")), overrides=SIZES, modes=["eval"])
     assert report.verdict == "inconclusive", report
     assert "may be these in another form" in report.reasons[0]
 

@@ -11,7 +11,7 @@ import torch
 from parity.errors import ParityError, listed
 from parity.findings import Cause
 from parity.models import uniform
-from parity.tracing import MODES, Crossing, bare_run, compare
+from parity.tracing import MODES, Crossing, bare_run, by_file, compare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,11 +58,7 @@ class Mixing:
     @property
     def source(self) -> str:
         """The lines, as a cause names them."""
-        files: dict[str, list[str]] = {}
-        for line in self.lines:
-            file, _, number = line.rpartition(":")
-            files.setdefault(file, []).append(number)
-        return ", ".join(f"{file}:{', '.join(numbers)}" for file, numbers in files.items())
+        return by_file(self.lines)
 
     def _in_words(self) -> str:
         count = range(len(self.depends))

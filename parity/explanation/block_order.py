@@ -12,8 +12,9 @@ from parity.errors import listed
 from parity.explanation.bent_vit import BLOCK
 from parity.explanation.case import block_of
 from parity.explanation.causes.places import joined
-from parity.explanation.proof import Group, by_file
+from parity.explanation.proof import MOST_LINES, Group
 from parity.models import split
+from parity.tracing import by_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -168,7 +169,12 @@ def with_lines(
     """
     partners = {split(entry.reference)[0]: split(entry.candidate)[0] for entry in case.subject.mapping.entries}
     return [
-        (dataclasses.replace(group, source=by_file(lines({partners[name] for name in tensors.values()}))), tensors)
+        (
+            dataclasses.replace(
+                group, source=by_file(lines({partners[name] for name in tensors.values()}), MOST_LINES)
+            ),
+            tensors,
+        )
         for group, tensors in sharing
     ]
 

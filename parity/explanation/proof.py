@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from parity.findings import Cause
-from parity.tracing import SAME_FUNCTION_BOUND
+from parity.tracing import SAME_FUNCTION_BOUND, by_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from parity.explanation.bending import Change
 
 # the id of a cause without a name, and of how many lines of a file it is said that a cause comes from them
-GRAFT, _MOST_LINES = "graft", 4
+GRAFT, MOST_LINES = "graft", 4
 
 
 @dataclass(frozen=True)
@@ -214,20 +214,11 @@ def grouped(changes: Iterable[Change], sources: Mapping[Change, tuple[str, ...]]
             members[0].kind.instead,
             members[0].kind.hint,
             tuple(dict.fromkeys(change.place for change in members)),
-            by_file(line for change in members for line in sources.get(change, ())),
+            by_file((line for change in members for line in sources.get(change, ())), MOST_LINES),
             members[-1].kind.letters,
         )
         for members in groups.values()
     ]
-
-
-def by_file(lines: Iterable[str]) -> str:
-    """Returns the first of some lines, `model.py:41, 44`."""
-    files: dict[str, dict[str, None]] = defaultdict(dict)
-    for line in dict.fromkeys(lines):
-        file, _, number = line.rpartition(":")
-        files[file][number] = None
-    return ", ".join(f"{file}:{', '.join(list(numbers)[:_MOST_LINES])}" for file, numbers in files.items())
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ from parity.tracing.operations import Operations
 from parity.tracing.passes import OUTPUT, Pass, fitting, in_step, is_rearranged, steps
 from parity.tracing.precision import BACKENDS, full_float32
 from parity.tracing.run import Event, Moment, Point, Run, Telling, bare_run, call_order, outer_modules
-from parity.tracing.sources import DRAWING, SourceLine, line_of_source, name_of_operation
+from parity.tracing.sources import DRAWING, SourceLine, by_file, line_of_source, name_of_operation
 from parity.tracing.spread import LETTERS, LEVELS, Places, Sizes, grid_of, pooled
 from parity.tracing.subject import Held, Models, Subject
 
@@ -90,6 +90,7 @@ __all__ = [
     "attention_written_out",
     "bare_run",
     "blocks_of",
+    "by_file",
     "call_order",
     "can_switch_fastpath",
     "compare",

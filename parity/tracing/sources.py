@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import linecache
 import sys
+from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import einops
 import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # operations that draw random numbers
 DRAWING = frozenset({
@@ -57,3 +61,12 @@ def name_of_operation(function: Any) -> str:
     """Returns what a dispatched operation is called, whether it writes to its input or not: `add`, `softmax`."""
     name: str = function._schema.name.partition("::")[2].strip("_")  # noqa: SLF001  (there is no public name)
     return name
+
+
+def by_file(lines: Iterable[str], most: int | None = None) -> str:
+    """Returns lines as a cause names them, `model.py:41, 44`: of each file all, or the first so many."""
+    files: dict[str, dict[str, None]] = defaultdict(dict)
+    for line in dict.fromkeys(lines):
+        file, _, number = line.rpartition(":")
+        files[file][number] = None
+    return ", ".join(f"{file}:{', '.join(list(numbers)[:most])}" for file, numbers in files.items())

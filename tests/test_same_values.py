@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -60,8 +61,8 @@ class Model(OddViT):
         self.blocks = nn.ModuleList(kind({}, 1e-6) for _ in range(2))
 
 
-def _explained(model: nn.Module) -> Report:
-    report = check(model, overrides=SMALL, modes=["eval"])
+def _explained(model: nn.Module, **sizes: int) -> Report:
+    report = check(model, overrides=SMALL | sizes, modes=["eval"])
     assert report.verdict == "divergent"
     assert report.explanation is not None
     assert report.explanation.complete, report
@@ -183,12 +184,25 @@ def test_line_of_a_factor_that_a_product_takes_in_is_told() -> None:
     assert all("query *= 12**-0.5" in _code(cause) for cause in causes)
 
 
+def _added(x: Tensor, y: Tensor) -> Tensor:
+    y = torch.tanh(y)
+    y = y * 0.375
+    return x + y
+
+
+def test_line_of_a_factor_that_a_sum_takes_in_is_told() -> None:
+    (cause,) = _explained(OddViT({"residual": _added})).causes
+    first = inspect.getsourcelines(_added)[1]
+    assert cause.source == f"test_same_values.py:{first + 1}, {first + 2}, {first + 3}"
+
+
 class Functional(nn.Module):
     """Has parameters and no modules; its norms divide by one deviation for each image."""
 
     def __init__(self) -> None:
         super().__init__()
         model = OddViT({})
+        model.blocks.append(Block({}, 1e-6))
         self.names = {name: name.replace(".", "_") for name, _ in model.named_parameters()}
         self.all = nn.ParameterDict({self.names[name]: p for name, p in model.named_parameters()})
 
@@ -205,7 +219,7 @@ class Functional(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = F.conv2d(images, *self.weights("patch"), stride=8).flatten(2).transpose(1, 2)
         x = torch.cat([self.all["token"].expand(len(x), -1, -1), x], 1) + self.all["table"]
-        for block in ("blocks_0", "blocks_1"):
+        for block in ("blocks_0", "blocks_1", "blocks_2"):
             y = F.linear(self.norm(f"{block}_norm_1", x), *self.weights(f"{block}_qkv"))
             q, k, v = y.reshape(*x.shape[:2], 3, 4, 12).permute(2, 0, 3, 1, 4)
             y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
@@ -216,7 +230,7 @@ class Functional(nn.Module):
 
 
 def test_one_line_in_a_model_without_modules_is_one_cause() -> None:
-    (cause,) = _explained(Functional()).causes
+    (cause,) = _explained(Functional(), num_layers=3).causes
     assert _code(cause) == ["variance = x.square().mean((1, 2), keepdim=True)"]
 
 

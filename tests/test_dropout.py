@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,6 +106,9 @@ FAULTS: list[tuple[str, list[Edit], str, str, str]] = [
      "dropout is missing on the MLP's hidden features after the activation (blocks 0 to 2)", "encoder_layer_0.mlp.2"),
     ("block", [("self.head(self.ln(x[:, 0]))", "self.head(self.dropout(self.ln(x[:, 0])))")], "dropout-extra",
      "dropout of rate 0.13 acts on the head's input", "heads"),
+    ("block", [("self.head = nn.Linear(embed_dim, num_classes)",
+                "self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(embed_dim, num_classes))")],
+     "dropout-extra", "dropout of rate 0.13 acts on the head's input", "heads"),
     ("functions", [("x = self.to_patches(images)", "x = F.dropout(self.to_patches(images), 0.5, self.training)")],
      "dropout-extra", "dropout of rate 0.5 acts on the patches' features", "conv_proj"),
     ("block", [(_END, _END[:46]), ("self.MLP(self.norm(x))", "self.MLP(self.after(self.norm(x)))")],
@@ -197,6 +201,14 @@ def test_same_dropout_drawn_in_another_way_is_not_flagged(host: str, edits: list
     report = _checked(tmp_path, host, *edits)
     assert report.verdict in ("identical", "equivalent"), report
     assert not report.causes
+
+
+def test_dropout_is_named_beside_attention_over_the_images(tmp_path: Path) -> None:
+    """Masks of the attention's weights then are of the images, and not of the tokens."""
+    report = _checked(tmp_path, "block", ("batch_first=True", "batch_first=False"), (_AFTER, _UNDROPPED))
+    assert [cause.id for cause in report.causes] == ["batch-first", "dropout-missing"], report
+    assert report.explanation is not None
+    assert report.explanation.complete
 
 
 _POOLED, _TOKENS = "self.ln_final(x)[:, 0, :]", "self.drop(torch.cat([cls, x], dim=1) + self.positions)"
@@ -331,6 +343,7 @@ def test_only_what_another_reference_drops_otherwise_is_named() -> None:
     assert report.causes[0].statement.endswith("has rate 0.4; the reference has rate 0.1")
 
 
+_ON_WEIGHTS = "the reference has one of rate 0.21 on the attention's weights"
 _FORMULA = (_WEIGHTS, "self.dropout(F.softmax(scores.sin() * scores.abs(), dim=-1))")
 
 
@@ -343,20 +356,34 @@ def test_formula_keeps_the_dropout_of_the_weights(edits: list[Edit], tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "weights",
+    ("weights", "said"),
     [
-        "F.softmax(self.dropout(scores.sin() * scores.abs()), dim=-1)",
-        "self.dropout(self.dropout(F.softmax(scores.sin() * scores.abs(), dim=-1)))",
-        "F.dropout(F.softmax(scores.sin() * scores.abs(), dim=-1), 0.5, self.training)",
-        "F.softmax(scores.sin() * scores.abs(), dim=-1)",
+        (
+            "F.softmax(self.dropout(scores.sin() * scores.abs()), dim=-1)",
+            f"dropout acts in candidate.py:LINE, not on the attention's weights (blocks 0 to 2); {_ON_WEIGHTS}",
+        ),
+        (
+            "self.dropout(self.dropout(F.softmax(scores.sin() * scores.abs(), dim=-1)))",
+            "one more dropout of rate 0.21 acts in candidate.py:LINE (blocks 0 to 2); the reference has no other there",
+        ),
+        (
+            "F.dropout(F.softmax(scores.sin() * scores.abs(), dim=-1), 0.5, self.training)",
+            f"dropout of rate 0.5 acts in candidate.py:LINE (blocks 0 to 2); {_ON_WEIGHTS}",
+        ),
+        (
+            "F.softmax(scores.sin() * scores.abs(), dim=-1)",
+            "dropout is missing on the attention's weights (blocks 0 to 2); the reference has one of rate 0.21",
+        ),
     ],
 )
-def test_formula_hides_no_other_dropout(weights: str, tmp_path: Path) -> None:
+def test_other_dropout_in_a_formula_is_told_apart_from_it(weights: str, said: str, tmp_path: Path) -> None:
     report = _checked(tmp_path, "functions", (_WEIGHTS, weights))
     assert report.verdict == "divergent"
-    assert [cause.id for cause in report.causes] == ["graft"], report
     assert report.explanation is not None
-    assert not report.explanation.complete
+    assert report.explanation.complete
+    formula, dropout = report.causes
+    assert formula.id == "graft", report
+    assert re.sub(r"py:\d+", "py:LINE", dropout.statement) == f"in train mode {said}"
 
 
 _DROPPED = "        x = self.dropout(x)\n"

@@ -75,9 +75,15 @@ def test_another_dropout_beside_a_formula_is_named() -> None:
     assert explanation.in_train_mode == ("dropout on the MLP's output has rate 0.4 (blocks 0 and 1)",)
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.4], ids=["none", "another rate"])
-def test_other_dropouts_in_a_formula_leave_train_mode_open(rate: float) -> None:
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [
+        (0.0, "dropout is missing on the attention's output (blocks 0 and 1)"),
+        (0.4, "dropout of rate 0.4 acts in test_grafted_dropouts.py:35 (blocks 0 and 1)"),
+    ],
+)
+def test_other_dropout_in_a_formula_is_told_apart_from_it(rate: float, said: str) -> None:
     explanation = checked(rate).explanation
     assert explanation is not None
-    assert explanation.explains_eval_mode
-    assert not explanation.complete
+    assert explanation.complete
+    assert explanation.in_train_mode == (said,)

@@ -240,6 +240,13 @@ class Proof:
         """Whether they make the reference the candidate, within the bound."""
         return self.residual <= SAME_FUNCTION_BOUND
 
+    def with_more(self, groups: Iterable[Group]) -> Proof:
+        """Returns the proof with causes that are certain, and that the reference cannot be without for a change."""
+        more = tuple(groups)
+        return dataclasses.replace(
+            self, needed=(*more, *self.needed), without=(*(math.inf for _ in more), *self.without)
+        )
+
     def explanation(
         self, words: Callable[[Sequence[str]], str], named: Callable[[str], str], unexplained: Sequence[str]
     ) -> Explanation:

@@ -12,6 +12,7 @@ import itertools
 import math
 import re
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from parity.explanation.bending import Change, Kind
@@ -92,6 +93,7 @@ SPOTS = (
     Spot("end", "output", r"^encoder\.layers$", "BND", "the tokens before the final norm"),
     Spot("end", "leave", r"^encoder\.ln$", "BND", "the tokens after the final norm"),
     Spot("end", "input", r"^heads$", "BD", "the head's input"),
+    Spot("end", "enter", r"^heads$", "BD", "the head's input"),
     Spot("end", "output", r"^heads$", "BK", "the logits"),
 )
 # fmt: on
@@ -162,15 +164,27 @@ def sizes(config: Mapping[str, Any], images: Tensor) -> dict[str, int]:
     }  # fmt: skip
 
 
-def fitting(shape: Shape, lengths: Mapping[str, int]) -> Iterator[tuple[Spot, str]]:
+def shapes_at_spots(
+    lengths: Mapping[str, int], passing: Mapping[Spot, Shape] = MappingProxyType({})
+) -> dict[Spot, Shape]:
+    """Returns the shape of what is dropped at each spot.
+
+    Args:
+        lengths: of the axes in torchvision's model.
+        passing: shapes that are known of another model, which may have other tokens, or images in their place.
+    """
+    usual = {spot: tuple(lengths[axis] for axis in spot.axes) for spot in SPOTS}
+    return usual | {spot: shape for spot, shape in passing.items() if len(shape) == len(usual[spot])}
+
+
+def fitting(shape: Shape, wholes: Mapping[Spot, Shape]) -> Iterator[tuple[Spot, str]]:
     """Yields the spots where a mask may act, and what it drops there as a whole, in words.
 
     Args:
         shape: of the mask, without axes of length 1.
-        lengths: of the axes.
+        wholes: the shape of what is dropped at each spot.
     """
-    for spot in SPOTS:
-        whole = tuple(lengths[axis] for axis in spot.axes)
+    for spot, whole in wholes.items():
         axes = _axes_of(shape, whole)
         if math.prod(shape) == math.prod(whole):
             yield spot, ""
@@ -179,39 +193,39 @@ def fitting(shape: Shape, lengths: Mapping[str, int]) -> Iterator[tuple[Spot, st
             yield spot, _SHARED.get((letters, spot.axes), f"with masks of shape {shape}")
 
 
-def layouts(drawn: Mapping[Shape, int], lengths: Mapping[str, int], layers: int) -> dict[str, Shape]:
-    """Returns in which shapes a candidate draws the masks of single elements, by the axes of what they drop.
+def layouts(drawn: Mapping[Shape, int], wholes: Mapping[Spot, Shape], layers: int) -> dict[Spot, Shape]:
+    """Returns in which shapes a candidate draws the masks of single elements, by the spots where they act.
 
     Args:
         drawn: how often a mask of each shape is drawn, axes of length 1 left out.
-        lengths: of the axes.
+        wholes: the shape of what is dropped at each spot.
         layers: number of blocks.
     """
-    found: dict[str, Shape] = {}
-    for axes in dict.fromkeys(spot.axes for spot in SPOTS):
-        whole = tuple(lengths[axis] for axis in axes)
-        found[axes] = next((shape for shape in drawn if sorted(shape) == sorted(whole)), whole)
-    head = tuple(lengths[axis] for axis in "BNN")
-    if drawn.get(head, 0) >= layers * lengths["H"] > layers:  # one head after the other
-        found["BHNN"] = head
+    found: dict[Spot, Shape] = {}
+    for spot, whole in wholes.items():
+        found[spot] = next((shape for shape in drawn if sorted(shape) == sorted(whole)), whole)
+        if spot.axes == "BHNN":
+            images, heads, *tokens = whole
+            if drawn.get((images, *tokens), 0) >= layers * heads > layers:  # one head after the other
+                found[spot] = images, *tokens
     return found
 
 
-def is_known_layout(shape: Shape, lengths: Mapping[str, int]) -> bool:
+def is_known_layout(shape: Shape, wholes: Mapping[Spot, Shape]) -> bool:
     """Returns whether it is known which number of a mask belongs to which element of what it drops."""
-    wholes = [tuple(lengths[axis] for axis in spot.axes) for spot in SPOTS]
-    merged = [(whole[0] * whole[1], *whole[2:]) for whole in wholes]
-    return shape == tuple(lengths[axis] for axis in "BNN") or sorted(shape) in map(sorted, [*wholes, *merged])
+    merged = [(whole[0] * whole[1], *whole[2:]) for whole in wholes.values()]
+    of_a_head = [(whole[0], *whole[2:]) for spot, whole in wholes.items() if spot.axes == "BHNN"]
+    return shape in of_a_head or sorted(shape) in map(sorted, [*wholes.values(), *merged])
 
 
 def own_dropouts(
-    config: Mapping[str, Any], layout: Mapping[str, Shape], *, turned: bool = False
+    config: Mapping[str, Any], layout: Mapping[Spot, Shape], *, turned: bool = False
 ) -> dict[Change, Dropping]:
     """Returns the dropouts of torchvision's model as changes of one that drops nothing.
 
     Args:
         config: torchvision's arguments.
-        layout: in which shapes masks are drawn, by the axes of what they drop.
+        layout: in which shapes masks are drawn at each spot.
         turned: whether the class token is the last one of those that they are drawn for.
     """
     blocks = [f"encoder.layers.encoder_layer_{n}" for n in range(config["num_layers"])]
@@ -220,24 +234,24 @@ def own_dropouts(
     found: dict[Change, Dropping] = {}
     for spot in SPOTS:
         if spot.rate and config[spot.rate]:
-            dropping = Dropping(spot, config[spot.rate], layout[spot.axes], turned=turned)
+            dropping = Dropping(spot, config[spot.rate], layout[spot], turned=turned)
             found |= {Change(dropping.kind, place): dropping for place in places if re.search(spot.only, place)}
     return found
 
 
 def laid_out(
-    dropouts: Mapping[Change, Dropping], layout: Mapping[str, Shape], *, turned: bool = False
+    dropouts: Mapping[Change, Dropping], layout: Mapping[Spot, Shape], *, turned: bool = False
 ) -> dict[Change, Dropping]:
     """Returns a model's dropouts with masks that are drawn as another one draws them.
 
     Args:
         dropouts: of the one model.
-        layout: of the other one's masks, by the axes of what they drop.
+        layout: of the other one's masks at each spot.
         turned: whether the class token is the last one of those that the other one draws them for.
     """
     found = {}
     for change, dropping in dropouts.items():
-        shape = dropping.shape if dropping.shared else layout[dropping.spot.axes]
+        shape = dropping.shape if dropping.shared else layout[dropping.spot]
         new = dataclasses.replace(dropping, shape=shape, blocks=frozenset(), turned=turned)
         found[Change(new.kind, change.place)] = new
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import re
 import time
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from parity.explanation.bending import Bend, Change, undoing
+from parity.explanation.bending import Bend, Change, Memo, undoing
 from parity.explanation.bent_vit import BentViT
 from parity.explanation.block_order import parts_apart, used_instead, uses_of_blocks
 from parity.explanation.case import Case, Widened, block_of
@@ -29,6 +30,7 @@ from parity.explanation.causes.dropouts import (
     laid_out,
     layouts,
     own_dropouts,
+    shapes_at_spots,
     sizes,
 )
 from parity.explanation.causes.places import joined
@@ -38,7 +40,7 @@ from parity.explanation.search import Search, distance_of
 from parity.explanation.second_proof import others
 from parity.explanation.train_mode.alone import done_alone
 from parity.explanation.train_mode.inside import dropping_inside
-from parity.explanation.train_mode.regrafting import hidden_operations, with_their_dropouts
+from parity.explanation.train_mode.regrafting import graft_groups, hidden_operations, in_train_mode, with_grafts
 from parity.tracing import (
     ACTIVATION,
     SAME_FUNCTION_BOUND,
@@ -144,25 +146,25 @@ def _before_the_dropout(change: Change) -> Change:
 
 def knows_every_mask(case: Case) -> bool:
     """Returns whether the bent model can draw each mask as the candidate does."""
-    lengths = sizes(case.config, case.subject.models.images)
-    return all(is_known_layout(site.shape, lengths) for site in _masks(case))
+    wholes = shapes_at_spots(sizes(case.config, case.subject.models.images))
+    return all(is_known_layout(site.shape, wholes) for site in _masks(case))
 
 
 def _attempted(
     case: Case, known: Sequence[Change], dropouts: Mapping[Change, Dropping] | None, seconds: float, attempt: int
 ) -> _Found:
     models, images = case.subject.models, case.subject.models.images.double()
-    lengths, drawn = _lengths(case, known, images), _masks(case)
-    layout = layouts(Counter(site.shape for site in drawn), lengths, case.config["num_layers"])
+    wholes, drawn = _shapes(case, known, images), _masks(case)
+    layout = layouts(Counter(site.shape for site in drawn), wholes, case.config["num_layers"])
     turned = case.alignment.rolled is not None
     own = (
         own_dropouts(case.config, layout, turned=turned)
         if dropouts is None
         else laid_out(dropouts, layout, turned=turned)
     )
-    all_possible = (dataclasses.replace(d, turned=turned) for d in _possible(case, drawn, own, layout, lengths))
+    all_possible = (dataclasses.replace(d, turned=turned) for d in _possible(case, drawn, own, layout, wholes))
     possible = {dropping.kind.key: dropping for dropping in all_possible}
-    alignment = case.alignment.without(_drawn_elsewhere(case.alignment, drawn, own, lengths))
+    alignment = case.alignment.without(_drawn_elsewhere(case.alignment, drawn, own, wholes))
     order, _, sharing = uses_of_blocks(case)
     alignment = alignment.without(parts_apart(sharing))
     weights, shared = Widened(case.subject.held.reference), used_instead(sharing)
@@ -170,41 +172,54 @@ def _attempted(
     kinds = [*undoing(own), *(dropping.kind for dropping in possible.values())]
     mode = dataclasses.replace(TRAIN, by_size=True)
     with case.candidate_in(mode, attempt):
-        known, dropping = with_their_dropouts(case, known, mode)
-        hidden = hidden_operations(model, images, known)
+        grafts = in_train_mode(case, known, mode)
+    hidden = hidden_operations(model, images, known)
+    in_grafts = graft_groups(grafts, hidden, own)
+    known, usual = with_grafts(known, grafts), with_grafts(known, (graft for graft in grafts if not graft.drawings))
     with case.candidate_in(mode, attempt), case.observed(images, alignment) as observations:
         search = Search(model, images, models.seed, observations, kinds, known, seconds, case.failures)
         search.run(to_the_end=False)
         events = [_event(change, own, possible) for change in search.changes if change not in known]
-        known = [*known, *(event.change for event in events if event.is_of_layout)]
+        usual += [event.change for event in events if event.is_of_layout]
 
         def error(chosen: Sequence[Group]) -> float:
-            made = [*known, *(change for group in chosen for change in group.changes)]
+            made = [*usual, *(change for group in chosen for change in group.changes)]
             return distance_of(model, images, made, observations.output(), models.seed, case.failures)
 
         found = [event for event in events if not event.is_of_layout]
-        proof = prove(list(_groups(found)), error)
+        proof = prove([*(group for group in in_grafts if group.changes), *_groups(found)], error)
     again = others(case, mode, attempt, model)
-    made = [*known, *(change for group in proof.needed for change in group.changes)]
+    made = [*usual, *(change for group in proof.needed for change in group.changes)]
     residual = again.residual(made) if proof.is_complete else math.inf
     if residual > SAME_FUNCTION_BOUND:
         wrong = again.refuted(search.changes, search, alignment)
         held = [event for event in found if search.holds(event.change) and event.change not in wrong]
         with torch.no_grad(), mode.active():
-            proof = prove(list(_groups(held)), error)
+            proof = prove([*(group for group in in_grafts if group.changes), *_groups(held)], error)
         proof = dataclasses.replace(proof, residual=residual) if proof.is_complete else proof
-    if any((c.place, d.spot.operation) in hidden and c.place not in dropping for c, d in own.items()):
+    replaced = set().union(*(keys for change, keys in hidden.items() if change not in {g.usual for g in grafts}))
+    if any((c.place, d.spot.operation) in replaced for c, d in own.items()):
         proof = dataclasses.replace(proof, residual=math.inf)  # whether the candidate drops that, too, isn't known
+    proof = proof.with_more(group for group in in_grafts if not group.changes)
     changed = {event.change: event.has for event in events if event.has}
     kept = {c: d for c, d in own.items() if not any(event.change.takes_the_place_of(c) for event in events)}
     return _Found(proof, {**kept, **changed})
 
 
-def _lengths(case: Case, known: Sequence[Change], images: torch.Tensor) -> dict[str, int]:
-    """Returns how long each axis of what may be dropped is, with the tokens that a model with these changes has."""
+def _shapes(case: Case, known: Sequence[Change], images: torch.Tensor) -> dict[Spot, tuple[int, ...]]:
+    """Returns the shape of what may be dropped at each spot of a model with these changes."""
     model = BentViT(case.config, Widened(case.subject.held.reference), traits=case.traits)
-    tokens = model.run(model.stages[0], images, Bend(known, traits=case.traits, passed={IMAGES: images}))
-    return sizes(case.config, images) | {"N": tokens.shape[1]}
+    passing: dict[Spot, tuple[int, ...]] = {}
+    tensor, bend = images, Bend(passed={IMAGES: images})
+    with torch.no_grad():
+        for stage in model.stages:
+            bend = Bend(known, memo=Memo(), calls=bend.calls, traits=case.traits, passed=bend.passed)
+            tensor = model.run(stage, tensor, bend)
+            for spot, ((place, operation), (arguments, result)) in itertools.product(SPOTS, bend.done.items()):
+                values = [arguments[n] for n in spot.arguments if n < len(arguments)] or [result]
+                if operation == spot.operation and re.search(spot.only, place) and isinstance(values[0], torch.Tensor):
+                    passing.setdefault(spot, tuple(values[0].shape))
+    return shapes_at_spots(sizes(case.config, images), passing)
 
 
 def _masks(case: Case) -> list[Site]:
@@ -216,8 +231,8 @@ def _masks(case: Case) -> list[Site]:
 
 
 def _possible(
-    case: Case, drawn: Sequence[Site], own: Mapping[Change, Dropping], layout: Mapping[str, tuple[int, ...]],
-    lengths: Mapping[str, int],
+    case: Case, drawn: Sequence[Site], own: Mapping[Change, Dropping], layout: Mapping[Spot, tuple[int, ...]],
+    wholes: Mapping[Spot, tuple[int, ...]],
 ) -> list[Dropping]:  # fmt: skip
     """Returns what the masks may drop, single elements first, except what the reference drops as well."""
     pairs = case.alignment.pairs
@@ -229,20 +244,21 @@ def _possible(
     found = []
     for (rate, shape), numbers in blocks.items():
         within = frozenset(number for number in numbers if number is not None) if None not in numbers else frozenset()
-        for spot, shared in fitting(shape, lengths):
+        for spot, shared in fitting(shape, wholes):
             is_possible = not within or spot.part in _BRANCHES
             if is_possible and (spot, rate, shape) not in usual:
-                found.append(Dropping(spot, rate, shape, "" if shape == layout[spot.axes] else shared, within))
+                found.append(Dropping(spot, rate, shape, "" if shape == layout[spot] else shared, within))
             if is_possible and spot.axes == "BHNN" and len(shape) == len("BNN") and not shared:  # heads before images
-                found.append(Dropping(spot, rate, tuple(lengths[axis] for axis in "HBNN"), "", within))
+                images, heads, *tokens = wholes[spot]
+                found.append(Dropping(spot, rate, (heads, images, *tokens), "", within))
     return sorted(found, key=lambda dropping: (bool(dropping.shared), SPOTS.index(dropping.spot)))
 
 
 def _drawn_elsewhere(
-    alignment: Alignment, drawn: Sequence[Site], own: Mapping[Change, Dropping], lengths: Mapping[str, int]
+    alignment: Alignment, drawn: Sequence[Site], own: Mapping[Change, Dropping], wholes: Mapping[Spot, tuple[int, ...]]
 ) -> set[str]:
     """Returns modules of the reference whose output needn't be the candidate's, since a dropout may stand outside."""
-    tokens = sorted(lengths[axis] for axis in "BND")
+    tokens = sorted(next(whole for spot, whole in wholes.items() if spot.axes == "BND"))
     inside = Counter(
         name for site in drawn if sorted(site.shape) == tokens for name in (*outer_modules(site.module), site.module)
     )

@@ -1,31 +1,36 @@
 """Grafts of eval mode as they are in train mode: with the dropout that stands among a candidate's own operations.
 
-A graft takes the place of the reference's dropout too. It may have one of its own only if that drops what the
-reference's does at the same rate: the attention's weights as they leave the softmax, or what a branch leads to.
+A graft takes the place of the reference's dropout too. Where one of its own drops what the reference's does at the same
+rate, nothing differs: the attention's weights as they leave the softmax, or what a branch leads to. Any other one, and
+one that the reference has and the graft hasn't, is a cause.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from parity.explanation.bending import Bend
 from parity.explanation.bent_vit import BLOCK
 from parity.explanation.case import block_of
+from parity.explanation.causes.places import joined
 from parity.explanation.following import IMAGES
 from parity.explanation.formulas.recording import Recording
 from parity.explanation.formulas.replaying import Graft
+from parity.explanation.proof import Group
 from parity.models import tensors_of
-from parity.tracing import DRAWING, FunctionCalls, Telling, kept_by
+from parity.tracing import DRAWING, FunctionCalls, Telling, by_file, kept_by
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import torch
 
     from parity.explanation.bending import Bendable, Change
     from parity.explanation.case import Case
+    from parity.explanation.causes.dropouts import Dropping
     from parity.explanation.formulas.recording import Operation, Stretch
     from parity.tracing import Alignment, Mode, Point
 
@@ -34,6 +39,7 @@ _DROPPED_BEHIND = {"self_attention": "dropout", "1": "2", "3": "4"}
 
 # what a GPU drops with, of which the mask is no operation of its own
 _IN_ONE = "native_dropout"
+_DROPPING = ("bernoulli", _IN_ONE)
 
 
 def recorded(case: Case, mode: Mode) -> Recording:
@@ -57,81 +63,140 @@ def _told(recording: Recording, alignment: Alignment, point: Point, tensors: lis
         recording.passes(alignment.to_reference(point) if point.module else point, tensors[0])
 
 
-def with_their_dropouts(case: Case, known: Sequence[Change], mode: Mode) -> tuple[list[Change], set[str]]:
-    """Returns changes with grafts as they are in train mode; one that drops anything else stays as it is.
+@dataclass(frozen=True)
+class Regraft:
+    """A graft of eval mode as it is in train mode.
 
-    Besides, the places of the reference's dropouts that a graft has as well.
+    Attributes:
+        usual: the change of eval mode.
+        change: the one that carries out what the candidate does in train mode.
+        also: the places of the reference's dropouts that it has as well.
+        drawings: the masks that it draws otherwise.
+    """
+
+    usual: Change
+    change: Change
+    also: frozenset[str]
+    drawings: tuple[Operation, ...]
+
+
+def in_train_mode(case: Case, known: Sequence[Change], mode: Mode) -> list[Regraft]:
+    """Returns the grafts among some changes as they are in train mode; those that begin elsewhere there are left out.
 
     Args:
         case: what is explained; the candidate is held in float64.
         known: the changes of eval mode.
         mode: in which masks are drawn by size.
     """
-    dropping: set[str] = set()
-    if not any(isinstance(change.value, Graft) for change in known):
-        return list(known), dropping
-    recording, changes = recorded(case, mode), []
-    for change in known:
-        stretch = _in_train_mode(change.value, recording) if isinstance(change.value, Graft) else None
-        places = _dropped_as_well(stretch, recording, change.value.point, case.config) if stretch else set()
-        dropping |= places
-        changes.append(dataclasses.replace(change, value=dataclasses.replace(change.value, stretch=stretch))
-                       if places else change)  # fmt: skip
-    return changes, dropping
+    grafts = [change for change in known if isinstance(change.value, Graft)]
+    recording = recorded(case, mode) if grafts else None
+    found = (_in_train_mode(change, recording, case.config) for change in grafts if recording)
+    return [graft for graft in found if graft]
 
 
-def hidden_operations(model: Bendable, images: torch.Tensor, changes: Sequence[Change]) -> set[tuple[str, str]]:
-    """Returns the operations of a bent model that stand where a graft's operations are carried out instead.
+def with_grafts(known: Sequence[Change], grafts: Iterable[Regraft]) -> list[Change]:
+    """Returns changes with some grafts as they are in train mode."""
+    changed = {graft.usual: graft.change for graft in grafts}
+    return [changed.get(change, change) for change in known]
+
+
+def graft_groups(
+    grafts: Iterable[Regraft], hidden: Mapping[Change, Collection[tuple[str, str]]], own: Mapping[Change, Dropping]
+) -> list[Group]:
+    """Returns as causes what grafts drop otherwise than the reference.
+
+    Args:
+        grafts: as they are in train mode.
+        hidden: the operations that each of them takes the place of, by its change of eval mode.
+        own: the reference's dropouts.
+    """
+    groups: dict[tuple[str, ...], Group] = {}
+    for graft in grafts:
+        replaced = [
+            dropping for change, dropping in own.items()
+            if (change.place, dropping.spot.operation) in hidden[graft.usual] and change.place not in graft.also
+        ]  # fmt: skip
+        group = _group(graft, replaced) if graft.drawings or replaced else None
+        if group:
+            key = group.phrase, group.instead
+            alike = groups.get(key, dataclasses.replace(group, changes=(), where=()))
+            changes, where = (*alike.changes, *group.changes), (*alike.where, *group.where)
+            groups[key] = dataclasses.replace(group, changes=changes, where=where)
+    return list(groups.values())
+
+
+def _group(graft: Regraft, missing: Sequence[Dropping]) -> Group:
+    """Returns what a graft drops otherwise as a cause, given the reference's dropouts that it lacks."""
+    spots, rates = {d.spot: None for d in missing}, joined({f"{d.rate:g}": None for d in missing})
+    words, hints = joined(spot.words for spot in spots), "; ".join(spot.hint for spot in spots)
+    if not graft.drawings:
+        phrase = f"dropout is missing on {words}"
+        return Group((), "dropout-missing", phrase, f"one of rate {rates}", hints, (graft.usual.place,))
+    lines = by_file(drawing.line for drawing in graft.drawings)
+    acting = joined({f"{1 - _kept(drawing):.6g}": None for drawing in graft.drawings})
+    if missing and acting == rates:
+        id_, phrase = "dropout-elsewhere", f"dropout acts in {lines}, not on {words}"
+    else:
+        id_, phrase = "dropout-extra", f"{'one more ' * bool(graft.also)}dropout of rate {acting} acts in {lines}"
+    instead = f"one of rate {rates} on {words}" if missing else "no other there" if graft.also else "none there"
+    hint = hints or "take it away, or give it a rate of 0"
+    return Group((graft.change,), id_, phrase, instead, hint, (graft.usual.place,), lines)
+
+
+def hidden_operations(
+    model: Bendable, images: torch.Tensor, changes: Sequence[Change]
+) -> dict[Change, set[tuple[str, str]]]:
+    """Returns the operations of a bent model that stand where each graft's operations are carried out instead.
 
     Args:
         model: bendable, in float64.
         images: (B, C, H, W), in float64.
         changes: that are made.
     """
-    grafts = [change.value for change in changes if isinstance(change.value, Graft)]
+    grafts = [change for change in changes if isinstance(change.value, Graft)]
     if not grafts:
-        return set()
+        return {}
     tensor, bend = images, Bend(changes, traits=model.traits, passed={IMAGES: images})
     for stage in model.stages:
         tensor = model.run(stage, tensor, bend)
     order = list(bend.done)
-    hidden: set[tuple[str, str]] = set()
-    for graft in grafts:
-        starts = [(point.module, f"before {point.moment}") for point in graft.entering]
+    hidden: dict[Change, set[tuple[str, str]]] = {}
+    for change in grafts:
+        starts = [(point.module, f"before {point.moment}") for point in change.value.entering]
         start = max((order.index(key) for key in starts if key in bend.done), default=-1)
-        hidden.update(order[start + 1 : order.index(graft.operation[:2]) + 1])
+        hidden[change] = {*order[start + 1 : order.index(change.value.operation[:2]) + 1]}
     return hidden
 
 
-def _in_train_mode(graft: Graft, recording: Recording) -> Stretch | None:
-    """Returns a graft's operations as they are in train mode, if they begin where those of eval mode do."""
-    stretch = recording.stretch(graft.point, graft.entering)
-    is_same = stretch is not None and {*stretch.entering.values()} == {*graft.entering}
-    return stretch if is_same else None
-
-
-def _dropped_as_well(stretch: Stretch, recording: Recording, to: Point, config: Mapping[str, Any]) -> set[str]:
-    """Returns the places of the reference's dropouts among some operations; none if they drop anything else.
+def _in_train_mode(change: Change, recording: Recording, config: Mapping[str, Any]) -> Regraft | None:
+    """Returns a graft with its operations as they are in train mode, if they begin where those of eval mode do.
 
     Args:
-        stretch: the operations.
-        recording: of the candidate.
-        to: where they lead.
+        change: of eval mode.
+        recording: of the candidate in train mode.
         config: torchvision's arguments.
     """
-    places: list[str] = []
+    graft = change.value
+    stretch = recording.stretch(graft.point, graft.entering)
+    if stretch is None or {*stretch.entering.values()} != {*graft.entering}:
+        return None
+    also: list[str] = []
+    others = []
     for drawing in (operation for operation in stretch.operations if operation.name in DRAWING):
-        place, rate = _place_of(drawing, stretch, recording, to)
-        if place is None or place in places or not _is_dropout_of(config.get(rate, 0.0), drawing):
-            return set()
-        places.append(place)
-    return {*places}
+        if drawing.name not in _DROPPING:
+            return None
+        place, rate = _place_of(drawing, stretch, recording, graft.point)
+        if place and place not in also and math.isclose(1 - _kept(drawing), config.get(rate, 0.0)):
+            also.append(place)
+        else:
+            others.append(drawing)
+    changed = dataclasses.replace(change, value=dataclasses.replace(graft, stretch=stretch))
+    return Regraft(change, changed, frozenset(also), tuple(others))
 
 
-def _is_dropout_of(rate: float, drawing: Operation) -> bool:
-    if drawing.name == _IN_ONE:
-        return math.isclose(drawing.args[1], rate)
-    return drawing.name == "bernoulli" and math.isclose(1 - kept_by(drawing.args), rate)
+def _kept(drawing: Operation) -> float:
+    """Returns the share that a dropout keeps."""
+    return 1 - drawing.args[1] if drawing.name == _IN_ONE else kept_by(drawing.args)
 
 
 def _dropped_by(drawing: Operation, stretch: Stretch) -> list[Any]:

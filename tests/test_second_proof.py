@@ -130,6 +130,41 @@ def test_buffer_is_carried_along_with_the_operations_that_take_it() -> None:
     assert [cause.id for cause in report.causes] == ["graft"]
 
 
+def test_positions_that_are_computed_of_what_was_learned_are_no_fixed_table() -> None:
+    class Computed(OddViT):
+        def __init__(self) -> None:
+            super().__init__({"positions": lambda _: self.places(torch.eye(17).to(self.places.weight))})
+            self.places = nn.Linear(17, 48)
+            del self.table
+            self.register_parameter("table", None)
+
+    report = _explained(Computed())
+    assert report.explanation is not None
+    assert report.explanation.complete
+    assert "fixed" not in " ".join(cause.statement for cause in report.causes)
+    assert "places" in " ".join(cause.statement for cause in report.causes)
+
+
+def test_fixed_positions_are_named_beside_what_was_learned_for_something_else() -> None:
+    class Scaled(OddViT):
+        def __init__(self) -> None:
+            super().__init__({"branch": lambda y: y * self.gain})
+            self.gain = nn.Parameter(torch.ones(48))
+            del self.table
+
+        def forward(self, images: Tensor) -> Tensor:
+            x = torch.cat([self.token.expand(len(images), -1, -1), self.patch(images).flatten(2).transpose(1, 2)], 1)
+            x = x + _sines(x)
+            for block in self.blocks:
+                x = block(x)
+            return self.head(self.norm(x)[:, 0])  # type: ignore[no-any-return]
+
+    report = _explained(Scaled())
+    assert report.explanation is not None
+    assert report.explanation.complete
+    assert {cause.id for cause in report.causes} == {"position-fixed", "extra-scale"}
+
+
 @pytest.mark.parametrize(("count", "word"), [(2, "mean"), (1, "sum")])
 @pytest.mark.parametrize("place", [1, -1])
 def test_two_heads_on_two_tokens_are_named(count: int, word: str, place: int) -> None:

@@ -250,7 +250,12 @@ def _attempted(
     again = others(case, case.mode, attempt, model)
     residual = again.residual(changes) if proof.is_complete else math.inf
     if residual <= SAME_FUNCTION_BOUND:
-        return proof, search.unexplained
+        moved = frozenset(change.kind.key for change in again.moved(search.changes, search, alignment))
+        if not moved:
+            return proof, search.unexplained
+        earlier = dataclasses.replace(earlier, refuted=earlier.refuted | moved)
+        other = _attempted(case, until - time.process_time(), attempt, to_the_end, earlier)
+        return other if other[0].is_complete else (proof, search.unexplained)
     wrong = again.refuted(search.changes, search, alignment)
     suspects = _likeliest(wrong) or [change.kind for change in wrong]
     if proof.is_complete:

@@ -12,7 +12,7 @@ from parity.explanation.bent_vit import BentViT
 from parity.explanation.case import Widened
 from parity.explanation.formulas.replaying import Graft
 from parity.explanation.search import Search, distance_of
-from parity.models import assigned, synthetic, uniform, with_parts
+from parity.models import assigned, split, synthetic, uniform, with_parts
 from parity.tracing import bare_run
 
 if TYPE_CHECKING:
@@ -84,6 +84,22 @@ class Others:
             for change in changes
         ]
 
+    def moved(self, changes: Sequence[Change], before: Search, alignment: Alignment) -> list[Change]:
+        """Returns those of some changes whose tensors come of what the candidate alone has learned, and are no constants.
+
+        Args:
+            changes: that hold on these weights.
+            before: the search that found them.
+            alignment: which module is which.
+        """
+        solved = [change for change in changes if isinstance(change.value, torch.Tensor)]
+        learned = _learned_alone(self.case) if solved else {}
+        if not learned:
+            return []
+        elsewhere = dataclasses.replace(self, own={**self.own, **learned})
+        wrong = elsewhere.refuted(changes, before, alignment)
+        return [change for change in solved if change in wrong]
+
 
 def others(case: Case, mode: Mode, attempt: int, like: BentViT) -> Others:
     """Draws other weights and images; what of the weights has no counterpart stays as it is.
@@ -101,3 +117,12 @@ def others(case: Case, mode: Mode, attempt: int, like: BentViT) -> Others:
     images = uniform(f"{models.seed}/second proof", tuple(models.images.shape)).to(models.images.device)
     model = BentViT(case.config, Widened(state), like.order, like.traits, like.shared)
     return Others(case, mode, attempt, model, own, images.double())
+
+
+def _learned_alone(case: Case) -> dict[str, torch.Tensor]:
+    """Draws what the candidate has learned and the reference has no counterpart of."""
+    subject, models = case.subject, case.subject.models
+    learned = dict(models.candidate.named_parameters()).keys()
+    names = {split(name)[0] for name in subject.mapping.unmapped_candidate} & learned
+    drawn = synthetic(models.candidate, models.seed + 1, only=names)
+    return {name: tensor.to(subject.held.candidate[name]) for name, tensor in drawn.items()}

@@ -85,7 +85,7 @@ class Others:
         ]
 
     def moved(self, changes: Sequence[Change], before: Search, alignment: Alignment) -> list[Change]:
-        """Returns those of some changes whose tensors come of what the candidate alone has learned, and are no constants.
+        """Returns those of some changes whose tensors come of what the candidate alone has learned, so are not fixed.
 
         Args:
             changes: that hold on these weights.

@@ -31,7 +31,15 @@ class Ways:
 
 
 class Functional(nn.Module):
-    def __init__(self, ways: Ways, *, by_products: bool) -> None:
+    """A ViT of functions.
+
+    Args:
+        ways: what is wrong.
+        by_products: with `@` in place of `F.linear`.
+        stacked: with one tensor for what all blocks have.
+    """
+
+    def __init__(self, ways: Ways, *, by_products: bool, stacked: bool = False) -> None:
         super().__init__()
         self.ways, self.by_products = ways, by_products
         shapes = {
@@ -42,7 +50,14 @@ class Functional(nn.Module):
             shapes |= self.norm_of(f"{n}_first") | self.linear_of(f"{n}_qkv", 3 * WIDTH, WIDTH)
             shapes |= self.linear_of(f"{n}_out", WIDTH, WIDTH) | self.norm_of(f"{n}_second")
             shapes |= self.linear_of(f"{n}_up", MLP, WIDTH) | self.linear_of(f"{n}_down", WIDTH, MLP)
+        if stacked:
+            depth = SIZES["num_layers"]
+            shapes = {n.removeprefix("0"): (depth,) * (n[0] == "0") + s for n, s in shapes.items() if n[0] not in "123"}
         self.all = nn.ParameterDict({name: nn.Parameter(torch.zeros(shape)) for name, shape in shapes.items()})
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        tensor: torch.Tensor = self.all[name] if name in self.all else self.all[name[1:]][int(name[0])]
+        return tensor
 
     def norm_of(self, name: str) -> dict[str, tuple[int, ...]]:
         return {f"{name}_scale": (WIDTH,), f"{name}_shift": (WIDTH,)}
@@ -51,10 +66,10 @@ class Functional(nn.Module):
         return {name: (columns, rows) if self.by_products else (rows, columns), f"{name}_bias": (rows,)}
 
     def norm(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        return F.layer_norm(x, (WIDTH,), self.all[f"{name}_scale"], self.all[f"{name}_shift"], self.ways.eps)
+        return F.layer_norm(x, (WIDTH,), self[f"{name}_scale"], self[f"{name}_shift"], self.ways.eps)
 
     def linear(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        weight, bias = self.all[name], self.all[f"{name}_bias"]
+        weight, bias = self[name], self[f"{name}_bias"]
         return x @ weight + bias if self.by_products else F.linear(x, weight, bias)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -70,25 +85,29 @@ class Functional(nn.Module):
         return self.linear("head", self.ways.pooled(self.norm("last", x)))
 
 
-def _report(by_products: bool = False, **wrong: Any) -> Any:  # noqa: FBT001, FBT002
-    return check(
-        Functional(Ways(**wrong), by_products=by_products), overrides=SIZES, weights="synthetic", modes=["eval"]
-    )
+def _report(form: str = "linear", **wrong: Any) -> Any:
+    by_products, stacked = form.endswith("products"), form.startswith("stacked")
+    model = Functional(Ways(**wrong), by_products=by_products, stacked=stacked)
+    return check(model, overrides=SIZES, weights="synthetic", modes=["eval"])
 
 
-@pytest.mark.parametrize("by_products", [False, True])
-def test_right_one_is_passed(by_products: bool) -> None:  # noqa: FBT001
-    assert _report(by_products).verdict == "equivalent"
+FORMS = ["linear", "products", "stacked linear", "stacked products"]
 
 
-@pytest.mark.parametrize("by_products", [False, True])
-def test_several_causes_are_named_together(by_products: bool) -> None:  # noqa: FBT001
-    report = _report(by_products, eps=1e-5, scale=WIDTH**-0.5, activation=F.silu)
+@pytest.mark.parametrize("form", FORMS)
+def test_right_one_is_passed(form: str) -> None:
+    assert _report(form).verdict == "equivalent"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_several_causes_are_named_together(form: str) -> None:
+    report = _report(form, eps=1e-5, scale=WIDTH**-0.5, activation=F.silu)
     assert report.explanation.complete
     assert report.explanation.minimal
     assert {cause.id for cause in report.causes} == {"layer-norm-eps", "attention-scale", "activation"}
 
 
+@pytest.mark.parametrize("form", ["linear", "stacked linear", "stacked products"])
 @pytest.mark.parametrize(
     ("wrong", "formula"),
     [
@@ -96,8 +115,8 @@ def test_several_causes_are_named_together(by_products: bool) -> None:  # noqa: 
         ({"pooled": lambda x: x[:, 0] + x.mean(1)}, "x[:, 0] + mean(x, axis -2)"),
     ],
 )
-def test_what_has_no_name_is_a_formula_with_its_line(wrong: dict[str, Any], formula: str) -> None:
-    report = _report(**wrong)
+def test_what_has_no_name_is_a_formula_with_its_line(wrong: dict[str, Any], formula: str, form: str) -> None:
+    report = _report(form, **wrong)
     assert report.explanation.complete
     (cause,) = report.causes
     assert cause.id == "graft"

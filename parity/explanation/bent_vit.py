@@ -133,6 +133,11 @@ class BentViT:
 
     def _attention(self, name: str, x: torch.Tensor, bend: Bend) -> torch.Tensor:
         x = bend.at(name, "enter", x)
+        x = bend.around(name, "attention", lambda y: self._attended(name, y, bend), x)
+        x = bend.do(name, "output", _same, x)
+        return bend.at(name, "leave", x)
+
+    def _attended(self, name: str, x: torch.Tensor, bend: Bend) -> torch.Tensor:
         weight = bend.do(name, "in_proj_weight", _same, self._tensor(f"{name}.in_proj_weight", bend))
         bias = bend.do(name, "in_proj_bias", _same, self._tensor(f"{name}.in_proj_bias", bend))
         packed = bend.at(f"{name}.in_proj", "leave", bend.do(name, "in_proj", linear, x, weight, bias))
@@ -153,9 +158,7 @@ class BentViT:
         weights = bend.do(name, "weights", _same, weights)
         x = bend.do(name, "mix", torch.matmul, weights, value)
         x = bend.do(name, "merge", merge_heads, x)
-        x = self._linear(f"{name}.out_proj", x, bend)
-        x = bend.do(name, "output", _same, x)
-        return bend.at(name, "leave", x)
+        return self._linear(f"{name}.out_proj", x, bend)
 
     def _mlp(self, name: str, x: torch.Tensor, bend: Bend) -> torch.Tensor:
         x = bend.at(name, "enter", x)

@@ -149,7 +149,10 @@ def _rule(values: dict[int, float]) -> str | None:
     size = max(map(abs, numbers))
     if all(math.isclose(step, steps[0], abs_tol=_NEAR * size) for step in steps):
         start = numbers[0] - blocks[0] * steps[0]
-        return f"{_short(start)} {'-' if steps[0] < 0 else '+'} {_short(abs(steps[0]))} * i"
+        slope = _times("{} * i", abs(steps[0]))
+        if abs(start) <= _NEAR * size:
+            return f"{'-' * (steps[0] < 0)}{slope}"
+        return f"{_short(start)} {'-' if steps[0] < 0 else '+'} {slope}"
     ratios = [later / earlier if earlier else math.nan for earlier, later in itertools.pairwise(numbers)]
     if ratios[0] > 0 and all(math.isclose(ratio, ratios[0], rel_tol=_NEAR) for ratio in ratios):
         return _times(f"{{}} * {_short(ratios[0])}^i", numbers[0] / ratios[0] ** blocks[0])

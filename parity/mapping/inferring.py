@@ -19,6 +19,7 @@ from parity.errors import MappingError, ParityError, listed
 from parity.mapping.apart import ImagesMixError
 from parity.mapping.decisions import AMBIGUOUS, CLOSEST, PROVED
 from parity.mapping.effects import with_effects
+from parity.mapping.head_widths import of_other_widths
 from parity.mapping.images import image_shape
 from parity.mapping.matching import match
 from parity.mapping.own_sizes import inner_width
@@ -193,7 +194,7 @@ def _infer(
         with contextlib.suppress(ParityError), without_values(module):
             mark_idle(theirs, module, images.to("meta"), "candidate")
     matches = match(ours, theirs, (buffers[0], buffers[1]))
-    if not matches.choices.get(ATTENTION):
+    if not (matches.choices.get(ATTENTION) or of_other_widths(ours, theirs)):
         config = configuration_of(reference)
         inner = inner_width(module, config)
         advice = "write a map and give it with --mapping FILE"
@@ -201,11 +202,6 @@ def _infer(
             advice = (
                 f"each of its heads has a query, key and value of its own, of {inner} features, and what joins them is "
                 f"not recognised; {advice}"
-            )
-        elif inner is not None and inner % config["num_heads"] == 0:
-            advice = (
-                f"its query, key and value have {inner} features, its tokens {config['hidden_dim']}, of which the "
-                f"reference has one number; if yours are {inner} at any width, compare with --set hidden_dim={inner}"
             )
         raise MappingError(
             "no projections to query, key and value that correspond to the reference's were found in the candidate; "

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from parity.mapping.grouped import grouped_ways, meanings
+from parity.mapping.head_widths import of_other_widths
 from parity.mapping.norm_order import norms_first
 from parity.mapping.outputs import output_way, with_outputs_joined
 from parity.mapping.qkv import attention_ways, merging_ways
@@ -51,7 +52,8 @@ def match(reference: Uses, candidate: Uses, buffers: Buffers) -> Matches:
     """
     found = Matches()
     ways: dict[str, list[list[Way]]] = defaultdict(list)  # by what is chosen: a list per block
-    others = with_outputs_joined(with_slices_joined(candidate.operations, reference))
+    wide = of_other_widths(reference, candidate)
+    others = with_outputs_joined(with_slices_joined([op for op in candidate.operations if op not in wide], reference))
     pairs = _aligned(norms_first(reference.operations), norms_first(others))
     heads = reference.heads or candidate.heads
     is_merging = False  # the next projection takes what the heads of an attention give
@@ -90,15 +92,16 @@ def match(reference: Uses, candidate: Uses, buffers: Buffers) -> Matches:
         found.choices[name] = [
             joined([next(way for way in block if way.name == label) for block in blocks]) for label in common
         ]
-    _leave_unmatched(found, pairs)
-    part = "a part of a weight that is computed as the model runs"
-    found.left_reference |= dict.fromkeys(map(whole, reference.computed_parts), part)
-    found.left_candidate |= dict.fromkeys(map(whole, candidate.computed_parts), part)
-    running = "running statistics of a norm"
-    found.left_reference |= dict.fromkeys(map(whole, reference.statistics), running)
-    found.left_candidate |= dict.fromkeys(map(whole, candidate.statistics), running)
+    _leave_unmatched(found, [*pairs, *((None, operation) for operation in wide)])
+    found.left_reference |= _of_no_operation(reference)
+    found.left_candidate |= _of_no_operation(candidate)
     _match_free(found, reference, candidate, buffers)
     return found
+
+
+def _of_no_operation(uses: Uses) -> dict[str, str]:
+    computed = dict.fromkeys(map(whole, uses.computed_parts), "a part of a weight that is computed as the model runs")
+    return computed | dict.fromkeys(map(whole, uses.statistics), "running statistics of a norm")
 
 
 def _match_parts(found: Matches, ours: Operation, theirs: Operation) -> None:

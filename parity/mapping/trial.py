@@ -118,7 +118,7 @@ class Trial:
             stages = [(list(chosen), OUTPUT)]
         else:
             others = [name for name in chosen if name != ATTENTION]
-            stages = [(others, before or after), ([ATTENTION], after)]
+            stages = [(others, before or after), ([n for n in chosen if n == ATTENTION], after)]
         waiting: list[str] = []
         for groups, until in stages:
             if not self._decide_stage([*waiting, *groups], until, decision, is_last=until == stages[-1][1]):

@@ -1,6 +1,7 @@
 """Layers that are calls of functions with a model's own tensors, `F.linear(x, self.weights["up"])`, and no modules.
 
-What enters and leaves them is what enters and leaves the reference's module whose tensors these are.
+The tensors may be items of larger ones, such as one with a matrix of every block, `self.up[3]`, and transposed. What
+enters and leaves them is what enters and leaves the reference's module whose tensors these are.
 """
 
 from __future__ import annotations
@@ -10,16 +11,16 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.overrides import TorchFunctionMode
 
-from parity.models import IDENTITY, split, tensors_of
+from parity.models import IDENTITY, cut, split, tensors_of
 from parity.tracing.attention import PARTS
 from parity.tracing.run import Point
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
-    import torch
     from torch import nn
 
     from parity.models import WeightMap
@@ -52,12 +53,14 @@ def function_layers(mapping: WeightMap, candidate: nn.Module, called: set[str]) 
         called: names of its modules that are called.
     """
     parts = defaultdict[str, dict[str, str]](dict)  # of the reference's modules: tensors of the candidate, by kind
-    shapes = {name: tensor.shape for name, tensor in tensors_of(candidate).items()}
+    tensors = tensors_of(candidate)
     for entry in mapping.entries:
-        theirs, box = split(entry.candidate)
-        module, kind = _module_of(entry.reference, shapes[theirs].numel())
-        if not box and (entry.layout == IDENTITY or (kind == "weight" and len(shapes[theirs]) == 2)):
-            parts[module][kind] = theirs
+        name, box = split(entry.candidate)
+        theirs = cut(tensors[name], box)
+        module, kind = _module_of(entry.reference, theirs.numel())
+        is_matrix = kind == "weight" and (theirs.ndim == 2 or (box and module != "conv_proj"))
+        if entry.layout == IDENTITY or is_matrix or (box and kind == "bias"):
+            parts[module][kind] = entry.candidate
     layers = {found["weight"]: Layer(name, found.get("bias")) for name, found in parts.items() if "weight" in found}
     return {weight: layer for weight, layer in layers.items() if not _is_module(candidate, weight, layer, called)}
 
@@ -78,7 +81,7 @@ def _module_of(reference: str, size: int) -> tuple[str, str]:
 
 def _is_module(candidate: nn.Module, weight: str, layer: Layer, called: set[str]) -> bool:
     """Whether a layer's tensors are all that a module has which is called."""
-    owner, _, _ = weight.rpartition(".")
+    owner, _, _ = split(weight)[0].rpartition(".")
     own = {f"{owner}.{name}" for name, _ in candidate.get_submodule(owner).named_parameters(recurse=False)}
     return owner in called and own <= {weight, layer.bias}
 
@@ -103,7 +106,9 @@ class FunctionCalls(TorchFunctionMode):
         self, model: nn.Module, layers: Mapping[str, Layer], tell: Callable[[Point, torch.Tensor], None]
     ) -> None:
         super().__init__()
-        self._names = {id(tensor): name for name, tensor in tensors_of(model, keep_vars=True).items()}
+        tensors = tensors_of(model, keep_vars=True)
+        parts = {*tensors, *layers, *filter(None, (layer.bias for layer in layers.values()))}
+        self._names = {_values_of(cut(tensors[split(part)[0]], split(part)[1])): part for part in sorted(parts)}
         self._layers = layers
         self._tell = tell
         self._calls = Counter[str]()
@@ -113,14 +118,37 @@ class FunctionCalls(TorchFunctionMode):
         kind = getattr(function, "__name__", "")
         at = _WEIGHTS.get(kind)
         weight = None if at is None else kwargs.get("weight", args[at] if len(args) > at else None)
-        name = self._names.get(id(weight), "")
-        if at is None or name not in self._layers:
+        name = self._name_of(weight)
+        taken = kwargs.get("input", args[1 if kind == "einsum" else 0] if args else None)
+        if at is None or name not in self._layers or not _is_whole(kind, args, taken):
             return function(*args, **kwargs)
         call = self._calls[name]
         self._calls[name] += 1
-        self._tell(Point(name, call, "enter"), kwargs.get("input", args[0] if args else None))
+        self._tell(Point(name, call, "enter"), taken)
         result = function(*args, **kwargs)
         bias = kwargs.get("bias", args[at + 1] if len(args) > at + 1 else None)
-        if kind not in _PRODUCTS and self._layers[name].bias == (None if bias is None else self._names.get(id(bias))):
+        if kind not in _PRODUCTS and self._layers[name].bias == (None if bias is None else self._name_of(bias)):
             self._tell(Point(name, call, "leave"), result)
         return result
+
+    def _name_of(self, weight: Any) -> str:
+        if not isinstance(weight, torch.Tensor):
+            return ""
+        return self._names.get(_values_of(weight), "")
+
+
+def _is_whole(kind: str, args: Any, taken: torch.Tensor | None) -> bool:
+    """Whether a sum of products takes the features of tokens (B, N, D) on one side, and nothing but these."""
+    return kind != "einsum" or (len(args) == len("=xw") and taken is not None and taken.ndim == len("BND"))
+
+
+def _values_of(tensor: torch.Tensor) -> Hashable:
+    """Says which values in memory a tensor has, whatever their order and its shape."""
+    axes = sorted((step, length) for step, length in zip(tensor.stride(), tensor.shape, strict=True) if length > 1)
+    joined: list[tuple[int, int]] = []
+    for step, length in axes:
+        if joined and step == joined[-1][0] * joined[-1][1]:
+            joined[-1] = joined[-1][0], joined[-1][1] * length
+        else:
+            joined.append((step, length))
+    return tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(joined)

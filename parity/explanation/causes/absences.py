@@ -46,6 +46,10 @@ def absences(names: Iterable[str], config: Mapping[str, Any]) -> list[Change]:
     width = config["hidden_dim"]
     changes, others = _on_slices(list(names), width)
     left = dict.fromkeys(_joined(others, width))
+    whole = {name.removesuffix(".in_proj_weight") for name in left if name.endswith(".in_proj_weight")}
+    for attention in [name for name in whole if f"{name}.out_proj.weight" in left]:
+        changes.append(Change(_NO_ATTENTION, attention))
+        left = {name: None for name in left if not name.startswith(f"{attention}.")}
     for name in left:
         module, _, part = name.rpartition(".")
         pair = {f"{module}.weight", f"{module}.bias"} <= left.keys()
@@ -72,6 +76,10 @@ def absences(names: Iterable[str], config: Mapping[str, Any]) -> list[Change]:
 _NO_PATCHES = Kind(
     "patch-projection-missing", {"projection": lambda _, pixels, *__: pixels}, "no projection of the patches", "one",
     "nn.Conv2d(3, dim, P, stride=P)",
+)  # fmt: skip
+_NO_ATTENTION = Kind(
+    "attention-missing", {"attention": lambda _, x: torch.zeros_like(x)}, "no attention of such projections", "one",
+    "nn.MultiheadAttention(dim, heads, batch_first=True)",
 )  # fmt: skip
 _NO_PRE_LOGITS = Kind(
     "pre-logits", {"linear": skipped}, "no pre-logits layer", "one", "nn.Linear(dim, representation_size)"

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from parity.explanation.bending import Kind
 from parity.explanation.bent_vit import BLOCK, scaled_and_shifted, standardised
-from parity.explanation.own_parts.chains import chains_by_block, value_of, without_block
+from parity.explanation.own_parts.chains import chains_by_block, projected, value_of, without_block
 from parity.models import split
 from parity.tracing import PARTS
 
@@ -98,7 +98,7 @@ def _with_shared(
     packed = original(x, *arguments)
     width = packed.shape[-1] // len(PARTS)
     rows = [
-        _projected(x, projection, held) for projection in by_block[place.removesuffix(".self_attention")].projections
+        projected(x, projection, held) for projection in by_block[place.removesuffix(".self_attention")].projections
     ]
     own = max(rows, key=lambda part: part.shape[-1])
     both = torch.cat([*(part for part in rows if part is not own), own[..., width:]], -1).chunk(2, -1)
@@ -108,13 +108,6 @@ def _with_shared(
         count = heads // groups.shape[-2]
         spread.append((groups.repeat(1, 1, count, 1) if tiled else groups.repeat_interleave(count, -2)).flatten(-2))
     return torch.cat([packed[..., :width], *spread], -1)
-
-
-def _projected(x: Tensor, projection: Any, held: Mapping[str, Tensor]) -> Tensor:
-    rows = projection.matrix.rows
-    weight = value_of(projection.matrix.view, held, x).movedim(rows, tuple(range(len(rows))))
-    bias = None if projection.bias is None else value_of(projection.bias, held, x).flatten()
-    return F.linear(x, weight.reshape(projection.matrix.shape), bias)
 
 
 # --- norms of queries and keys

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from parity.mapping import Operation, Uses, View
+    from parity.mapping import Operation, Projection, Uses, View
     from parity.models import WeightMap
 
     Tensor = torch.Tensor
@@ -117,12 +117,8 @@ def chained(
     left = sum(op.kind == "matrix" for op in chain.operations)
     for operation in chain.operations:
         if operation.kind == "matrix":
-            projection = operation.projections[0]
-            rows = projection.matrix.rows
-            weight = value_of(projection.matrix.view, held, x).movedim(rows, tuple(range(len(rows))))
-            bias = None if projection.bias is None else value_of(projection.bias, held, x).flatten()
             left -= 1
-            x, activation = F.linear(x, weight.flatten(1), bias), BETWEEN[between if left else last]
+            x, activation = projected(x, operation.projections[0], held), BETWEEN[between if left else last]
             x = inside(activation, x) if inside and left else activation(x)
         else:
             scale, shift = (None if view is None else value_of(view, held, x).flatten() for view in operation.vectors)
@@ -130,6 +126,14 @@ def chained(
                 x = standardised(x, value)
             x = scaled_and_shifted(x, scale, shift)
     return x
+
+
+def projected(x: Tensor, projection: Projection, held: Mapping[str, Tensor]) -> Tensor:
+    """Carries out a projection of the candidate's on the last axis."""
+    rows = projection.matrix.rows
+    weight = value_of(projection.matrix.view, held, x).movedim(rows, tuple(range(len(rows))))
+    bias = None if projection.bias is None else value_of(projection.bias, held, x).flatten()
+    return F.linear(x, weight.reshape(projection.matrix.shape), bias)
 
 
 def value_of(view: View, held: Mapping[str, Tensor], like: Tensor) -> Tensor:

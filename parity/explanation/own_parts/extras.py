@@ -30,6 +30,7 @@ from parity.explanation.own_parts.layers import (
     second_head_kinds,
 )
 from parity.explanation.own_parts.norms import batch_norm_kinds, norm_kinds
+from parity.explanation.own_parts.widths import width_kinds
 from parity.mapping import is_low_rank
 from parity.models import IDENTITY, cut, rearranged, split
 
@@ -66,6 +67,7 @@ def extra_kinds(used: Uses, found: WeightMap, held: Mapping[str, Tensor], config
             kinds += second_head_kinds(members[0], held, found)
         if is_low_rank(members[0].operations):
             kinds += [*branch_kinds(members, held), *adapter_kinds(members, held)]
+        own = own or list(width_kinds(members, held, config))
         kinds += query_key_kinds(members, held, config)
         kinds += own or [*gated_kinds(members, held, found), *_kinds(members, held, found)]
     kinds += _norms_around_patches([m[0] for m in chains.values() if len(m) == 1], held, found)

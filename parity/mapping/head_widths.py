@@ -1,0 +1,45 @@
+"""Attentions whose heads together are not as wide as a token, so that no projection of theirs has a counterpart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from parity.mapping.uses.gathering import Uses
+    from parity.mapping.uses.operations import Operation
+
+
+def of_other_widths(reference: Uses, candidate: Uses) -> list[Operation]:
+    """Returns the operations of a candidate's attentions, if all of them have heads of another width together.
+
+    Such an attention is a run of operations that take a token's features, query, key and value together as wide as
+    three times what the next projection takes.
+
+    Args:
+        reference: what the reference does with its tensors.
+        candidate: the same of the candidate.
+    """
+    attentions = [operation for operation in reference.operations if operation.kind == "attention"]
+    if not attentions:
+        return []
+    _, _, width = attentions[0].key
+    found = [run for end in range(len(candidate.operations)) if (run := _run_to(candidate.operations, end, width))]
+    return [operation for run in found for operation in run] if len(found) == len(attentions) else []
+
+
+def _run_to(operations: Sequence[Operation], end: int, width: int) -> list[Operation]:
+    """Returns the operations of an attention that the projection of this number ends; none if it ends no such one."""
+    last = operations[end]
+    if last.kind != "matrix" or last.key[1] != width or last.key[2] == width:
+        return []
+    rows = 0
+    for start in range(end - 1, -1, -1):
+        operation = operations[start]
+        if operation.kind not in ("matrix", "attention") or operation.key[2] != width:
+            return []
+        rows += operation.key[1]
+        if rows >= 3 * last.key[2]:
+            return list(operations[start : end + 1]) if rows == 3 * last.key[2] else []
+    return []

@@ -41,13 +41,13 @@ def width_kinds(chains: Sequence[Chain], held: Mapping[str, Tensor], config: Map
         held: the candidate's weights.
         config: torchvision's arguments of the reference.
     """
+    if len(chains) != config["num_layers"] or len(_projections(chains[0])) < len(("in", "out")):
+        return
     *leading, last = _projections(chains[0])
     tokens, heads, inner = config["hidden_dim"], config["num_heads"], last.matrix.shape[1]
     sizes = [projection.matrix.shape[0] for projection in leading]
     takes_tokens = all(projection.matrix.shape[1] == tokens for projection in leading)
-    if len(chains) != config["num_layers"] or not takes_tokens or last.matrix.shape[0] != tokens:
-        return
-    if sum(sizes) != 3 * inner or inner == tokens:
+    if not takes_tokens or last.matrix.shape[0] != tokens or sum(sizes) != 3 * inner or inner == tokens:
         return
     by_block = chains_by_block(chains)
     modules = (projection.matrix.view.name.removesuffix(".weight") for projection in (*leading, last))

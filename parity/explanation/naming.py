@@ -250,10 +250,10 @@ def _attempted(
     again = others(case, case.mode, attempt, model)
     residual = again.residual(changes) if proof.is_complete else math.inf
     if residual <= SAME_FUNCTION_BOUND:
-        moved = frozenset(change.kind.key for change in again.moved(search.changes, search, alignment))
+        moved = again.moved(search.changes, search, alignment, lambda: _own_kinds(case.subject, case.config)[0])
         if not moved:
             return proof, search.unexplained
-        earlier = dataclasses.replace(earlier, refuted=earlier.refuted | moved)
+        earlier = dataclasses.replace(earlier, refuted=earlier.refuted | {change.kind.key for change in moved})
         other = _attempted(case, until - time.process_time(), attempt, to_the_end, earlier)
         return other if other[0].is_complete else (proof, search.unexplained)
     wrong = again.refuted(search.changes, search, alignment)

@@ -16,9 +16,9 @@ from parity.models import assigned, split, synthetic, uniform, with_parts
 from parity.tracing import bare_run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
-    from parity.explanation.bending import Change
+    from parity.explanation.bending import Change, Kind
     from parity.explanation.case import Case
     from parity.tracing import Alignment, Mode
 
@@ -84,21 +84,34 @@ class Others:
             for change in changes
         ]
 
-    def moved(self, changes: Sequence[Change], before: Search, alignment: Alignment) -> list[Change]:
+    def moved(
+        self, changes: Sequence[Change], before: Search, alignment: Alignment, own_kinds: Callable[[], list[Kind]]
+    ) -> list[Change]:
         """Returns those of some changes whose tensors come of what the candidate alone has learned, so are not fixed.
 
         Args:
             changes: that hold on these weights.
             before: the search that found them.
             alignment: which module is which.
+            own_kinds: returns what the candidate may do with the tensors that it alone has, as it holds them then.
         """
         solved = [change for change in changes if isinstance(change.value, torch.Tensor)]
         learned = _learned_alone(self.case) if solved else {}
         if not learned:
             return []
         elsewhere = dataclasses.replace(self, own={**self.own, **learned})
-        wrong = elsewhere.refuted(changes, before, alignment)
-        return [change for change in solved if change in wrong]
+        known = {_which(kind) for kind in own_kinds()}
+        with assigned(self.case.subject.models.candidate, elsewhere.own):
+            kinds = {_which(kind): kind for kind in own_kinds()}
+        if any(_which(change.kind) in known - kinds.keys() for change in changes):
+            return []  # what the candidate has besides cannot be followed to other values
+        there = {
+            change: dataclasses.replace(change, kind=kinds[_which(change.kind)])
+            if _which(change.kind) in known else change
+            for change in changes
+        }  # fmt: skip
+        wrong = elsewhere.refuted(list(there.values()), before, alignment)
+        return [change for change in solved if there[change] in wrong]
 
 
 def others(case: Case, mode: Mode, attempt: int, like: BentViT) -> Others:
@@ -126,3 +139,7 @@ def _learned_alone(case: Case) -> dict[str, torch.Tensor]:
     names = {split(name)[0] for name in subject.mapping.unmapped_candidate} & learned
     drawn = synthetic(models.candidate, models.seed + 1, only=names)
     return {name: tensor.to(subject.held.candidate[name]) for name, tensor in drawn.items()}
+
+
+def _which(kind: Kind) -> Hashable:
+    return kind.key, *kind.variants

@@ -468,3 +468,12 @@ def test_dropouts_on_a_gpu_draw_alike_for_both_models(monkeypatch: pytest.Monkey
     report = check("vit:ViT", overrides=SIZES, modes=["eval", "train"])
     assert report.verdict == "identical", report
     assert torch.equal(gpu.get_state(), before)
+
+
+def test_what_is_done_in_eval_mode_alone_is_said_to_be(tmp_path: Path) -> None:
+    report = _checked(tmp_path, "block", (_AFTER, f"{_AFTER} * (1 if self.training else 0.8)"))
+    assert [cause.id for cause in report.causes] == ["residual-scale"], report
+    assert (
+        "in train mode your model is vit_b_16; in eval mode it is vit_b_16 with the output of attention times 0.8"
+        in " ".join(report.reasons)
+    )

@@ -114,6 +114,9 @@ def explain(
                 return None, [why] if is_other or not (in_training and in_training.skipped) else []
         if is_other:
             found = _in_words(*_proved(case, until - time.process_time()), case)
+            trained = [other for other in exact if other.mode.train]
+            agrees = not check.mode.train and any(other.verdict in ("identical", "equivalent") for other in trained)
+            found = dataclasses.replace(found, in_eval_mode_alone=agrees and bool(found.phrases))
         else:
             found = Explanation((), complete=True, minimal=True, residual=0.0, agreement=_agreement(exact))
         with_training: Explanation | None = None

@@ -39,6 +39,7 @@ class Explanation:
         in_train_mode: the causes that act in train mode alone in short.
         left_in_train_mode: what the causes leave of the error of train mode's logits, relative; None where that is
             within the bound, or wasn't looked at.
+        in_eval_mode_alone: whether the models agree in train mode as they are.
     """
 
     causes: tuple[Cause, ...]
@@ -51,6 +52,7 @@ class Explanation:
     agreement: str = ""
     in_train_mode: tuple[str, ...] = ()
     left_in_train_mode: float | None = None
+    in_eval_mode_alone: bool = False
 
     def with_train_mode(self, proof: Explanation) -> Explanation:
         """Returns the explanation of eval mode and, as `proof`, that of what differs in train mode alone."""
@@ -103,6 +105,8 @@ class Explanation:
         if self.in_train_mode:
             phrases.append(f"in train mode {_listed(self.in_train_mode)}")
         model = f"your model is {reference} {', and '.join(phrases)}"
+        if self.in_eval_mode_alone:
+            model = f"in train mode your model is {reference}; in eval mode it is {reference} {phrases[0]}"
         if self.complete:
             return f"{model}; with {self._changes} it agrees to {self.residual:.1g}"
         if self.left_in_train_mode is not None:

@@ -345,6 +345,14 @@ def test_only_what_another_reference_drops_otherwise_is_named() -> None:
 
 _ON_WEIGHTS = "the reference has one of rate 0.21 on the attention's weights"
 _FORMULA = (_WEIGHTS, "self.dropout(F.softmax(scores.sin() * scores.abs(), dim=-1))")
+_SMOOTHED = (_WEIGHTS, "self.dropout(0.9 * F.softmax(scores, dim=-1) + 0.1 / scores.shape[-1])")
+
+
+def test_formula_may_drop_what_it_makes_of_the_weights(tmp_path: Path) -> None:
+    report = _checked(tmp_path, "functions", _SMOOTHED)
+    assert [cause.id for cause in report.causes] == ["graft"], report
+    assert report.explanation is not None
+    assert report.explanation.complete
 
 
 @pytest.mark.parametrize("edits", [[], [(_HIDDEN, "F.gelu(self.ff_in(self.ln_ff(x)))")]])
@@ -368,7 +376,7 @@ def test_formula_keeps_the_dropout_of_the_weights(edits: list[Edit], tmp_path: P
         ),
         (
             "F.dropout(F.softmax(scores.sin() * scores.abs(), dim=-1), 0.5, self.training)",
-            f"dropout of rate 0.5 acts in candidate.py:LINE (blocks 0 to 2); {_ON_WEIGHTS}",
+            "dropout on the attention's weights has rate 0.5 (blocks 0 to 2); the reference has rate 0.21",
         ),
         (
             "F.softmax(scores.sin() * scores.abs(), dim=-1)",

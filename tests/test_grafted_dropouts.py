@@ -79,7 +79,7 @@ def test_another_dropout_beside_a_formula_is_named() -> None:
     ("rate", "said"),
     [
         (0.0, "dropout is missing on the attention's output (blocks 0 and 1)"),
-        (0.4, "dropout of rate 0.4 acts in test_grafted_dropouts.py:35 (blocks 0 and 1)"),
+        (0.4, "dropout on the attention's output has rate 0.4 (blocks 0 and 1)"),
     ],
 )
 def test_other_dropout_in_a_formula_is_told_apart_from_it(rate: float, said: str) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from parity.explanation.bending import Bend
 from parity.explanation.bent_vit import BLOCK
 from parity.explanation.case import block_of
+from parity.explanation.causes.dropouts import SPOTS
 from parity.explanation.causes.places import joined
 from parity.explanation.following import IMAGES
 from parity.explanation.formulas.recording import Recording
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from parity.explanation.bending import Bendable, Change
     from parity.explanation.case import Case
     from parity.explanation.causes.dropouts import Dropping
-    from parity.explanation.formulas.recording import Operation, Stretch
+    from parity.explanation.formulas.recording import Operation, Stretch, Value
     from parity.tracing import Alignment, Mode, Point
 
 # the modules of a block behind which the reference drops, and the dropout that does it, in the same module
@@ -71,13 +73,13 @@ class Regraft:
         usual: the change of eval mode.
         change: the one that carries out what the candidate does in train mode.
         also: the places of the reference's dropouts that it has as well.
-        drawings: the masks that it draws otherwise.
+        drawings: the masks that it draws otherwise, each with what it drops in words if that is known.
     """
 
     usual: Change
     change: Change
     also: frozenset[str]
-    drawings: tuple[Operation, ...]
+    drawings: tuple[tuple[Operation, str], ...]
 
 
 def in_train_mode(case: Case, known: Sequence[Change], mode: Mode) -> list[Regraft]:
@@ -132,13 +134,17 @@ def _group(graft: Regraft, missing: Sequence[Dropping]) -> Group:
     if not graft.drawings:
         phrase = f"dropout is missing on {words}"
         return Group((), "dropout-missing", phrase, f"one of rate {rates}", hints, (graft.usual.place,))
-    lines = by_file(drawing.line for drawing in graft.drawings)
-    acting = joined({f"{1 - _kept(drawing):.6g}": None for drawing in graft.drawings})
-    if missing and acting == rates:
-        id_, phrase = "dropout-elsewhere", f"dropout acts in {lines}, not on {words}"
-    else:
-        id_, phrase = "dropout-extra", f"{'one more ' * bool(graft.also)}dropout of rate {acting} acts in {lines}"
+    lines = by_file(drawing.line for drawing, _ in graft.drawings)
+    acting = joined({f"{1 - _kept(drawing):.6g}": None for drawing, _ in graft.drawings})
+    known = [dropped for _, dropped in graft.drawings]
+    there = f"on {joined(dict.fromkeys(known))}" if all(known) else f"in {lines}"
     instead = f"one of rate {rates} on {words}" if missing else "no other there" if graft.also else "none there"
+    if there == f"on {words}":
+        id_, phrase, instead = "dropout-rate", f"dropout {there} has rate {acting}", f"rate {rates}"
+    elif missing and acting == rates:
+        id_, phrase = "dropout-elsewhere", f"dropout acts {there}, not on {words}"
+    else:
+        id_, phrase = "dropout-extra", f"{'one more ' * bool(graft.also)}dropout of rate {acting} acts {there}"
     hint = hints or "take it away, or give it a rate of 0"
     return Group((graft.change,), id_, phrase, instead, hint, (graft.usual.place,), lines)
 
@@ -189,7 +195,7 @@ def _in_train_mode(change: Change, recording: Recording, config: Mapping[str, An
         if place and place not in also and math.isclose(1 - _kept(drawing), config.get(rate, 0.0)):
             also.append(place)
         else:
-            others.append(drawing)
+            others.append((drawing, _words_of(place) if place and place not in also else ""))
     changed = dataclasses.replace(change, value=dataclasses.replace(graft, stretch=stretch))
     return Regraft(change, changed, frozenset(also), tuple(others))
 
@@ -215,9 +221,21 @@ def _place_of(drawing: Operation, stretch: Stretch, recording: Recording, to: Po
         return None, ""
     point, block = stretch.entering.get(dropped[0]), block_of(to.module)
     if point is None:
-        maker = dropped[0].maker
-        is_softmax = maker is not None and recording.operations[maker].name == "softmax"
-        return (f"{BLOCK.format(block)}.self_attention" if is_softmax else None), "attention_dropout"
+        is_weights = _is_of_softmax(dropped[0], recording)
+        return (f"{BLOCK.format(block)}.self_attention" if is_weights else None), "attention_dropout"
     module, _, last = point.module.rpartition(".")
     is_left = point.moment == "leave" and last in _DROPPED_BEHIND
     return (f"{module}.{_DROPPED_BEHIND[last]}" if is_left else None), "dropout"
+
+
+def _is_of_softmax(value: Value, recording: Recording) -> bool:
+    """Whether values are what a softmax gives, or something in their place that is made of it."""
+    maker = None if value.maker is None else recording.operations[value.maker]
+    if maker is None or maker.name == "softmax":
+        return maker is not None
+    return any(_is_of_softmax(taken, recording) for taken in maker.taken if taken.shape == value.shape)
+
+
+def _words_of(place: str) -> str:
+    """Says what the reference's dropout at a place drops."""
+    return next(spot.words for spot in SPOTS if spot.rate and re.search(spot.only, place))

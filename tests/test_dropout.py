@@ -18,6 +18,9 @@ from parity.tracing.draws import ACTIVATION, fixed_sites, sites_of
 from parity.tracing.masks import MasksByValue
 from parity.tracing.modes import Mode
 from tests.candidates import tutorial
+from tests.odd_vit import Block as OddBlock
+from tests.odd_vit import OddViT
+from tests.small import SMALL
 
 if TYPE_CHECKING:
     from parity.report.report import Report
@@ -485,3 +488,41 @@ def test_what_is_done_in_eval_mode_alone_is_said_to_be(tmp_path: Path) -> None:
         "in train mode your model is vit_b_16; in eval mode it is vit_b_16 with the output of attention times 0.8"
         in " ".join(report.reasons)
     )
+
+
+class _Unprojected(nn.Module):
+    """Attention without a projection of its output, whose weights are dropped."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.projections, self.dropout = nn.Linear(48, 144, bias=False), nn.Dropout(rate)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.projections(x).view(len(x), -1, 3, 4, 12).permute(2, 0, 3, 1, 4)
+        y = self.dropout((q @ k.mT / 12**0.5).softmax(-1)) @ v
+        merged: torch.Tensor = y.transpose(1, 2).flatten(2)
+        return merged
+
+
+def test_dropout_is_named_beside_a_projection_that_is_not_there() -> None:
+    class Block(OddBlock):
+        def __init__(self, rate: float) -> None:
+            super().__init__({}, 1e-6)
+            del self.qkv, self.proj
+            self.attention = _Unprojected(rate)
+
+        def attended(self, x: torch.Tensor) -> torch.Tensor:
+            attended: torch.Tensor = self.attention(x)
+            return attended
+
+    class Model(OddViT):
+        def __init__(self, dropout: float = 0.0) -> None:
+            super().__init__({})
+            self.blocks = nn.ModuleList(Block(dropout) for _ in range(2))
+
+    report = check(Model, overrides=SMALL)
+    assert report.explanation is not None
+    assert report.explanation.complete, report
+    assert {cause.id for cause in report.causes} == {
+        "out-proj-missing", "qkv-bias", "dropout-missing", "dropout-elsewhere",
+    }  # fmt: skip

@@ -121,3 +121,13 @@ def test_attention_of_another_width_has_no_counterpart_and_the_rest_has() -> Non
     assert found.certainty == "unique by proof"
     assert all(".self_attention." in name for name in found.unmapped_reference)
     assert all(".attention." in name for name in found.unmapped_candidate)
+
+
+def test_neither_is_mistaken_for_an_mlp_as_wide_as_a_token() -> None:
+    model = _with(lambda: _Modules(WIDTH))
+    for block in model.blocks:
+        block.fc1, block.fc2 = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+    found = infer_mapping(VisionTransformer(**SMALL), model)
+    partners = {entry.reference: entry.candidate for entry in found.entries}
+    assert partners["encoder.layers.encoder_layer_1.ln_1.weight"] == "blocks.1.norm_1.weight"
+    assert not any(".out_proj." in name for name in partners)

@@ -56,6 +56,7 @@ class Kind:
         letters: those that may stand in the texts where they are formulas, and what each is.
         inside: for layers that only the candidate has: returns the variants with something done at each activation
             between them, which is called with the activation and what it is given.
+        zeros_for: for the absence of something that leaves zeros: what the reference has there, as a formula calls it.
     """
 
     id: str
@@ -75,6 +76,7 @@ class Kind:
     undoes: tuple[str, str, str] | None = None
     letters: tuple[tuple[str, str], ...] = ()
     inside: Callable[[Callable[..., torch.Tensor]], Mapping[str, Variant]] | None = None
+    zeros_for: str = ""
 
     @property
     def has_value(self) -> bool:

@@ -66,6 +66,7 @@ class Case:
         names: what modules and tensors are called in the reference that another one stands for.
         reference: that reference in the candidate's place; None where it is torchvision's own.
         failures: takes what could not be tried.
+        ignored: modules at which the candidate was found to have another thing than their places say.
     """
 
     subject: Subject
@@ -77,6 +78,7 @@ class Case:
     names: Mapping[str, str] = field(default_factory=dict)
     reference: Case | None = None
     failures: Failures = field(default_factory=Failures)
+    ignored: set[str] = field(default_factory=set)
 
     @contextlib.contextmanager
     def candidate_in(self, mode: Mode, attempt: int) -> Iterator[None]:

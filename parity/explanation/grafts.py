@@ -119,6 +119,8 @@ class Grafts:
         same = self._same(theirs, ours, base, shared)
         formulas = Formulas(self._candidate, shared, self._names, self._words)
         phrase, instead, letters, lines = formulas.difference(theirs, ours, same, base.dirty)
+        for absence in filter(None, (change.kind.zeros_for for change in base.changes)):
+            instead = instead.replace("zeros_like(", f"{absence}(")
         kind = Kind(GRAFT, {}, phrase, instead, hint="", letters=letters)
         around, before = _place_around(theirs, base.dirty), (base.dirty.module, f"before {base.dirty.moment}")
         drawing = next((operation for operation in theirs.operations if operation.name in DRAWING), None)

@@ -320,6 +320,7 @@ def _searched(
         search.sources.update(earlier.held)
         with failures.kept("the search for causes ended before the end", besides=ParityError):
             search.run(to_the_end=to_the_end)
+        case.ignored.update(search.ignored)
         sharing = with_lines(sharing, case, search.lines_with)
         sources = {c: search.sources.get(c) or search.lines_with(_used_at(c.place, case)) for c in search.changes}
 

@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from parity.mapping.uses.gathering import Uses
     from parity.mapping.uses.operations import Operation
 
+    Pair = tuple[Operation | None, Operation | None]
 
-def of_other_widths(reference: Uses, candidate: Uses) -> list[Operation]:
-    """Returns the operations of a candidate's attentions, if all of them have heads of another width together.
+
+def of_other_widths(reference: Uses, candidate: Uses) -> tuple[list[Operation], list[Operation]]:
+    """Returns the operations of both models' attentions, if all of the candidate's have another width of all heads.
 
     Such an attention is a run of operations that take a token's features, query, key and value together as wide as
     three times what the next projection takes.
@@ -21,12 +23,25 @@ def of_other_widths(reference: Uses, candidate: Uses) -> list[Operation]:
         reference: what the reference does with its tensors.
         candidate: the same of the candidate.
     """
-    attentions = [operation for operation in reference.operations if operation.kind == "attention"]
-    if not attentions:
-        return []
-    _, _, width = attentions[0].key
+    ours = [n for n, operation in enumerate(reference.operations) if operation.kind == "attention"]
+    if not ours:
+        return [], []
+    _, _, width = reference.operations[ours[0]].key
     found = [run for end in range(len(candidate.operations)) if (run := _run_to(candidate.operations, end, width))]
-    return [operation for run in found for operation in run] if len(found) == len(attentions) else []
+    if len(found) != len(ours):
+        return [], []
+    return (
+        [operation for n in ours for operation in reference.operations[n : n + 2]],
+        [operation for run in found for operation in run],
+    )
+
+
+def without_other_widths(reference: Uses, candidate: Uses) -> tuple[list[Operation], list[Operation], list[Pair]]:
+    """Returns the operations of both models but those of such attentions, and these, of which none has a partner."""
+    ours, theirs = of_other_widths(reference, candidate)
+    rest = [[op for op in uses.operations if op not in aside]
+            for uses, aside in ((reference, ours), (candidate, theirs))]  # fmt: skip
+    return rest[0], rest[1], [*((operation, None) for operation in ours), *((None, operation) for operation in theirs)]
 
 
 def _run_to(operations: Sequence[Operation], end: int, width: int) -> list[Operation]:

@@ -194,7 +194,7 @@ def _infer(
         with contextlib.suppress(ParityError), without_values(module):
             mark_idle(theirs, module, images.to("meta"), "candidate")
     matches = match(ours, theirs, (buffers[0], buffers[1]))
-    if not (matches.choices.get(ATTENTION) or of_other_widths(ours, theirs)):
+    if not (matches.choices.get(ATTENTION) or any(of_other_widths(ours, theirs))):
         config = configuration_of(reference)
         inner = inner_width(module, config)
         advice = "write a map and give it with --mapping FILE"

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from parity.mapping.grouped import grouped_ways, meanings
-from parity.mapping.head_widths import of_other_widths
+from parity.mapping.head_widths import without_other_widths
 from parity.mapping.norm_order import norms_first
 from parity.mapping.outputs import output_way, with_outputs_joined
 from parity.mapping.qkv import attention_ways, merging_ways
@@ -52,9 +52,9 @@ def match(reference: Uses, candidate: Uses, buffers: Buffers) -> Matches:
     """
     found = Matches()
     ways: dict[str, list[list[Way]]] = defaultdict(list)  # by what is chosen: a list per block
-    wide = of_other_widths(reference, candidate)
-    others = with_outputs_joined(with_slices_joined([op for op in candidate.operations if op not in wide], reference))
-    pairs = _aligned(norms_first(reference.operations), norms_first(others))
+    mine, others, apart = without_other_widths(reference, candidate)
+    others = with_outputs_joined(with_slices_joined(others, reference))
+    pairs = _aligned(norms_first(mine), norms_first(others))
     heads = reference.heads or candidate.heads
     is_merging = False  # the next projection takes what the heads of an attention give
     for ours, theirs in pairs:
@@ -92,7 +92,7 @@ def match(reference: Uses, candidate: Uses, buffers: Buffers) -> Matches:
         found.choices[name] = [
             joined([next(way for way in block if way.name == label) for block in blocks]) for label in common
         ]
-    _leave_unmatched(found, [*pairs, *((None, operation) for operation in wide)])
+    _leave_unmatched(found, [*pairs, *apart])
     found.left_reference |= _of_no_operation(reference)
     found.left_candidate |= _of_no_operation(candidate)
     _match_free(found, reference, candidate, buffers)

@@ -79,7 +79,7 @@ _NO_PATCHES = Kind(
 )  # fmt: skip
 _NO_ATTENTION = Kind(
     "attention-missing", {"attention": lambda _, x: torch.zeros_like(x)}, "no attention of such projections", "one",
-    "nn.MultiheadAttention(dim, heads, batch_first=True)",
+    "nn.MultiheadAttention(dim, heads, batch_first=True)", zeros_for="attention",
 )  # fmt: skip
 _NO_PRE_LOGITS = Kind(
     "pre-logits", {"linear": skipped}, "no pre-logits layer", "one", "nn.Linear(dim, representation_size)"

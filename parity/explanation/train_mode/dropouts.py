@@ -177,7 +177,9 @@ def _attempted(
     in_grafts = graft_groups(grafts, hidden, own)
     known, usual = with_grafts(known, grafts), with_grafts(known, (graft for graft in grafts if not graft.drawings))
     with case.candidate_in(mode, attempt), case.observed(images, alignment) as observations:
-        search = Search(model, images, models.seed, observations, kinds, known, seconds, case.failures)
+        search = Search(
+            model, images, models.seed, observations, kinds, known, seconds, case.failures, ignored=case.ignored
+        )
         search.run(to_the_end=False)
         events = [_event(change, own, possible) for change in search.changes if change not in known]
         usual += [event.change for event in events if event.is_of_layout]

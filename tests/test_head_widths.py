@@ -131,3 +131,14 @@ def test_neither_is_mistaken_for_an_mlp_as_wide_as_a_token() -> None:
     partners = {entry.reference: entry.candidate for entry in found.entries}
     assert partners["encoder.layers.encoder_layer_1.ln_1.weight"] == "blocks.1.norm_1.weight"
     assert not any(".out_proj." in name for name in partners)
+
+
+def test_projections_that_add_up_to_as_many_rows_are_no_attention_of_another_width() -> None:
+    """One norm for all leaves nothing between attention and MLP: 48 + 144 + 96 rows are three times 96."""
+    model = OddViT({})
+    for block in model.blocks:
+        block.norm_1 = block.norm_2 = model.norm
+    found = infer_mapping(VisionTransformer(**SMALL), model)
+    partners = {entry.reference: entry.candidate for entry in found.entries}
+    assert partners["encoder.layers.encoder_layer_1.self_attention.in_proj_weight"] == "blocks.1.qkv.weight"
+    assert partners["encoder.layers.encoder_layer_1.mlp.3.weight"] == "blocks.1.fc2.weight"

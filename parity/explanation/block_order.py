@@ -41,7 +41,8 @@ def order_of_blocks(case: Case) -> tuple[tuple[int, ...], Group | None]:
     mapped = {n for e in case.subject.mapping.entries if (n := block_of(split(e.reference)[0])) is not None}
     if 0 < len(order) < layers:  # some are never called
         mapped = {*order}
-    if len(mapped) < layers:
+    is_unknown = not mapped and case.subject.mapping.unmapped_candidate  # it may have blocks of its own
+    if len(mapped) < layers and not is_unknown:
         missing = [n for n in usual if n not in mapped]
         odd = _odd("block-missing", f"{len(mapped)} blocks", f"{layers} blocks", f"depth={layers}", missing)
         return order if {*order} == mapped else tuple(sorted(mapped)), odd

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from parity.mapping.qkv import readings
+from parity.tracing import PARTS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -55,6 +58,14 @@ def _run_to(operations: Sequence[Operation], end: int, width: int) -> list[Opera
         if operation.kind not in ("matrix", "attention") or operation.key[2] != width:
             return []
         rows += operation.key[1]
-        if rows >= 3 * last.key[2]:
-            return list(operations[start : end + 1]) if rows == 3 * last.key[2] else []
+        if rows >= len(PARTS) * last.key[2]:
+            run = list(operations[start : end + 1])
+            sizes = [projection.matrix.shape[0] for op in run[:-1] for projection in op.projections]
+            return run if _may_be_parts(sizes, last.key[2]) else []
     return []
+
+
+def _may_be_parts(sizes: Sequence[int], width: int) -> bool:
+    """Whether matrices of so many rows may hold query, key and value of heads that are so wide together."""
+    heads = (width // count for count in range(1, width + 1) if width % count == 0)
+    return any(True for head in heads for _ in readings(list(sizes), width, head))

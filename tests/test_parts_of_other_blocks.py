@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from parity import check
+from tests.odd_vit import OddViT
 from tests.small import SMALL
 
 _SIZES = SMALL | {"num_layers": 3}
@@ -83,3 +84,14 @@ def test_tensors_without_a_counterpart_are_one_short_sentence_where_all_is_expla
     remarks = report.to_dict()["mapping"]["remarks"]
     assert [remark.startswith("never used") for remark in remarks].index(True) == 0
     assert sum("without counterpart" in remark for remark in remarks) == 1
+
+
+def test_one_norm_before_every_branch_of_all_blocks_is_one_cause() -> None:
+    model = OddViT({}, eps=1e-5)
+    for block in model.blocks:
+        block.norm_1 = block.norm_2 = model.blocks[0].norm_1
+    report = check(model, overrides=SMALL, modes=["eval"])
+    assert report.explanation is not None
+    assert report.explanation.complete, report
+    assert [cause.id for cause in report.causes] == ["norm-shared", "layer-norm-eps"]
+    assert report.causes[0].statement.startswith("one and the same norm before every branch")

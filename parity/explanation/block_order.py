@@ -17,7 +17,7 @@ from parity.models import split
 from parity.tracing import by_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from parity.explanation.case import Case
     from parity.models import WeightMap
@@ -116,7 +116,12 @@ def shared_parts(case: Case) -> list[tuple[Group, dict[str, str]]]:
         used_for_all = [name for name in held if calls[owners[name]] == len(names) + 1]
         if len(used_for_all) == 1:
             found[part.partition(".")[0]] |= dict.fromkeys(names, used_for_all[0])
-    groups = []
+    groups: list[tuple[Group, dict[str, str]]] = []
+    of_all = _norm_of_all_branches(case, missing, owners, calls)
+    if of_all:
+        where = tuple(dict.fromkeys(name.rpartition(".")[0] for name in (*of_all.values(), *of_all)))
+        phrase, hint = "one and the same norm before every branch", "two norms for each block"
+        groups.append((Group((), "norm-shared", phrase, "one for each", hint, where), of_all))
     idle = _idle_modules(case)
     for part, tensors in found.items():
         blocks = sorted({block for name in (*tensors, *tensors.values()) if (block := block_of(name)) is not None})
@@ -131,6 +136,28 @@ def shared_parts(case: Case) -> list[tuple[Group, dict[str, str]]]:
             hint = f"each block's own, which your model has and never uses: {never}"
         groups.append((Group((), id_, phrase, "one for each block", hint, where), tensors))
     return groups
+
+
+def _norm_of_all_branches(
+    case: Case, missing: Mapping[str, Sequence[str]], owners: Mapping[str, str], calls: Mapping[str, int]
+) -> dict[str, str]:
+    """Returns the norms of the blocks that have no counterpart, with the only one that has, if it is used for all.
+
+    Args:
+        case: what is explained.
+        missing: the tensors that have none, by their names in a block.
+        owners: the candidate's modules of those that have one.
+        calls: how often each is called.
+    """
+    used: dict[str, str] = {}
+    for kind in ("weight", "bias"):
+        names = [name for norm in ("ln_1", "ln_2") for name in missing.get(f"{norm}.{kind}", ())]
+        blocks = range(case.config["num_layers"])
+        held = [name for n in blocks for norm in ("ln_1", "ln_2")
+                if (name := f"{BLOCK.format(n)}.{norm}.{kind}") in owners]  # fmt: skip
+        if len(held) == 1 and {name.rsplit(".", 2)[1] for name in names} == {"ln_1", "ln_2"}:
+            used |= dict.fromkeys(names, held[0]) if calls.get(owners[held[0]]) == len(names) + 1 else {}
+    return used
 
 
 def _idle_modules(case: Case) -> list[str]:

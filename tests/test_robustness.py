@@ -101,9 +101,43 @@ def test_dtype_that_is_left_in_a_float64_run_is_said() -> None:
     assert any("in a float64 run the output of model.attn_layers.2.MLP is torch.float32" in r for r in report.reasons)
 
 
-class OnlyFloat32(Changed):
+class CastsImages(Changed):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.model(images.float())
+        return logits
+
+
+class CastsForItsNorms(Changed):
+    """Has norms that are in float32 whatever else is in half precision."""
+
+    class _Norm(nn.LayerNorm):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.type(torch.float32)).type(x.dtype)
+
+    def __init__(self, eps: float = 1e-6) -> None:
+        super().__init__()
+        for module in self.model.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.__class__, module.eps = self._Norm, eps
+
+
+@pytest.mark.parametrize("model", [CastsImages, CastsForItsNorms])
+def test_cast_to_float32_that_float64_cannot_follow_does_nothing(model: type[nn.Module]) -> None:
+    assert _check(model).verdict in ("identical", "equivalent")
+
+
+def test_what_differs_beside_such_a_cast_is_named() -> None:
+    report = _check(lambda: CastsForItsNorms(1e-5))
+    assert report.explanation is not None
+    assert report.explanation.complete, report
+    assert [cause.id for cause in report.causes] == ["layer-norm-eps"]
+
+
+class OnlyFloat32(Changed):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if images.dtype != torch.float32:
+            raise TypeError("float32 only")
+        logits: torch.Tensor = self.model(images)
         return logits
 
 

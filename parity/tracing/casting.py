@@ -6,8 +6,10 @@ import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import greenlet
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from parity.errors import ParityError
 from parity.models import replaced
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_ATTEMPTS = 3
+_ATTEMPTS = 4
 
 
 def first_that_runs(run: Callable[[int], T], dtype: torch.dtype) -> T:
@@ -38,16 +40,53 @@ def first_that_runs(run: Callable[[int], T], dtype: torch.dtype) -> T:
 
 @contextlib.contextmanager
 def held_in(model: nn.Module, dtype: torch.dtype, attempt: int = 0) -> Iterator[None]:
-    """Holds `model` in `dtype` for as long as the context lasts, in one of three ways, each for more models.
+    """Holds `model` in `dtype` for as long as the context lasts, in one of four ways, each for more models.
 
     0: block by block; 1: as a whole, for a model that uses a block's parameters without calling the block; 2: with its
-    constants and torch's default dtype as well, for one that holds float32 constants or makes them as it runs.
+    constants and torch's default dtype as well, for one that holds float32 constants or makes them as it runs; 3: and
+    with `dtype` wherever it asks for float32 by name, for one that casts what it computes to that, which does nothing
+    in float32.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(cast(model, dtype, late=attempt == 0))
-        if attempt == 2:
+        if attempt >= 2:
             stack.enter_context(_constants_cast(model, dtype))
+        if attempt == 3:
+            casts = stack.enter_context(_InsteadOfFloat32(dtype))
+            stack.enter_context(casts.watching(model))
         yield
+
+
+class _InsteadOfFloat32(TorchFunctionMode):
+    """Has another dtype wherever a model asks for float32 by name, and nobody else does."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._dtype = dtype
+        self._running: list[greenlet.greenlet] = []
+
+    def watching(self, model: nn.Module) -> contextlib.ExitStack:
+        """Looks to the calls of a model until the stack that is returned unwinds."""
+        stack = contextlib.ExitStack()
+        entered = model.register_forward_pre_hook(lambda *_: self._running.append(greenlet.getcurrent()))
+        left = model.register_forward_hook(lambda *_: self._running.clear())
+        stack.callback(entered.remove)
+        stack.callback(left.remove)
+        return stack
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if greenlet.getcurrent() not in self._running:
+            return function(*args, **kwargs)
+        if function is torch.Tensor.float:
+            return args[0].to(self._dtype)
+        args = tuple(self._dtype if arg is torch.float32 or _is_name(arg) else arg for arg in args)
+        kwargs = {key: self._dtype if value is torch.float32 else value for key, value in kwargs.items()}
+        return function(*args, **kwargs)
+
+
+def _is_name(given: Any) -> bool:
+    return given is torch.FloatTensor or (isinstance(given, str) and given == "torch.FloatTensor")
 
 
 def in_float32(model: nn.Module) -> contextlib.AbstractContextManager[None]:

@@ -110,7 +110,7 @@ class Learner:
             return tensor.detach().to(self.dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
 
         with contextlib.ExitStack() as stack:
-            if attempt == 2:  # with its constants
+            if attempt >= 2:  # with its constants
                 stack.enter_context(held_in(self.model, self.dtype, attempt))
             stack.enter_context(replaced(self.model, own))
             self._prepare()

@@ -241,9 +241,9 @@ def test_attention_of_another_width_is_told_with_the_reference_to_compare(*, is_
             block.attention = _Wider(hidden_dim, is_fused=is_fused)
         return model
 
-    said = " ".join(_check(build).reasons)
-    assert "query, key and value have 256 features, its tokens 48" in said
-    assert "if yours are 256 at any width, compare with --set hidden_dim=256" in said
+    (cause,) = _check(build).causes
+    assert cause.statement.startswith("4 heads of 64 features")
+    assert cause.hint.endswith("or, if yours are 64 wide at any width, compare with --set hidden_dim=256")
     assert _check(build, overrides={**SMALL, "hidden_dim": 256}).verdict == "equivalent"
 
 
@@ -323,3 +323,19 @@ def test_heads_of_their_own_are_no_other_width() -> None:
         return model
 
     assert _check(build).verdict == "equivalent"
+
+
+def test_more_blocks_than_were_asked_for_are_followed() -> None:
+    """An argument that nobody heeds says nothing; what the blocks do is compared with as many of the reference's."""
+
+    def build(num_layers: int = 12) -> nn.Module:  # noqa: ARG001
+        model = vit.ViT(**{**OURS, "num_layers": 4})
+        for block in model.attn_layers:
+            block.pre_norm.eps = 1e-5
+        return model
+
+    report = _check(build)
+    assert report.reasons[0].startswith("your model has 4 blocks, the reference has 2")
+    assert [cause.id for cause in report.causes] == ["layer-norm-eps"]
+    assert report.explanation is not None
+    assert report.explanation.complete

@@ -132,12 +132,13 @@ def require_same_images(module: nn.Module, shape: Shape) -> None:
     )
 
 
-def settings_of(module: nn.Module, shape: Shape) -> dict[str, Any]:
+def settings_of(module: nn.Module, shape: Shape, *, trusting: bool = True) -> dict[str, Any]:
     """Reads the settings of a ViT of anybody's off what it does with its tensors.
 
     Args:
         module: the model, with or without values.
         shape: channels, height and width of its images, in pixels.
+        trusting: take what attributes say for what a run doesn't show.
 
     Returns:
         What was found of torchvision's settings, under its names, and `in_channels`. Sizes are in pixels, tokens and
@@ -151,7 +152,7 @@ def settings_of(module: nn.Module, shape: Shape) -> dict[str, Any]:
         settings |= _widths(uses)
     settings |= {"num_classes": classes} if classes else {}
     for setting in ("num_layers", "num_heads", "hidden_dim", "mlp_dim", "num_classes"):
-        said = None if setting in settings else next(said_numbers(module, setting), None)
+        said = None if setting in settings or not trusting else next(said_numbers(module, setting), None)
         settings |= {setting: said} if said else {}
     rates = {rate: said_rate(module, rate) for rate in RATES}
     return settings | {rate: p for rate, p in rates.items() if p is not None}

@@ -36,7 +36,10 @@ def own_sizes(module: nn.Module, config: Mapping[str, Any]) -> dict[str, int]:
     shown, side = shown_sizes(module), _side(module, config)
     if side == config["image_size"] and all(shown.get(setting) == config[setting] for setting in _SIZES):
         return {}
-    seen = settings_of(module, (3, side or config["image_size"], side or config["image_size"]))
+    pixels = side or config["image_size"]
+    seen = settings_of(module, (3, pixels, pixels), trusting=False)
+    if isinstance(seen.get("patch_size"), int) and pixels % seen["patch_size"]:
+        seen.pop("patch_size")  # an attribute means something else by that name
     if "num_classes" not in shown:  # of a model without a head its features are no classes
         seen.pop("num_classes", None)
     if "num_heads" not in shown and seen.get("hidden_dim") == config["hidden_dim"]:  # a run may show something else

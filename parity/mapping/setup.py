@@ -174,7 +174,10 @@ def at_own_sizes(setup: Setup, module: nn.Module, seed: int, *, follow: bool) ->
             raise ParityError(f"--follow gives a ViT of torchvision's other sizes; {setup.name} is what it is")
         return setup
     own = own_sizes(module, setup.config)
-    given = {key: size for key, size in own.items() if follow or not is_cause(setup.candidate, key, size)}
+    given = {
+        key: size for key, size in own.items()
+        if follow or not is_cause(setup.candidate, key, size, setup.config[key])
+    }  # fmt: skip
     if not given:
         return dataclasses.replace(setup, own_sizes=own)
     try:

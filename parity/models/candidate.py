@@ -232,9 +232,14 @@ def other_sizes(
     ]
 
 
-def is_cause(candidate: Candidate, setting: str, size: Any) -> bool:
-    """Whether a size that is not the reference's is a cause like any other: an argument was to set it, and hasn't."""
+def is_cause(candidate: Candidate, setting: str, size: Any, usual: Any) -> bool:
+    """Whether a size that is not the reference's is a cause like any other: an argument was to set it, and hasn't.
+
+    More blocks than the reference has are none: there is nothing of it that would correspond to them.
+    """
     found = _argument_for(candidate, setting)
+    if setting == "num_layers" and size > usual:
+        return False
     return setting in _CAUSES and found is not None and not _heeds(found[1], setting, size)
 
 

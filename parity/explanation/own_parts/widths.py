@@ -61,7 +61,10 @@ def width_kinds(chains: Sequence[Chain], held: Mapping[str, Tensor], config: Map
                     _attended, by_block=by_block, held=held, reading=reading, count=count, scale=scale
                 )
                 phrase = f"{count} head{'s' * (count > 1)} of {width} features ({said}){words}"
-                yield Kind("head-width", {"attention": made}, phrase, usual, "head_dim = dim // num_heads",
+                hint = "head_dim = dim // num_heads"
+                if count == heads:
+                    hint += f"; or, if yours are {width} wide at any width, compare with --set hidden_dim={inner}"
+                yield Kind("head-width", {"attention": made}, phrase, usual, hint,
                            by_place=True)  # fmt: skip
 
 

@@ -206,6 +206,16 @@ def test_same_dropout_drawn_in_another_way_is_not_flagged(host: str, edits: list
     assert not report.causes
 
 
+def test_second_dropout_at_one_place_is_one_more(tmp_path: Path) -> None:
+    twice = ("x + self.MLP(self.norm(x))", "x + self.after(self.MLP(self.norm(x)))")
+    report = _checked(tmp_path, "block", twice)
+    (cause,) = report.causes
+    assert cause.statement == (
+        "in train mode one more dropout of rate 0.13 acts on the MLP's output (blocks 0 to 2); the reference has no "
+        "other there"
+    )
+
+
 def test_dropout_is_named_beside_attention_over_the_images(tmp_path: Path) -> None:
     """Masks of the attention's weights then are of the images, and not of the tokens."""
     report = _checked(tmp_path, "block", ("batch_first=True", "batch_first=False"), (_AFTER, _UNDROPPED))

@@ -331,6 +331,7 @@ def test_more_blocks_than_were_asked_for_are_followed() -> None:
     def build(num_layers: int = 12) -> nn.Module:  # noqa: ARG001
         model = vit.ViT(**{**OURS, "num_layers": 4})
         for block in model.attn_layers:
+            assert isinstance(block, vit.AttentionBlock)
             block.pre_norm.eps = 1e-5
         return model
 

@@ -36,9 +36,9 @@ from parity.explanation.proof import Explanation, Group, Proof, grouped, prove
 from parity.explanation.search import Search, distance_of
 from parity.explanation.second_proof import others
 from parity.explanation.stand_in import NoStandInError, attention_widths, stand_in
-from parity.explanation.train_mode.dropouts import blocks_in_words, knows_every_mask, proved_in_train_mode
+from parity.explanation.train_mode.dropouts import knows_every_mask, proved_in_train_mode
 from parity.explanation.train_mode.regrafting import recorded
-from parity.explanation.wording import in_words_beside, point_in_words, unexplained_in_words, when
+from parity.explanation.wording import blocks_in_words, in_words_beside, point_in_words, unexplained_in_words, when
 from parity.mapping import trace_uses
 from parity.models import split, tensors_of
 from parity.tracing import SAME_FUNCTION_BOUND, Point, first_that_runs, with_functions

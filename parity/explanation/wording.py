@@ -10,6 +10,7 @@ from parity.diagnosis import in_words_of
 from parity.explanation.bent_vit import EPS
 from parity.explanation.case import block_of
 from parity.explanation.causes.head import numbered
+from parity.explanation.causes.places import joined
 from parity.explanation.following import IMAGES
 
 if TYPE_CHECKING:
@@ -80,3 +81,13 @@ def unexplained_in_words(place: Unexplained, names: Mapping[str, str]) -> str:
     hidden = not place.is_finite and "self_attention" in place.point.module
     more = ["a softmax gives such values where a mask hides every key"] if hidden else []
     return f"no known cause at {where}: {'; '.join([*size, *place.facts, *more]) or 'it cannot be compared'}"
+
+
+def blocks_in_words(places: Sequence[str]) -> str:
+    """Says in which blocks places are: `(blocks 0 to 11)`, `(blocks 0, 2 and 5)`; nothing of such in no block."""
+    numbers = sorted({number for place in places if (number := block_of(place)) is not None})
+    if not numbers:
+        return ""
+    if len(numbers) > 2 and numbers == [*range(numbers[0], numbers[-1] + 1)]:
+        return f"(blocks {numbers[0]} to {numbers[-1]})"
+    return f"(block{'s' * (len(numbers) > 1)} {joined(map(str, numbers))})"

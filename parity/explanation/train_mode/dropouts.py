@@ -51,7 +51,7 @@ from parity.tracing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from parity.explanation.causes.dropouts import Spot
     from parity.tracing import Alignment, Site
@@ -189,7 +189,8 @@ def _attempted(
             return distance_of(model, images, made, observations.output(), models.seed, case.failures)
 
         found = [event for event in events if not event.is_of_layout]
-        proof = prove([*(group for group in in_grafts if group.changes), *_groups(found)], error)
+        kept = {c: d for c, d in own.items() if not any(event.change.takes_the_place_of(c) for event in events)}
+        proof = prove([*(group for group in in_grafts if group.changes), *_groups(found, kept.values())], error)
     again = others(case, mode, attempt, model)
     made = [*usual, *(change for group in proof.needed for change in group.changes)]
     residual = again.residual(made) if proof.is_complete else math.inf
@@ -197,14 +198,13 @@ def _attempted(
         wrong = again.refuted(search.changes, search, alignment)
         held = [event for event in found if search.holds(event.change) and event.change not in wrong]
         with torch.no_grad(), mode.active():
-            proof = prove([*(group for group in in_grafts if group.changes), *_groups(held)], error)
+            proof = prove([*(group for group in in_grafts if group.changes), *_groups(held, kept.values())], error)
         proof = dataclasses.replace(proof, residual=residual) if proof.is_complete else proof
     replaced = set().union(*(keys for change, keys in hidden.items() if change not in {g.usual for g in grafts}))
     if any((c.place, d.spot.operation) in replaced for c, d in own.items()):
         proof = dataclasses.replace(proof, residual=math.inf)  # whether the candidate drops that, too, isn't known
     proof = proof.with_more(group for group in in_grafts if not group.changes)
     changed = {event.change: event.has for event in events if event.has}
-    kept = {c: d for c, d in own.items() if not any(event.change.takes_the_place_of(c) for event in events)}
     return _Found(proof, {**kept, **changed})
 
 
@@ -299,12 +299,17 @@ def _event(change: Change, own: Mapping[Change, Dropping], possible: Mapping[tup
     return _Event(change, spot, has, had)
 
 
-def _groups(events: Sequence[_Event]) -> Iterator[Group]:
+def _groups(events: Sequence[_Event], kept: Iterable[Dropping]) -> Iterator[Group]:
     """Yields the causes.
 
     A dropout that is missing at one spot and too many at another is one cause, and so is what is the same at several
     spots of the same blocks.
+
+    Args:
+        events: what is dropped otherwise.
+        kept: the reference's dropouts that the candidate has as well.
     """
+    twice = {dropping.spot.words for dropping in kept}
     at_spot: dict[tuple[Spot, str | None, bool], list[_Event]] = defaultdict(list)
     for event in events:
         at_spot[event.spot, event.has.shared if event.has else None, event.had is None].append(event)
@@ -323,7 +328,8 @@ def _groups(events: Sequence[_Event]) -> Iterator[Group]:
         if finding not in moved:
             shared = finding[0].has.shared if finding[0].has else None
             alike[shared, _rates(finding, "has"), _rates(finding, "had"), _blocks(finding)] += finding
-    yield from map(_named, alike.values())
+    for finding in alike.values():
+        yield _named(finding, is_one_more={event.spot.words for event in finding} <= twice)
 
 
 def _could_be_moved(missing: Sequence[_Event], extra: Sequence[_Event]) -> bool:
@@ -362,7 +368,7 @@ def _moved(extra: Sequence[_Event], missing: Sequence[_Event]) -> Group:
     )
 
 
-def _named(finding: Sequence[_Event]) -> Group:
+def _named(finding: Sequence[_Event], *, is_one_more: bool) -> Group:
     has, had, rate, usual = finding[0].has, finding[0].had, _rates(finding, "has"), _rates(finding, "had")
     spots = dict.fromkeys(event.spot for event in finding)
     words = joined(spot.words for spot in spots)
@@ -377,19 +383,10 @@ def _named(finding: Sequence[_Event]) -> Group:
         return _grouped(finding, id_, phrase, instead, hint)
     if had:
         return _grouped(finding, "dropout-rate", f"dropout on {words} has rate {rate}", f"rate {usual}", hint)
-    return _grouped(finding, "dropout-extra", f"dropout of rate {rate} acts on {words}", "none there", hint)
+    more, instead = ("one more ", "no other there") if is_one_more else ("", "none there")
+    return _grouped(finding, "dropout-extra", f"{more}dropout of rate {rate} acts on {words}", instead, hint)
 
 
 def _grouped(finding: Sequence[_Event], id: str, phrase: str, instead: str, hint: str) -> Group:  # noqa: A002
     changes = tuple(event.change for event in finding)
     return Group(changes, id, phrase, instead, hint, tuple(dict.fromkeys(change.place for change in changes)))
-
-
-def blocks_in_words(places: Sequence[str]) -> str:
-    """Says in which blocks places are: `(blocks 0 to 11)`, `(blocks 0, 2 and 5)`; nothing of such in no block."""
-    numbers = sorted({number for place in places if (number := block_of(place)) is not None})
-    if not numbers:
-        return ""
-    if len(numbers) > 2 and numbers == [*range(numbers[0], numbers[-1] + 1)]:
-        return f"(blocks {numbers[0]} to {numbers[-1]})"
-    return f"(block{'s' * (len(numbers) > 1)} {joined(map(str, numbers))})"

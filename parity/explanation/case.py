@@ -107,7 +107,8 @@ class Case:
                 Run(models.candidate, images, set(), models.seed, "candidate").finish()
         of_functions = {alignment.to_reference(point): tensor for point, tensor in passing.tensors.items()}
         with contextlib.closing(Run(models.candidate, images, set(alignment.pairs), models.seed, "candidate")) as run:
-            once = not any(point.call for point in self.subject.calls[1])
+            once = not any(point.call and (point.module, point.moment) not in alignment.portions
+                           for point in self.subject.calls[1])  # fmt: skip
             yield Observations(run, alignment, of_functions, once=once)
 
     def layers_in(self, alignment: Alignment) -> dict[str, Layer]:

@@ -10,7 +10,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from parity.explanation.case import block_of
-from parity.explanation.formulas.writing import number, quoted
+from parity.explanation.formulas.terms import number
+from parity.explanation.formulas.writing import quoted
 from parity.explanation.proof import GRAFT
 
 if TYPE_CHECKING:

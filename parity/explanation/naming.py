@@ -18,8 +18,14 @@ import torch
 
 from parity.diagnosis import is_another_function, open_in_train_mode
 from parity.errors import Failures, ParityError
+from parity.explanation.arrangement import (
+    adds_positions_outside,
+    explains_more,
+    is_outside_blocks,
+    with_class_token_last,
+)
 from parity.explanation.bending import undoing
-from parity.explanation.bent_vit import BLOCK, BentViT
+from parity.explanation.bent_vit import BentViT
 from parity.explanation.block_order import left_out, parts_apart, used_instead, uses_of_blocks, with_lines
 from parity.explanation.case import Case, Widened
 from parity.explanation.causes.absences import absences
@@ -41,7 +47,7 @@ from parity.explanation.train_mode.regrafting import recorded
 from parity.explanation.wording import blocks_in_words, in_words_beside, point_in_words, unexplained_in_words, when
 from parity.mapping import trace_uses
 from parity.models import split, tensors_of
-from parity.tracing import SAME_FUNCTION_BOUND, Point, first_that_runs, with_functions
+from parity.tracing import SAME_FUNCTION_BOUND, first_that_runs, with_functions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -49,7 +55,6 @@ if TYPE_CHECKING:
     from parity.diagnosis import Check
     from parity.explanation.bending import Change, Kind
     from parity.explanation.following import Follower
-    from parity.explanation.observing import Observations
     from parity.explanation.search import Unexplained
     from parity.progress import Progress
     from parity.tracing import Alignment, Subject
@@ -217,7 +222,14 @@ def _proved(case: Case, seconds: float, *, to_the_end: bool = True) -> tuple[Pro
         seconds: of the processor, that looking may take.
         to_the_end: go on behind a place that nothing explains.
     """
-    return first_that_runs(lambda attempt: _attempted(case, seconds, attempt, to_the_end), torch.float64)
+    until = time.process_time() + seconds
+    found = first_that_runs(lambda attempt: _attempted(case, seconds, attempt, to_the_end), torch.float64)
+    turned = with_class_token_last(case, found[0])
+    if turned:
+        left = until - time.process_time()
+        other = first_that_runs(lambda attempt: _attempted(turned, left, attempt, to_the_end), torch.float64)
+        found = other if explains_more(other[0], found[0]) else found
+    return found
 
 
 @dataclass(frozen=True)
@@ -315,7 +327,7 @@ def _searched(
         observations = stack.enter_context(case.observed(images, alignment))
         search = Search(
             model, images, models.seed, observations, kinds, known, seconds, failures, grafts,
-            {"encoder"} if _adds_positions_outside(observations) else (),
+            {"encoder"} if adds_positions_outside(observations) else (),
         )  # fmt: skip
         search.sources.update(earlier.held)
         with failures.kept("the search for causes ended before the end", besides=ParityError):
@@ -341,18 +353,11 @@ def _searched(
             failures.sentences.update(watching.sentences)
         if search.unexplained and not to_the_end:
             return Proof((), math.inf, ()), search, model, alignment
-        proof = prove(groups(search.changes), error)
+        proof = prove(groups(search.changes), error, is_outside_blocks)
         if not proof.is_complete:
-            proof = prove(groups([change for change in search.changes if search.holds(change)]), error)
+            proof = prove(groups([change for change in search.changes if search.holds(change)]), error,
+                          is_outside_blocks)  # fmt: skip
         return proof, search, model, alignment
-
-
-def _adds_positions_outside(observations: Observations) -> bool:
-    """Whether the candidate's first block takes what its encoder takes, where the reference adds positions between."""
-    observations.reach(0)
-    first = BLOCK.format(0)
-    outer, *inner = (observations.at(Point(name, 0, "enter")) for name in ("encoder", first, f"{first}.ln_1"))
-    return outer is not None and any(tensor is not None and torch.equal(outer, tensor) for tensor in inner)
 
 
 def _used_at(place: str, case: Case) -> set[str]:

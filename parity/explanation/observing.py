@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from parity.tracing import Gathering
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -55,6 +57,7 @@ class Observations:
         self._once = once
         self._blocks: list[str] = []  # in the order in which the candidate enters them
         self._run = run
+        self._gathering = Gathering(alignment)
         self._tensors: dict[Point, torch.Tensor] = {}
         self._block: dict[Point, int] = {}
         self._is_over = False
@@ -84,6 +87,9 @@ class Observations:
         event = self._run.advance()
         if event is None:
             self._is_over = True
+            return
+        event = self._gathering.whole(event)
+        if event is None:
             return
         point = self.alignment.to_reference(event.point)
         match = _BLOCK.match(point.module)

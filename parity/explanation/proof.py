@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 from collections import defaultdict
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 # the id of a cause without a name, and of how many lines of a file it is said that a cause comes from them
 GRAFT, MOST_LINES = "graft", 4
+
+# of so many causes it is looked at whether some of them do nothing together: of four, eleven sets
+_MOST_TOGETHER = 4
 
 
 @dataclass(frozen=True)
@@ -272,12 +276,20 @@ class Proof:
         return Explanation(tuple(causes), self.is_complete, is_minimal, self.residual, phrases, left, changes)
 
 
-def prove(groups: Sequence[Group], error: Callable[[Sequence[Group]], float]) -> Proof:
+def prove(
+    groups: Sequence[Group],
+    error: Callable[[Sequence[Group]], float],
+    arranges: Callable[[Group], bool] = lambda _: False,
+) -> Proof:
     """Tries causes on the whole model, and leaves out every one that isn't needed.
+
+    What only cancels each other out is left out together: tokens that are in another order throughout the model, say,
+    which is how a candidate is written and no bug.
 
     Args:
         groups: the causes that were found.
         error: runs the whole reference with some of them and returns its relative distance from the candidate.
+        arranges: whether a cause may be cancelled out by others.
     """
     residual = error(groups)
     needed = list(groups)
@@ -289,4 +301,20 @@ def prove(groups: Sequence[Group], error: Callable[[Sequence[Group]], float]) ->
             needed, residual = others, left
         else:
             without[id(group)] = left
-    return Proof(tuple(needed), residual, tuple(without[id(group)] for group in needed))
+    proof = Proof(tuple(needed), residual, tuple(without[id(group)] for group in needed))
+    return _without_what_cancels(proof, error, arranges) if proof.is_complete else proof
+
+
+def _without_what_cancels(
+    proof: Proof, error: Callable[[Sequence[Group]], float], arranges: Callable[[Group], bool]
+) -> Proof:
+    """Leaves out the largest set of at least two causes that do nothing together, if there is one."""
+    movable = [group for group in proof.needed if arranges(group)][:_MOST_TOGETHER]
+    sizes = range(len(movable), 1, -1)
+    for left_out in itertools.chain.from_iterable(itertools.combinations(movable, size) for size in sizes):
+        others = tuple(group for group in proof.needed if group not in left_out)
+        residual = error(others)
+        if residual <= SAME_FUNCTION_BOUND:
+            without = (error([other for other in others if other is not group]) for group in others)
+            return Proof(others, residual, tuple(without))
+    return proof

@@ -18,7 +18,7 @@ from parity.models import (  # fmt: skip
     split,
     synthetic,
 )
-from parity.tracing import MODES, Held, Models, Subject, align, call_order, in_float32, in_mode
+from parity.tracing import MODES, Held, Models, Subject, align_with_portions, call_order, in_float32, in_mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -72,9 +72,13 @@ def in_place(
             extra = {name: tensor.to(device) for name, tensor in _values_for(module, mapping, seed).items()}
             own = extra | _with_parts(mapping.apply(state), extra, mapping)
             held = Held(state, own, fingerprint(own), *kinds)
-            module, candidate_calls = _ready(module, setup.candidate, own, images, stack)
+            several: set[str] = set()
+            module, candidate_calls = _ready(module, setup.candidate, own, images, stack, several)
             stack.enter_context(in_mode(module, train=False))
-            alignment = align(setup.reference, module, mapping, calls, candidate_calls)
+            with MODES["eval-grad"].active(module):
+                alignment = align_with_portions(
+                    setup.reference, module, mapping, calls, candidate_calls, images=images, several=several
+                )
         models = Models(setup.reference, module, images, seed)
         yield Subject(models, held, mapping, alignment, (calls, candidate_calls), dtype)
 
@@ -128,21 +132,23 @@ def _ready(
     state: dict[str, torch.Tensor],
     images: torch.Tensor,
     stack: contextlib.ExitStack,
+    several: set[str],
 ) -> tuple[nn.Module, list[Point]]:
     """Holds `state` in the candidate until the stack unwinds, and returns it with the order of its modules' calls.
 
-    If tensors are left without values, or it cannot be run, it is built anew on a real device.
+    If tensors are left without values, or it cannot be run, it is built anew on a real device. Modules where several
+    tensors pass at once are added to `several`.
     """
     with contextlib.ExitStack() as trial:
         trial.enter_context(in_float32(module))
         trial.enter_context(assigned(module, state))
         if not lacks_values(module):
             with contextlib.suppress(ParityError), MODES["eval-grad"].active(module):
-                order = call_order(module, images, "candidate")
+                order = call_order(module, images, "candidate", several=several)
                 stack.push(trial.pop_all())
                 return module, order
     module = candidate.build()
     stack.enter_context(in_float32(module))
     stack.enter_context(assigned(module, state))
     with MODES["eval-grad"].active(module):
-        return module, call_order(module, images, "candidate")
+        return module, call_order(module, images, "candidate", several=several)

@@ -2,8 +2,8 @@
 
 Read `sources`, `modes`, `masks`, `casting` and `nested` (how a pass is run), `attention`, `run` (a pass that stops at
 every module), `operations` (what it has torch do), `crossing` (where images act on each other), `attention_weights`
-(what its tokens attend to), `draws` (what it draws at random), `features`, `alignment`, `function_calls` and `layouts`
-(which module is which), `measuring`, `spread`, `passes`, `subject` (who is compared).
+(what its tokens attend to), `draws` (what it draws at random), `features`, `portions`, `alignment`, `function_calls`,
+`layouts` and `putting_together` (which module is which), `measuring`, `spread`, `passes`, `subject` (who is compared).
 """
 
 from parity.tracing.alignment import Alignment, align
@@ -41,8 +41,10 @@ from parity.tracing.modes import (
 )
 from parity.tracing.nested import address_of, first_tensor, leaves
 from parity.tracing.operations import Operations
-from parity.tracing.passes import OUTPUT, Pass, fitting, in_step, is_rearranged, steps
+from parity.tracing.passes import OUTPUT, Pass, align_with_portions, fitting, in_step, is_rearranged, steps
+from parity.tracing.portions import Portion
 from parity.tracing.precision import BACKENDS, full_float32
+from parity.tracing.putting_together import Gathering
 from parity.tracing.run import Event, Moment, Point, Run, Telling, bare_run, call_order, outer_modules
 from parity.tracing.sources import DRAWING, SourceLine, by_file, line_of_source, name_of_operation
 from parity.tracing.spread import LETTERS, LEVELS, Places, Sizes, grid_of, pooled
@@ -68,6 +70,7 @@ __all__ = [
     "Crossing",
     "Event",
     "FunctionCalls",
+    "Gathering",
     "Held",
     "Layer",
     "Measurement",
@@ -78,6 +81,7 @@ __all__ = [
     "Pass",
     "Places",
     "Point",
+    "Portion",
     "Run",
     "Site",
     "Sizes",
@@ -86,6 +90,7 @@ __all__ = [
     "Telling",
     "address_of",
     "align",
+    "align_with_portions",
     "ambient_kept",
     "attention_written_out",
     "bare_run",

@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 from collections import defaultdict
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -21,11 +22,12 @@ from parity.tracing.features import orders_of_features
 from parity.tracing.run import Point, outer_modules
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     import torch
 
     from parity.models import Entry, WeightMap
+    from parity.tracing.portions import Portions
     from parity.tracing.run import Moment
 
 
@@ -42,6 +44,8 @@ class Alignment:
         features: for what enters or leaves a module, which of the reference's features each of the candidate's is,
             where their orders differ.
         rolled: number of tokens, if the candidate's class token is the last of them and not the first; else None.
+        portions: what passes a module of the candidate, as it is entered or left, in portions of the tokens.
+        apart: modules of the candidate whose calls together are not the whole either -> the reason.
     """
 
     pairs: dict[str, str]
@@ -51,6 +55,8 @@ class Alignment:
     by_place: frozenset[str] = frozenset()
     features: dict[tuple[str, Moment], torch.Tensor] = field(default_factory=dict)
     rolled: int | None = None
+    portions: Mapping[tuple[str, Moment], Portions] = field(default_factory=dict)
+    apart: Mapping[str, str] = field(default_factory=dict)
 
     def without(self, modules: Collection[str]) -> Alignment:
         """Returns the alignment without these modules of the reference."""
@@ -58,7 +64,13 @@ class Alignment:
 
     def to_reference(self, point: Point) -> Point:
         """Translates a point of the candidate's run into the reference's."""
-        return Point(self.pairs[point.module], point.call, point.moment)
+        call = 0 if (point.module, point.moment) in self.portions else point.call
+        return Point(self.pairs[point.module], call, point.moment)
+
+    @property
+    def of_wholes(self) -> Alignment:
+        """The alignment without the modules that anything passes in portions."""
+        return self.without({self.pairs[module] for module, _ in self.portions if module in self.pairs})
 
 
 def align(
@@ -69,6 +81,8 @@ def align(
     candidate_order: list[Point],
     *,
     equal_calls: bool = True,
+    portions: Mapping[tuple[str, Moment], Portions] = MappingProxyType({}),
+    apart: Mapping[str, str] = MappingProxyType({}),
 ) -> Alignment:
     """Aligns the modules of two models.
 
@@ -79,6 +93,8 @@ def align(
         reference_order: the reference's points in the order of a forward pass (`tracing.call_order`).
         candidate_order: the candidate's.
         equal_calls: leave out modules that one side calls more often than the other.
+        portions: what passes the candidate in portions, which is the whole together.
+        apart: modules of the candidate that are left out -> the reason.
     """
     r_owned = _owned(reference, reference_order, mapping.entries)
     inside = {
@@ -98,9 +114,10 @@ def align(
         if any(owned < tensors for owned in c_chains):  # what holds projections may do more than project
             r_modules = [name for name in r_modules if name not in inside]
         pairs |= dict(zip(reversed(c_modules), reversed(r_modules), strict=False))
-    r_calls, c_calls = _calls(reference_order), _calls(candidate_order)
+    r_calls, c_calls = number_of_calls(reference_order), number_of_calls(candidate_order)
     unequal = {r: f"called {r_calls[r]} times, {c} {c_calls[c]} times" for c, r in pairs.items()
-               if r_calls[r] != c_calls[c] and equal_calls}  # fmt: skip
+               if r_calls[r] != c_calls[c] and equal_calls and (c, "leave") not in portions}  # fmt: skip
+    unequal |= {r: apart[c] for c, r in pairs.items() if c in apart}
     pairs = {c: r for c, r in pairs.items() if r not in unequal}
     r_gaps = _weightless_between(reference_order, r_owned, _weightless(reference), {r: r for r in pairs.values()})
     c_gaps = _weightless_between(candidate_order, c_owned, _weightless(candidate), pairs)
@@ -126,7 +143,8 @@ def align(
         for module, owned in zip(pairs.values(), entries, strict=True)
         for moment, order in orders_of_features(owned, *shapes).items()
     }
-    return Alignment(pairs, unaligned, order, containers, weightless, features, _tokens_if_class_is_last(mapping))
+    rolled = _tokens_if_class_is_last(mapping)
+    return Alignment(pairs, unaligned, order, containers, weightless, features, rolled, portions, apart)
 
 
 def _owned_inside(name: str, module: nn.MultiheadAttention, entries: tuple[Entry, ...]) -> dict[str, frozenset[int]]:
@@ -207,7 +225,8 @@ def _chains(owned: dict[str, frozenset[int]]) -> dict[frozenset[int], list[str]]
     return chains
 
 
-def _calls(order: list[Point]) -> dict[str, int]:
+def number_of_calls(order: list[Point]) -> dict[str, int]:
+    """Counts how often each module is called."""
     calls: dict[str, int] = defaultdict(int)
     for point in order:
         calls[point.module] += point.moment == "leave"  # some steps inside an attention are left only
@@ -221,7 +240,7 @@ def _weightless_between(
 
     Where other modules with mapped weights are called between the same two points, their place is not known.
     """
-    calls = _calls(order)
+    calls = number_of_calls(order)
     gaps: dict[tuple[Point | None, Point | None], list[str]] = {}
     before: Point | None = None
     inside: list[str] = []

@@ -34,7 +34,7 @@ def steps_to(actual: torch.Size, expected: torch.Tensor, point: Point, alignment
     Features rearranged by the weight map; feature maps (B, D, h, w) against (B, h, w, D) and tokens (B, N, D); tokens
     against (N, B, D), (B, D, N) and (B * N, D), and by heads against (B, N, H, d) and (B, H, N, d); where the
     candidate's class token is the last one, the tokens are turned as well. Where the candidate goes on with one token,
-    (B, D), that is the class token. No step is returned that the shapes leave open.
+    (B, D), (B, 1, D) or (B, D, 1, 1), that is the class token. No step is returned that the shapes leave open.
     """
     steps = []
     order = alignment.features.get((point.module, point.moment))
@@ -42,8 +42,11 @@ def steps_to(actual: torch.Size, expected: torch.Tensor, point: Point, alignment
         there, back = order.to(expected.device), order.argsort().to(expected.device)
         steps.append(Step(lambda x: x[..., there], lambda x, _: x[..., back]))
         expected = steps[-1].there(expected)
-    if expected.ndim == 3 and len(actual) == 2 and actual[0] == len(expected):
-        steps.append(Step(lambda x: x[:, 0], lambda x, like: torch.cat([x[:, None], like[:, 1:]], 1)))
+    if _is_one_token(actual, expected):
+        steps.append(Step(
+            lambda x: x[:, 0].reshape(actual) if x[:, 0].numel() == actual.numel() else x[:, 0],
+            lambda x, like: torch.cat([x.reshape(len(x), 1, -1), like[:, 1:]], 1),
+        ))  # fmt: skip
         expected = steps[-1].there(expected)
     if alignment.rolled and expected.ndim == 3 and expected.shape[1] == alignment.rolled:
         steps.append(Step(lambda x: x.roll(-1, 1), lambda x, _: x.roll(1, 1)))
@@ -81,6 +84,14 @@ def _choices(expected: torch.Tensor, actual: torch.Size) -> list[Step]:
             Step(lambda x: x.transpose(1, 2), lambda x, _: x.transpose(1, 2)),
         ]
     return []
+
+
+def _is_one_token(actual: torch.Size, expected: torch.Tensor) -> bool:
+    """Whether tokens (B, N, D) stand against one of each image: (B, D), (B, 1, D) or a map of one."""
+    if expected.ndim != 3 or len(actual) < 2 or actual[0] != len(expected):
+        return False
+    one = (len(expected), expected.shape[-1])
+    return len(actual) == 2 or tuple(actual) in ((one[0], 1, one[1]), (*one, 1, 1), (one[0], 1, 1, one[1]))
 
 
 def _is_flat(one: torch.Size, other: torch.Size) -> bool:

@@ -13,14 +13,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from parity.tracing.alignment import align, number_of_calls
 from parity.tracing.layouts import in_layout_of, in_layout_of_reference
 from parity.tracing.measuring import Measurement, compare, compare_all, noise_ratio
+from parity.tracing.putting_together import Gathering, portions_of
 from parity.tracing.run import Event, Point, Run, outer_modules
 from parity.tracing.spread import Places, Sizes, places_of, sizes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
+    from torch import nn
+
+    from parity.models import WeightMap
     from parity.tracing.alignment import Alignment
     from parity.tracing.nested import Tensors
 
@@ -205,16 +210,14 @@ def steps(
         distance.
         Points where no layout step that the shapes determine makes the two comparable are passed over.
     """
-    expected_run = Follower(reference)
+    beside = _Beside(reference, alignment, forced=forced)
     # the latest tensors stay alive, so that no other one can get their address
     last: tuple[tuple[int, ...] | None, Measurement, tuple[Tensors, Tensors]] | None = None
     substitute: Tensors | None = None
-    while (event := candidate.advance(substitute)) is not None:
-        substitute = None
-        point = alignment.to_reference(event.point)
-        tensors = expected_run.until(point)  # None where a mode calls a module more often than its counterpart
-        expected_run.leaves(point)
-        if not tensors or not event.tensors:
+    while (passing := candidate.advance(substitute)) is not None:
+        point = alignment.to_reference(passing.point)
+        tensors, event, substitute = beside.at(point, passing)
+        if not tensors or event is None or not event.tensors:
             continue
         expected = fitting(tensors, event, point, alignment)
         if point.moment == "enter" and is_rearranged(expected[0], event.tensors[0]):
@@ -227,9 +230,54 @@ def steps(
         else:
             measurement = measure(expected, actual, ulp=actual[0].dtype != torch.float64)
             last = identity, measurement, (expected, actual)
-        if forced and not measurement.identical and measurement.problem is None:
+        if forced and substitute is None and not measurement.identical and measurement.problem is None:
             substitute = [_laid_out_as(own, tensor) for own, tensor in zip(actual, expected, strict=True)]
         yield point, tensors, expected, event, measurement
+
+
+class _Beside:
+    """A run of the reference beside the candidate's, and what of it the candidate takes in portions.
+
+    Args:
+        reference: the run, where nothing has been asked for yet.
+        alignment: which module is which.
+        forced: whether the candidate is handed the reference's tensors.
+    """
+
+    def __init__(self, reference: Run, alignment: Alignment, *, forced: bool) -> None:
+        self._run = Follower(reference)
+        self._alignment = alignment
+        self._gathering = Gathering(alignment)
+        self._wholes: dict[Point, Tensors | None] = {}  # of which the candidate has had a portion
+        self._forced = forced
+
+    def at(self, point: Point, event: Event) -> tuple[Tensors | None, Event | None, Tensors | None]:
+        """Returns what passes the reference, what passes the candidate, and what to hand over to that at once.
+
+        The second is None until the candidate has come to the last portion, and the first where a mode calls a module
+        more often than its counterpart.
+
+        Args:
+            point: of the reference.
+            event: of the candidate.
+        """
+        portions = self._gathering.of(event.point)
+        if portions is None:
+            tensors = self._run.until(point)
+            self._run.leaves(point)
+            return tensors, event, None
+        if point not in self._wholes:
+            self._wholes[point] = self._run.until(point)
+        wholes, substitute = self._wholes[point], None
+        together = self._gathering.whole(event)
+        if wholes and self._forced:
+            whole = in_layout_of(wholes[0], wholes[0], point, self._alignment)
+            values = portions.in_place_of(event, whole)
+            substitute = [_laid_out_as(own, tensor) for own, tensor in zip(event.tensors, values, strict=True)]
+        if together is not None:
+            del self._wholes[point]
+            self._run.leaves(point)
+        return wholes, together, substitute
 
 
 def _identity(*tensors: torch.Tensor) -> tuple[int, ...] | None:
@@ -250,6 +298,45 @@ def _laid_out_as(own: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 def _output(run: Run) -> torch.Tensor:
     assert run.output is not None
     return run.output
+
+
+def align_with_portions(
+    reference: nn.Module,
+    candidate: nn.Module,
+    mapping: WeightMap,
+    reference_order: list[Point],
+    candidate_order: list[Point],
+    *,
+    images: torch.Tensor,
+    several: Collection[str],
+) -> Alignment:
+    """Aligns the modules of two models that can be run, those among them that the candidate calls for portions.
+
+    Args:
+        reference: as in `align`, like the next four.
+        candidate: likewise.
+        mapping: likewise.
+        reference_order: likewise.
+        candidate_order: likewise.
+        images: to run both with.
+        several: modules of the candidate where several tensors pass at once.
+    """
+    both = reference, candidate, mapping, reference_order, candidate_order
+    once, anyhow = align(*both), align(*both, equal_calls=False)
+    usual, calls = number_of_calls(reference_order), number_of_calls(candidate_order)
+    watched = {c: r for c, r in anyhow.pairs.items() if usual[r] == 1 and (calls[c] > 1 or c in several)}
+    if not watched:
+        return once
+    runs = (
+        Run(reference, images, set(watched.values()), 0, "reference", inside=True),
+        Run(candidate, images, set(watched), 0, "candidate"),
+    )
+    try:
+        portions, apart = portions_of(anyhow, runs[1], calls, Follower(runs[0]).until)
+    finally:
+        for run in runs:
+            run.close()
+    return align(*both, portions=portions, apart=apart) if portions or apart else once
 
 
 def fitting(expected: Tensors, event: Event, point: Point, alignment: Alignment) -> Tensors:

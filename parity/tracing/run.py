@@ -250,12 +250,15 @@ class _Passing(Run):
 
     _first_token = True  # nobody looks at the tensors
 
-    def note_in(self, points: list[Point]) -> None:
-        """Runs to the end and appends every point that is passed to `points`."""
+    def note_in(self, points: list[Point], several: set[str] | None = None) -> None:
+        """Runs to the end and appends every point that is passed to `points`, as `call_order` does."""
         self._points = points
+        self._several = several
         self.finish()
 
-    def _hand_over(self, name: str, moment: Moment, _: Any) -> None:
+    def _hand_over(self, name: str, moment: Moment, values: Any) -> None:
+        if self._several is not None and len(unique_tensors(values)) > 1:
+            self._several.add(name)
         self._points.append(Point(name, self._calls.get(name, 0), moment))
 
     def _advice(self, error: BaseException) -> str:
@@ -303,17 +306,24 @@ def _kind_of(returned: Any) -> str:
 
 
 def call_order(
-    model: nn.Module, inputs: torch.Tensor, owner: str, points: list[Point] | None = None, *, inside: bool = False
+    model: nn.Module,
+    inputs: torch.Tensor,
+    owner: str,
+    points: list[Point] | None = None,
+    *,
+    inside: bool = False,
+    several: set[str] | None = None,
 ) -> list[Point]:
     """Runs `model` once and returns every enter and leave of its modules' calls, in order, itself left out.
 
-    They are appended to `points`, if that is given, as they are passed. `inside` is that of `Run`.
+    They are appended to `points`, if that is given, as they are passed, and the modules where several tensors pass at
+    once are added to `several`. `inside` is that of `Run`.
     """
     names = {name for name, _ in model.named_modules() if name}
     if inside:
         names |= {f"{name}.{step}" for name, module in model.named_modules() for step in STEPS if can_be_opened(module)}
     points = [] if points is None else points
-    _Passing(model, inputs, names, seed=0, owner=owner, inside=inside).note_in(points)
+    _Passing(model, inputs, names, seed=0, owner=owner, inside=inside).note_in(points, several)
     return points
 
 

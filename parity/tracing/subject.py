@@ -108,7 +108,10 @@ class Subject:
 
     def aligned_anyhow(self) -> Alignment:
         """Aligns the modules once more, those among them that one side calls more often than the other."""
-        return align(self.models.reference, self.models.candidate, self.mapping, *self.calls, equal_calls=False)
+        return align(
+            self.models.reference, self.models.candidate, self.mapping, *self.calls, equal_calls=False,
+            portions=self.alignment.portions, apart=self.alignment.apart,
+        )  # fmt: skip
 
     def layers_as_functions(self) -> dict[str, Layer]:
         """Returns the candidate's layers that may be calls of functions, by the names of their weights."""

@@ -46,7 +46,7 @@ def look_beyond(
     """
     beyond = Beyond()
     elsewhere = frozenset().union(*(check.elsewhere for check in checks))
-    subject = dataclasses.replace(subject, alignment=subject.alignment.without(elsewhere))
+    subject = dataclasses.replace(subject, alignment=subject.alignment.of_wholes.without(elsewhere))
     if doubts.unusable:
         why = doubts.unusable[0]
         return Beyond([not_compared(f"{phase}/all", why) for phase in PHASES[1:] if phase in phases])

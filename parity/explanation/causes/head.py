@@ -25,10 +25,12 @@ def _side_by_side(x: Tensor, parts: tuple[Callable[[Tensor], Tensor], ...]) -> T
     return torch.cat([part(x) for part in parts], -1)
 
 
+LAST_TOKEN = "the last token"  # noqa: S105  (no password)
+
 POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "the mean of all tokens": lambda x: x.mean(1),
     "the mean of the patches' tokens": lambda x: x[:, 1:].mean(1),
-    "the last token": lambda x: x[:, -1],
+    LAST_TOKEN: lambda x: x[:, -1],
     "the first patch's token": lambda x: x[:, 1],
     "the maximum over all tokens": lambda x: x.amax(1),
     "the maximum over the patches' tokens": lambda x: x[:, 1:].amax(1),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from parity.explanation.formulas.recording import Operation, Stretch
-    from parity.tracing import Point
+    from parity.tracing import Point, Portion
 
     Held = Mapping[Value, Term]
     Made = Any  # a term, or a tuple of several
@@ -61,18 +61,26 @@ class Reading:
         points: returns the first point where the same passes, as a point is called by it.
         names: what weights are called, where that is not by their own name.
         keep: whether what only arranges a tensor otherwise counts.
+        apart: whether portions of what passes a point are read as parts of it, and not as if each were the whole.
+
+    Attributes:
+        read: what the values are that have been read.
+        is_uneven: portions were read as if each were the whole, and are not all computed alike and each by itself.
     """
 
     def __init__(
         self, shared: Mapping[Point, torch.Tensor], points: Callable[[Point], Point], names: Mapping[str, str], *,
-        keep: bool,
+        keep: bool, apart: bool = False,
     ) -> None:  # fmt: skip
         self._shared = shared
         self._points = points
         self._names = names
         self._keep = keep
         self._terms = Terms()
-        self.read: dict[Value, Term] = {}  # what the values are that have been read
+        self._apart = apart
+        self.read: dict[Value, Term] = {}
+        self.is_uneven = False
+        self._portions: dict[Value, frozenset[Portion]] = {}  # what values are computed of
         self._turned: set[Value] = set()  # those of which the last two axes are exchanged
         self._constants: list[torch.Tensor] = []
 
@@ -83,7 +91,8 @@ class Reading:
             stretch: of either model.
             known: what some values of it are, whatever they are made by.
         """
-        held = {value: self._terms.make(ENTERS, self._points(point)) for value, point in stretch.entering.items()}
+        held = {value: self._entering(value, point, stretch) for value, point in stretch.entering.items()}
+        self._portions = {value: frozenset([portion]) for value, portion in stretch.portions.items()}
         for operation in stretch.operations:
             held |= {value: self._leaf(value) for value in operation.taken if value not in held}
             made = self._made(operation, held)
@@ -94,8 +103,27 @@ class Reading:
             values = list(values_in(operation.made))
             held.update(zip(values, (*results, *[results[0]] * len(values)), strict=False))
             held.update({value: known[value] for value in values if value in known})
+            of = frozenset().union(*(self._portions.get(value, ()) for value in operation.taken))
+            self._portions.update(dict.fromkeys(values, of))
         self.read.update(held)
         return held.get(stretch.leaving) or self._leaf(stretch.leaving)
+
+    def _entering(self, value: Value, point: Point, stretch: Stretch) -> Term:
+        whole, portion = self._terms.make(ENTERS, self._points(point)), stretch.portions.get(value)
+        if portion is None or not self._apart:
+            return whole
+        bounds = portion.start, portion.stop, 1
+        return self._terms.make(PART, whole, *bounds, axis=1, bounds=bounds)
+
+    def _together(self, operation: Operation, tensors: tuple[Term, ...], axis: int = 0) -> Term:
+        """Returns what portions are that are put together: what each is, where all are alike and each by itself."""
+        if operation.line or self._apart:
+            return self._terms.make("cat", tensors, axis, line=operation.line)
+        of = [self._portions.get(value, frozenset()) for value in operation.taken]
+        if {*tensors} == {tensors[0]} and len(frozenset().union(*of)) == sum(map(len, of)) == len(of):
+            return tensors[0]
+        self.is_uneven = True
+        return self._terms.make("cat", tensors, axis)
 
     def _leaf(self, value: Value) -> Term:
         if value.name is not None:
@@ -129,7 +157,7 @@ class Reading:
         taken = operation.taken[0]
         if (taken in self._turned) != _is_turning(operation):
             self._turned.update(values_in(operation.made))
-        is_kept = self._keep and operation.name in _MOVING and held[taken].op != WEIGHT
+        is_kept = self._keep and operation.line and operation.name in _MOVING and held[taken].op != WEIGHT
         term: Term = self._terms.make(operation.name, *args, line=operation.line) if is_kept else args[0]
         return term
 
@@ -315,7 +343,7 @@ class Reading:
         "mm": _mm, "bmm": _mm, "addmm": _addmm, "baddbmm": _addmm, "convolution": _convolution, "softmax": _softmax,
         "mean": _mean, "sum": _sum, "var": _var, "std": _std, "var_mean": _var_mean,
         "native_layer_norm": _native_layer_norm, _ATTENTION: _attention, "select": _select, "slice": _slice,
-        "split": _split, "split_with_sizes": _split, "unbind": _unbind,
+        "split": _split, "split_with_sizes": _split, "unbind": _unbind, "cat": _together,
     }  # fmt: skip
 
 

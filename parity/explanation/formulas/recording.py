@@ -7,6 +7,7 @@ long as that is in use: what only gives a tensor another name makes no other val
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from parity.tracing import address_of, leaves, line_of_source, name_of_operation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-    from parity.tracing import Point
+    from parity.tracing import Point, Portion
 
     Key = tuple[Any, ...]  # storage, offset, shape, strides, dtype
 
@@ -60,7 +61,7 @@ class Operation:
         kwargs: those that are named.
         made: what it returns, likewise.
         written: the values that it writes to.
-        line: of the source that asks for it.
+        line: of the source that asks for it; empty where nobody's does, and portions are only put together.
     """
 
     number: int
@@ -92,6 +93,7 @@ class Stretch:
         leaving: the value that it leads to.
         numbers: of the operations, those of the stretch or not, between the last of these points and the other one.
         passing: the values that pass points on the way, each with the first of them.
+        portions: of those that it begins with, those that are a portion of what passes the point.
     """
 
     operations: tuple[Operation, ...]
@@ -99,6 +101,7 @@ class Stretch:
     leaving: Value
     numbers: range
     passing: Mapping[Value, Point] = field(default_factory=dict)
+    portions: Mapping[Value, Portion] = field(default_factory=dict)
 
 
 class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -119,6 +122,8 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._writes: dict[int, list[tuple[int, Value]]] = defaultdict(list)  # by storage
         self._points: dict[Point, tuple[Value, int]] = {}
         self._passing: dict[Value, list[tuple[int, Point]]] = defaultdict(list)
+        self._is_ours = False
+        self._portions: dict[tuple[Value, Point], Portion] = {}
         self._count = 0
         for name, tensor in weights.items():
             self._note(tensor, name=name)
@@ -141,7 +146,8 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._new_storage(tensor)
         made = _mapped(lambda tensor: self._value_of(tensor, None if is_fresh else number), result)
         if not is_fresh:
-            self.operations.append(Operation(number, function, noted, noted_by_name, made, written, self._line()))
+            line = "" if self._is_ours else self._line()
+            self.operations.append(Operation(number, function, noted, noted_by_name, made, written, line))
             for value in written:
                 self._writes[value.storage].append((number, value))
         return result
@@ -151,6 +157,22 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         value = self._value_of(tensor, None)
         self._points[point] = value, len(self.operations)
         self._passing[value].append((len(self.operations), point))
+
+    def passes_in_portions(self, point: Point, parts: Iterable[tuple[Portion, torch.Tensor]]) -> None:
+        """Notes that tensors pass a point, each of them a portion of what passes there."""
+        for portion, tensor in parts:
+            value = self._value_of(tensor, None)
+            self._passing[value].append((len(self.operations), point))
+            self._portions[value, point] = portion
+
+    @contextlib.contextmanager
+    def of_nobody(self) -> Iterator[None]:
+        """What is done for as long as the context lasts is in no source."""
+        self._is_ours = True
+        try:
+            yield
+        finally:
+            self._is_ours = False
 
     def passing_first(self, point: Point) -> Point:
         """Returns the first point that the value at a point has passed as it is there; the point itself if none has."""
@@ -191,7 +213,9 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         ordered = tuple(operations[number] for number in sorted(operations))
         made = (value for operation in ordered for value in values_in(operation.made))
         passing = {value: self._passing[value][0][1] for value in made if self._passing.get(value)}
-        return Stretch(ordered, entering, target, numbers, passing)
+        parts = {value: self._portions[value, point] for value, point in entering.items()
+                 if (value, point) in self._portions}  # fmt: skip
+        return Stretch(ordered, entering, target, numbers, passing, parts)
 
     def _note(self, tensor: torch.Tensor, *, maker: int | None = None, name: str | None = None) -> Value:
         if address_of(tensor) not in self._memory:

@@ -69,10 +69,18 @@ class Graft:
         return results_of(self.stretch, self._laid_out(entering), self.weights, passing)
 
     def _laid_out(self, entering: Sequence[torch.Tensor]) -> dict[Value, torch.Tensor]:
+        points = self.stretch.entering.items()
         return {
-            value: _laid_out(in_layout_of(_shaped(value), tensor, point, self.alignment), value)
-            for (value, point), tensor in zip(self.stretch.entering.items(), entering, strict=True)
+            value: _laid_out(self._as_theirs(value, tensor, point), value)
+            for (value, point), tensor in zip(points, entering, strict=True)
         }
+
+    def _as_theirs(self, value: Value, tensor: torch.Tensor, point: Point) -> torch.Tensor:
+        """Returns the reference's tensor at a point in the layout of the candidate's, or the portion of it."""
+        portion = self.stretch.portions.get(value)
+        if portion:
+            return portion.of(in_layout_of(tensor, tensor, point, self.alignment))
+        return in_layout_of(_shaped(value), tensor, point, self.alignment)
 
 
 def _carried_out(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 NUMBER, ENTERS, WEIGHT, CONSTANT, SUM, PRODUCT, MATRIX, PART = "number", "in", "weight", "constant", "+", "*", "@", "[]"
+
+# how near a number is to the one that it is called by, relative
+_EXACT = 1e-11
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,3 +164,18 @@ class Terms:
 def _rounded(number: float) -> float:
     """Returns a number without what the order of operations makes of it."""
     return float(f"{number:.14g}")
+
+
+def number(value: float) -> str:
+    """Returns a number in the shortest exact way: whole, as a root or its inverse, or in digits."""
+    if value == int(value) if math.isfinite(value) else True:
+        return f"{value:.17g}"
+    if float(f"{value:.4g}") == value:
+        return f"{value:.4g}"
+    for inverted in (False, True):
+        square = (1 / value if inverted else value) ** 2
+        whole = round(square)
+        if 0 < whole < 1e6 and math.isclose(square, whole, rel_tol=_EXACT):
+            root = f"sqrt({whole})" if math.isqrt(whole) ** 2 != whole else f"{math.isqrt(whole)}"
+            return f"{'-' * (value < 0)}{f'1 / {root}' if inverted else root}"
+    return f"{value:.6g}"

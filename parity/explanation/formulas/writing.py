@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from types import MappingProxyType
@@ -10,7 +11,19 @@ from typing import TYPE_CHECKING
 from parity.diagnosis import in_words_of
 from parity.explanation.formulas.differing import alike_in, is_same_otherwise, path, smallest
 from parity.explanation.formulas.reading import Reading
-from parity.explanation.formulas.terms import CONSTANT, ENTERS, MATRIX, NUMBER, PART, PRODUCT, SUM, WEIGHT, Term, all_in
+from parity.explanation.formulas.terms import (  # fmt: skip
+    CONSTANT,
+    ENTERS,
+    MATRIX,
+    NUMBER,
+    PART,
+    PRODUCT,
+    SUM,
+    WEIGHT,
+    Term,
+    all_in,
+    number,
+)
 from parity.models import split
 from parity.tracing import SourceLine
 
@@ -31,9 +44,6 @@ _CONTEXT, _LONGEST, _MOST_QUOTED, _MOST_LISTED = 60, 110, 180, 6
 
 _LETTERS = {"query": "q", "key": "k", "value": "v"}
 _OTHER_LETTERS = ("x", "y", "z", "u", "w", "s", "t")
-
-# how near a number is to the one that it is called by, relative
-_EXACT = 1e-11
 
 _BLOCK = re.compile(r"^.*?\.\D*(\d+)\.")
 
@@ -72,11 +82,11 @@ class Formulas:
             to: the point that both lead to.
         """
         weights = {whole for name in self._names.values() for whole in (name, split(name)[0])}
-        for keep in (False, True):
-            reading = Reading(self._shared, self._candidate.passing_first, self._names, keep=keep)
+        for keep, apart in itertools.product((False, True), repeat=2):
+            reading = Reading(self._shared, self._candidate.passing_first, self._names, keep=keep, apart=apart)
             expected = reading.term_of(ours) if ours else None
             found = reading.term_of(theirs, {value: reading.read[other] for value, other in same.items()})
-            if expected is not None and found is not expected:
+            if expected is not None and found is not expected and not reading.is_uneven:
                 pairs = path(found, expected)
                 passing = {reading.read[value]: point for value, point in (ours.passing if ours else {}).items()}
                 letters = _letters([*all_in(found), *all_in(expected)], list(self._shared), passing, to)
@@ -115,7 +125,7 @@ class Formulas:
     def _lines_of(self, stretch: Stretch) -> tuple[str, ...]:
         """Returns the lines of a stretch, or where it is empty the one that takes what it leads to."""
         if stretch.operations:
-            return tuple(dict.fromkeys(operation.line for operation in stretch.operations))
+            return tuple(dict.fromkeys(operation.line for operation in stretch.operations if operation.line))
         taking = (op.line for op in self._candidate.operations if stretch.leaving in op.taken)
         return tuple(line for line in [next(taking, None)] if line)
 
@@ -388,18 +398,3 @@ _WRITERS: dict[str, Callable[[Term, _Letters], tuple[str, int]]] = {
     NUMBER: _number, WEIGHT: _weight, CONSTANT: _constant, MATRIX: _matrix, PART: _part, SUM: _sum, PRODUCT: _product,
     "mean": _over_axes, "var": _over_axes, "sum": _over_axes, "softmax": _over_axes,
 }  # fmt: skip
-
-
-def number(value: float) -> str:
-    """Returns a number in the shortest exact way: whole, as a root or its inverse, or in digits."""
-    if value == int(value) if math.isfinite(value) else True:
-        return f"{value:.17g}"
-    if float(f"{value:.4g}") == value:
-        return f"{value:.4g}"
-    for inverted in (False, True):
-        square = (1 / value if inverted else value) ** 2
-        whole = round(square)
-        if 0 < whole < 1e6 and math.isclose(square, whole, rel_tol=_EXACT):
-            root = f"sqrt({whole})" if math.isqrt(whole) ** 2 != whole else f"{math.isqrt(whole)}"
-            return f"{'-' * (value < 0)}{f'1 / {root}' if inverted else root}"
-    return f"{value:.6g}"

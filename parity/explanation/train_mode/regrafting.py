@@ -23,7 +23,7 @@ from parity.explanation.formulas.recording import Recording
 from parity.explanation.formulas.replaying import Graft
 from parity.explanation.proof import Group
 from parity.models import tensors_of
-from parity.tracing import DRAWING, FunctionCalls, Telling, by_file, kept_by
+from parity.tracing import DRAWING, Event, FunctionCalls, Gathering, Telling, by_file, kept_by
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -55,9 +55,21 @@ def recorded(case: Case, mode: Mode) -> Recording:
     functions = FunctionCalls(
         candidate, case.layers_in(case.alignment), lambda point, x: _told(recording, case.alignment, point, [x])
     )
+    gathering = Gathering(case.alignment, lambda tensor: tensor)  # what it is put together of must be known again
     with mode.active(candidate), recording, functions:
-        run.tell(lambda point, tensors: _told(recording, case.alignment, point, tensors))
+        run.tell(lambda point, tensors: _told_whole(recording, case.alignment, gathering, Event(point, tensors)))
     return recording
+
+
+def _told_whole(recording: Recording, alignment: Alignment, gathering: Gathering, event: Event) -> None:
+    portions = gathering.of(event.point)
+    if portions:
+        parts = portions.among(event)
+        recording.passes_in_portions(alignment.to_reference(event.point), parts)
+    with recording.of_nobody():
+        whole = gathering.whole(event)
+    if whole:
+        _told(recording, alignment, whole.point, whole.tensors)
 
 
 def _told(recording: Recording, alignment: Alignment, point: Point, tensors: list[torch.Tensor]) -> None:

@@ -28,6 +28,8 @@ MLP, GRID = SIZES["mlp_dim"], SIZES["image_size"] // SIZES["patch_size"]
 class Ways:
     """What may be wrong."""
 
+    pooled: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = lambda token, _: token  # (B, D, 1) and (B, D, N)
+
     eps: float = 1e-6
     scale: float = (WIDTH // HEADS) ** -0.5
     activation: Callable[[torch.Tensor], torch.Tensor] = F.gelu
@@ -138,6 +140,8 @@ class Apart(nn.Module):
             x = x.movedim(1, -1)
             for block in self.blocks:
                 token, x = block(token, x)
+        if self.maps:
+            token = self.ways.pooled(token.flatten(2), x.flatten(2))[..., None]
         logits: torch.Tensor = self.head(self.norm(token).flatten(1))
         return logits
 
@@ -218,6 +222,23 @@ class TokenLast(nn.Module):
         return self.linear("head", self.norm("last", x[-1]))
 
 
+class FunctionsApart(TokenLast):
+    """The same functions, called for the class token and then for the patches."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = F.conv2d(images, self.all["patches"], self.all["patches_bias"], stride=SIZES["patch_size"]).flatten(2).mT
+        table = self.ways.positions(self.all["positions"])
+        both = [(self.all["token"] + table[:1]).expand(len(x), 1, -1), x + table[1:]]
+        for n in range(SIZES["num_layers"]):
+            q, k, v = torch.cat([self.linear(f"{n}_qkv", self.norm(f"{n}_first", t)) for t in both], 1).chunk(3, -1)
+            y = attended(q, k, v, self.ways)
+            for number, (t, more) in enumerate(zip(both, (y[:, :1], y[:, 1:]), strict=True)):
+                there = t + self.linear(f"{n}_out", more)
+                h = self.ways.activation(self.linear(f"{n}_up", self.norm(f"{n}_second", there)))
+                both[number] = self.ways.added(there, self.linear(f"{n}_down", h))
+        return self.linear("head", self.norm("last", both[0][:, 0]))
+
+
 class ByImage(InChunks):
     """Its blocks are called for one image after the other."""
 
@@ -234,6 +255,7 @@ STYLES: dict[str, Callable[[Ways], nn.Module]] = {
     "maps": functools.partial(Apart, maps=True),
     "chunks": InChunks,
     "token last": TokenLast,
+    "functions": FunctionsApart,
 }
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
@@ -312,7 +334,17 @@ def test_calls_that_are_not_the_whole_together_are_not_compared() -> None:
         assert {layer.status for layer in inside} == {"not compared"}
         assert any("is called 3 times, and what passes there is together not" in f"{layer.why}" for layer in inside)
     assert [cause.id for cause in wrong.causes] == ["attention-scale"]
-    assert wrong.causes[0].residual < 1e-12
+    assert wrong.to_dict()["explanation"]["complete"]
+
+
+@pytest.mark.parametrize(("reference", "candidate"), [("chunks", "rows"), ("rows", "maps")])
+def test_reference_may_keep_its_tokens_apart_as_well(reference: str, candidate: str) -> None:
+    report = check(
+        STYLES[candidate](Ways(scale=WIDTH**-0.5, eps=1e-5)), reference=STYLES[reference](Ways(activation=F.silu)),
+        weights="synthetic", modes=["eval"],
+    )  # fmt: skip
+    assert report.to_dict()["explanation"]["complete"], report.reasons
+    assert {cause.id for cause in report.causes} == {"layer-norm-eps", "attention-scale", "activation"}
 
 
 @pytest.mark.parametrize(
@@ -328,11 +360,24 @@ def test_portion_of_any_layout_is_put_back_where_it_was(shape: tuple[int, ...], 
     assert found is not None
     assert found[0] == layout
     count = tensor.numel() // 12
-    portion = Portion(0, 0, 3, 3 + count, tensor.shape, *found)
+    portion = Portion(0, 0, 3, 3 + count, 9, tensor.shape, *found)
     tokens = portion.as_tokens(tensor)
     assert tokens.shape == (2, count, 6)
     whole = torch.cat([torch.zeros(2, 3, 6), tokens, torch.ones(2, 6 - count, 6)], 1)
     assert torch.equal(portion.of(whole), tensor)
+
+
+@pytest.mark.parametrize("style", ["rows", "functions"])
+def test_formula_of_what_is_done_to_all_tokens_is_that_of_the_whole(style: str) -> None:
+    (cause,) = _report(style, value=lambda v: v + 0.2 * v.square()).causes
+    assert "@ (v + v^2 / 5)" in cause.statement
+    assert "cat(" not in cause.statement
+
+
+def test_formula_of_what_is_done_to_one_part_of_the_tokens_says_so() -> None:
+    (cause,) = _report("maps", pooled=lambda token, patches: token + 0.5 * patches.amax(2, keepdim=True)).causes
+    assert "x[:, 1:5]" in cause.statement
+    assert "x[:, 0:1]" in cause.statement
 
 
 def test_what_only_cancels_out_is_left_out_together() -> None:

@@ -13,7 +13,7 @@ import torch
 
 from parity.errors import Failures
 from parity.explanation.observing import Observations, PassingFunctions
-from parity.tracing import FunctionCalls, Run, held_in
+from parity.tracing import Event, FunctionCalls, Gathering, Run, held_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,7 +105,9 @@ class Case:
         if layers:
             with FunctionCalls(models.candidate, layers, passing.keep):
                 Run(models.candidate, images, set(), models.seed, "candidate").finish()
-        of_functions = {alignment.to_reference(point): tensor for point, tensor in passing.tensors.items()}
+        gathering = Gathering(alignment)
+        wholes = (gathering.whole(Event(point, [tensor])) for point, tensor in passing.tensors.items())
+        of_functions = {alignment.to_reference(event.point): event.tensors[0] for event in wholes if event}
         with contextlib.closing(Run(models.candidate, images, set(alignment.pairs), models.seed, "candidate")) as run:
             once = not any(point.call and (point.module, point.moment) not in alignment.portions
                            for point in self.subject.calls[1])  # fmt: skip

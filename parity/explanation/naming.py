@@ -35,6 +35,7 @@ from parity.explanation.causes.places import in_words, joined, named, nearest
 from parity.explanation.causes.solved import features
 from parity.explanation.depths import by_depth, by_line
 from parity.explanation.formulas.replaying import Graft
+from parity.explanation.functions_apart import with_portions_of_functions
 from parity.explanation.grafts import Grafts
 from parity.explanation.own_parts.extras import extra_kinds
 from parity.explanation.own_parts.layers import modules_with_more
@@ -298,6 +299,7 @@ def _searched(
     to_the_end: bool,  # noqa: FBT001
     earlier: _Earlier,
 ) -> tuple[Proof, Search, BentViT, Alignment]:
+    case = with_portions_of_functions(case, attempt)
     subject, models, weights = case.subject, case.subject.models, Widened(case.subject.held.reference)
     images = models.images.double()
     failures = case.failures

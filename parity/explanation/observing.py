@@ -23,16 +23,21 @@ _MOST_BYTES = 2 * 2**30
 
 
 class PassingFunctions:
-    """What passes the layers that are called as functions in one run, up to a number of bytes."""
+    """What passes the layers that are called as functions in one run, up to a number of bytes.
 
-    def __init__(self) -> None:
+    Args:
+        most: that number, if it is another one than usual.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most
         self.tensors: dict[Point, torch.Tensor] = {}
         self._bytes = 0
 
     def keep(self, point: Point, tensor: torch.Tensor) -> None:
         """Keeps what passes a point of the candidate's run, which may change it later."""
         self._bytes += tensor.nelement() * tensor.element_size()
-        if self._bytes <= _MOST_BYTES:
+        if self._bytes <= (_MOST_BYTES if self._most is None else self._most):
             self.tensors[point] = tensor.detach().clone()
 
 

@@ -18,14 +18,24 @@ from torch import nn
 from parity.errors import ParityError
 from parity.explanation.composing import composed
 from parity.mapping import infer_mapping, trace_uses
-from parity.models import Entry, WeightMap, build_reference, configuration_of, cut, said_numbers, split, state_shapes
-from parity.tracing import MODES, Models, Subject, align, call_order
+from parity.models import (
+    Entry,
+    WeightMap,
+    assigned,
+    build_reference,
+    configuration_of,
+    cut,
+    said_numbers,
+    split,
+    state_shapes,
+)
+from parity.tracing import MODES, Models, Subject, align, align_with_portions, call_order, in_float32
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from parity.mapping import Uses
-    from parity.tracing import Held, Point
+    from parity.tracing import Alignment, Held, Point
 
 
 class NoStandInError(Exception):
@@ -100,8 +110,22 @@ class StandIn:
         self, subject: Subject, candidate: nn.Module, held: Held, mapping: WeightMap, calls: list[Point]
     ) -> Subject:
         models = Models(self.module, candidate, subject.models.images, subject.models.seed)
-        alignment = align(self.module, candidate, mapping, self.calls, calls)
+        if models.images.shape[-1] == self.config["image_size"]:
+            alignment = self._aligned(models, held, mapping, calls)
+        else:  # what is left over beside the patches it doesn't take
+            alignment = align(self.module, candidate, mapping, self.calls, calls)
         return Subject(models, held, mapping, alignment, (self.calls, calls), subject.dtype)
+
+    def _aligned(self, models: Models, held: Held, mapping: WeightMap, calls: list[Point]) -> Alignment:
+        """Aligns its modules with another model's, those among them that that one calls for portions."""
+        several: set[str] = set()
+        with MODES["eval-grad"].active(self.module, models.candidate), in_float32(self.module):
+            call_order(models.candidate, models.images, "candidate", several=several)
+            weights = {name: held.reference[name] for name in self.module.state_dict()}
+            with assigned(self.module, weights):
+                return align_with_portions(
+                    self.module, models.candidate, mapping, self.calls, calls, images=models.images, several=several
+                )
 
 
 def stand_in(subject: Subject) -> StandIn:

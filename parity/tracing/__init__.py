@@ -42,9 +42,9 @@ from parity.tracing.modes import (
 from parity.tracing.nested import address_of, first_tensor, leaves
 from parity.tracing.operations import Operations
 from parity.tracing.passes import OUTPUT, Pass, align_with_portions, fitting, in_step, is_rearranged, steps
-from parity.tracing.portions import Portion
+from parity.tracing.portions import Portion, are_the_whole
 from parity.tracing.precision import BACKENDS, full_float32
-from parity.tracing.putting_together import Gathering
+from parity.tracing.putting_together import Gathering, portions_of
 from parity.tracing.run import Event, Moment, Point, Run, Telling, bare_run, call_order, outer_modules
 from parity.tracing.sources import DRAWING, SourceLine, by_file, line_of_source, name_of_operation
 from parity.tracing.spread import LETTERS, LEVELS, Places, Sizes, grid_of, pooled
@@ -92,6 +92,7 @@ __all__ = [
     "align",
     "align_with_portions",
     "ambient_kept",
+    "are_the_whole",
     "attention_written_out",
     "bare_run",
     "blocks_of",
@@ -123,6 +124,7 @@ __all__ = [
     "of_shapes",
     "outer_modules",
     "pooled",
+    "portions_of",
     "random_state_of",
     "refusal_of_modes",
     "sites_of",

@@ -332,7 +332,7 @@ def align_with_portions(
         Run(candidate, images, set(watched), 0, "candidate"),
     )
     try:
-        portions, apart = portions_of(anyhow, runs[1], calls, Follower(runs[0]).until)
+        portions, apart = portions_of(anyhow, iter(runs[1].advance, None), calls, Follower(runs[0]).until)
     finally:
         for run in runs:
             run.close()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from einops import rearrange
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from parity.tracing.nested import Tensors
     from parity.tracing.run import Event
@@ -22,6 +23,7 @@ class Portion(NamedTuple):
         place: among the tensors that pass there.
         start: the first of the tokens, as the candidate has them put together.
         stop: the one behind the last.
+        total: the number of all tokens.
         shape: of the tensor.
         layout: its axes, as einops writes them.
         tokens: the same as tokens (B, n, D).
@@ -31,6 +33,7 @@ class Portion(NamedTuple):
     place: int
     start: int
     stop: int
+    total: int
     shape: torch.Size
     layout: str
     tokens: str
@@ -48,6 +51,13 @@ class Portion(NamedTuple):
         if self.layout == "(b n) d":
             return {"n": self.stop - self.start}
         return {"h": self.shape[self.layout.split().index("h")]} if "h" in self.layout else {}
+
+
+def are_the_whole(portions: Sequence[Portion]) -> bool:
+    """Whether portions are all tokens, one behind the other."""
+    lengths = (portion.stop - portion.start for portion in portions)
+    starts = [portion.start for portion in portions]
+    return list(itertools.accumulate(lengths, initial=0)) == [*starts, portions[-1].total]
 
 
 class Portions(NamedTuple):

@@ -20,11 +20,11 @@ from parity.tracing.portions import Portion, Portions
 from parity.tracing.run import Event, Point
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from parity.tracing.alignment import Alignment
     from parity.tracing.nested import Tensors
-    from parity.tracing.run import Moment, Run
+    from parity.tracing.run import Moment
 
     _Ways = Mapping[tuple[int, ...], tuple[float, Portions]]  # by the order of the tensors: its error, and what it is
 
@@ -75,13 +75,13 @@ class Gathering:
 
 
 def portions_of(
-    alignment: Alignment, candidate: Run, calls: Mapping[str, int], follow: Callable[[Point], Tensors | None]
+    alignment: Alignment, events: Iterable[Event], calls: Mapping[str, int], follow: Callable[[Point], Tensors | None]
 ) -> tuple[dict[tuple[str, Moment], Portions], dict[str, str]]:
     """Finds what passes the candidate in portions, and the modules of which calls cannot be put together.
 
     Args:
         alignment: which module is which, those among them that the candidate calls more often; each that is watched.
-        candidate: a run of the candidate.
+        events: of a run of the candidate.
         calls: how often the candidate calls each module.
         follow: returns what passes a point of the reference, once.
 
@@ -93,7 +93,7 @@ def portions_of(
     found: dict[tuple[str, Moment], _Ways] = {}
     wholes: set[str] = set()  # modules of which one call is for all tokens
     others: set[str] = set()  # and those of which that isn't so, and which are not put together
-    while (event := candidate.advance()) is not None:
+    for event in events:
         module, call, moment = event.point
         key, point = (module, moment), Point(alignment.pairs[module], 0, moment)
         if point not in expected:
@@ -159,7 +159,7 @@ def _ways(held: Sequence[tuple[int, int, torch.Tensor]], whole: torch.Tensor) ->
     def placed(order: tuple[int, ...]) -> Portions:
         starts = dict(zip(order, itertools.accumulate((lengths[n] for n in order), initial=0), strict=False))
         return Portions(tuple(
-            Portion(call, place, starts[n], starts[n] + lengths[n], tensor.shape, *layout)
+            Portion(call, place, starts[n], starts[n] + lengths[n], whole.shape[1], tensor.shape, *layout)
             for n, (call, place, tensor, layout) in enumerate(laid)
         ))  # fmt: skip
 

@@ -13,6 +13,7 @@ import torch
 
 from parity.explanation.formulas.recording import Value, values_in
 from parity.explanation.formulas.terms import CONSTANT, ENTERS, PART, WEIGHT, Term, Terms
+from parity.tracing import are_the_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -81,6 +82,7 @@ class Reading:
         self.read: dict[Value, Term] = {}
         self.is_uneven = False
         self._portions: dict[Value, frozenset[Portion]] = {}  # what values are computed of
+        self._gathered: Operation | None = None  # the last one that makes portions a whole
         self._turned: set[Value] = set()  # those of which the last two axes are exchanged
         self._constants: list[torch.Tensor] = []
 
@@ -103,8 +105,11 @@ class Reading:
             values = list(values_in(operation.made))
             held.update(zip(values, (*results, *[results[0]] * len(values)), strict=False))
             held.update({value: known[value] for value in values if value in known})
-            of = frozenset().union(*(self._portions.get(value, ()) for value in operation.taken))
-            self._portions.update(dict.fromkeys(values, of))
+            if operation is not self._gathered:
+                of = frozenset().union(*(self._portions.get(value, ()) for value in operation.taken))
+                self._portions.update(dict.fromkeys(values, of))
+        left = self._portions.get(stretch.leaving, frozenset())
+        self.is_uneven |= not self._apart and {portion.stop - portion.start for portion in left} not in (set(), {1})
         self.read.update(held)
         return held.get(stretch.leaving) or self._leaf(stretch.leaving)
 
@@ -112,18 +117,20 @@ class Reading:
         whole, portion = self._terms.make(ENTERS, self._points(point)), stretch.portions.get(value)
         if portion is None or not self._apart:
             return whole
-        bounds = portion.start, portion.stop, 1
-        return self._terms.make(PART, whole, *bounds, axis=1, bounds=bounds)
+        where = portion.start / portion.total, portion.stop / portion.total, 1
+        return self._terms.make(PART, whole, *where, axis=1, bounds=(portion.start, portion.stop, 1))
 
     def _together(self, operation: Operation, tensors: tuple[Term, ...], axis: int = 0) -> Term:
         """Returns what portions are that are put together: what each is, where all are alike and each by itself."""
-        if operation.line or self._apart:
-            return self._terms.make("cat", tensors, axis, line=operation.line)
         of = [self._portions.get(value, frozenset()) for value in operation.taken]
-        if {*tensors} == {tensors[0]} and len(frozenset().union(*of)) == sum(map(len, of)) == len(of):
+        if self._apart or not any(of):
+            return self._terms.together(tensors, axis, operation.line)
+        each = [next(iter(portions)) for portions in of if len(portions) == 1]
+        if len(each) == len(of) and {*tensors} == {tensors[0]} and are_the_whole(each):
+            self._gathered = operation
             return tensors[0]
         self.is_uneven = True
-        return self._terms.make("cat", tensors, axis)
+        return self._terms.make("cat", tensors, axis, line=operation.line)
 
     def _leaf(self, value: Value) -> Term:
         if value.name is not None:

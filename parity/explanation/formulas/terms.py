@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections import defaultdict
 from dataclasses import dataclass
@@ -81,6 +82,17 @@ class Terms:
             self._known[key] = Term(op, args, line, **remarks)
             self._order[self._known[key]] = len(self._order)
         return self._known[key]
+
+    def together(self, tensors: tuple[Term, ...], axis: int, line: str) -> Term:
+        """Returns tensors one behind the other; all parts of one are that one."""
+        whole, cuts = tensors[0].args[0], [0, *(term.args[2] for term in tensors if term.op == PART)]
+        parts = [
+            term.op == PART and not term.is_one and term.axis == axis and term.args[0] is whole for term in tensors
+        ]
+        is_whole = all(parts) and [term.args[1:] for term in tensors] == [
+            (start, stop, 1) for start, stop in itertools.pairwise(cuts)
+        ]
+        return whole if is_whole and cuts[-1] == 1 else self.make("cat", tensors, axis, line=line)
 
     def number(self, number: float) -> Term:
         """Returns a number as a term."""

@@ -52,12 +52,14 @@ def recorded(case: Case, mode: Mode) -> Recording:
     )
     recording = Recording(tensors_of(candidate))
     mode = dataclasses.replace(mode, fastpath=False)  # torch's own kernel shows nothing of what it does
-    functions = FunctionCalls(
-        candidate, case.layers_in(case.alignment), lambda point, x: _told(recording, case.alignment, point, [x])
-    )
     gathering = Gathering(case.alignment, lambda tensor: tensor)  # what it is put together of must be known again
+
+    def tell(point: Point, tensors: list[torch.Tensor]) -> None:
+        _told_whole(recording, case.alignment, gathering, Event(point, tensors))
+
+    functions = FunctionCalls(candidate, case.layers_in(case.alignment), lambda point, x: tell(point, [x]))
     with mode.active(candidate), recording, functions:
-        run.tell(lambda point, tensors: _told_whole(recording, case.alignment, gathering, Event(point, tensors)))
+        run.tell(tell)
     return recording
 
 

@@ -536,3 +536,26 @@ def test_dropout_is_named_beside_a_projection_that_is_not_there() -> None:
     assert {cause.id for cause in report.causes} == {
         "out-proj-missing", "qkv-bias", "dropout-missing", "dropout-elsewhere",
     }  # fmt: skip
+
+
+def test_dropout_of_eval_mode_hides_nothing_else() -> None:
+    """Torch's attention drops whatever the mode is; the branches are normed where they are added."""
+
+    class Block(OddBlock):
+        def attended(self, x: torch.Tensor) -> torch.Tensor:
+            q, k, v = self.qkv(x).view(len(x), -1, 3, 4, 12).permute(2, 0, 3, 1, 4)
+            y = nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=0.1)
+            attended: torch.Tensor = self.proj(y.transpose(1, 2).flatten(2))
+            return attended
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.norm_1(x + self.attended(x))
+            normed: torch.Tensor = self.norm_2(x + self.fc2(nn.functional.gelu(self.fc1(x))))
+            return normed
+
+    model = OddViT({})
+    model.blocks = nn.ModuleList(Block({}, 1e-5) for _ in range(2))
+    report = check(model, overrides=SMALL, modes=["eval"])
+    assert report.explanation is not None
+    assert report.explanation.complete, report
+    assert {cause.id for cause in report.causes} == {"post-norm", "layer-norm-eps", "dropout-in-eval"}

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _ASKING = {"local_scalar_dense", "nonzero", "unique", "unique2", "equal", "is_nonzero"}
 
 
+RANDOM_NUMBERS = "random-numbers"
+
 # where a stretch makes more values than that, they are not looked at one by one
 _MOST_VALUES = 2**26
 
@@ -162,7 +164,7 @@ class Grafts:
         if not is_inside:
             begins = [self._words(point) for point in stretch.entering.values()]
             phrase += f", between {begins[-1]} and {self._words(to)}" if begins else f", before {self._words(to)}"
-        return Kind("random-numbers", {}, phrase, "none", "draw them in train mode alone", is_random=True)
+        return Kind(RANDOM_NUMBERS, {}, phrase, "none", "draw them in train mode alone", is_random=True)
 
     def lines_with(self, names: Collection[str]) -> tuple[str, ...]:
         """Returns the lines of the candidate's source that use one of these of its tensors."""

@@ -14,7 +14,7 @@ from parity.tracing.crossing import Crossing
 from parity.tracing.draws import ACTIVATION, Site, fixed_sites, sites_of
 from parity.tracing.function_calls import FunctionCalls, Layer, with_functions
 from parity.tracing.layouts import in_layout_of, in_layout_of_reference
-from parity.tracing.masks import kept_by, numbers_of_size
+from parity.tracing.masks import NoDropout, kept_by, numbers_of_size
 from parity.tracing.measuring import (
     ELSEWHERE_BOUND,
     IDENTICAL,
@@ -77,6 +77,7 @@ __all__ = [
     "Mode",
     "Models",
     "Moment",
+    "NoDropout",
     "Operations",
     "Pass",
     "Places",

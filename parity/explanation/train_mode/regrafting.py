@@ -7,6 +7,7 @@ one that the reference has and the graft hasn't, is a cause.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import re
@@ -23,7 +24,7 @@ from parity.explanation.formulas.recording import Recording
 from parity.explanation.formulas.replaying import Graft
 from parity.explanation.proof import Group
 from parity.models import tensors_of
-from parity.tracing import DRAWING, Event, FunctionCalls, Gathering, Telling, by_file, kept_by
+from parity.tracing import DRAWING, Event, FunctionCalls, Gathering, NoDropout, Telling, by_file, kept_by
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -58,7 +59,8 @@ def recorded(case: Case, mode: Mode) -> Recording:
         _told_whole(recording, case.alignment, gathering, Event(point, tensors))
 
     functions = FunctionCalls(candidate, case.layers_in(case.alignment), lambda point, x: tell(point, [x]))
-    with mode.active(candidate), recording, functions:
+    kept = NoDropout() if mode.no_dropout else contextlib.nullcontext()  # type: ignore[no-untyped-call]
+    with mode.active(candidate), recording, kept, functions:
         run.tell(tell)
     return recording
 

@@ -284,3 +284,39 @@ def test_other_ways_to_write_it_are_the_same_term(one: Callable[..., Tensor], ot
             assert stretch is not None
             terms.append(reading.term_of(stretch))
         assert (terms[0] is terms[1]) == is_same
+
+
+class _OnPatches(OddViT):
+    """Does something with the pixels of each patch."""
+
+    def __init__(self, done: Callable[[Tensor], Tensor]) -> None:
+        super().__init__({})
+        self.projection = nn.Linear(192, 48)
+        del self.patch
+        self.of_patches = done
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.view(-1, 3, 4, 8, 4, 8).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        x = self.projection(self.of_patches(x))
+        x = torch.cat([self.token.expand(len(images), -1, -1), x], 1) + self.table
+        for block in self.blocks:
+            x = block(x)
+        logits: Tensor = self.head(self.norm(x)[:, 0])
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("done", "said"),
+    [
+        (lambda x: x - x.mean(-1, keepdim=True), "mean(x as (3, 16, 192))"),
+        (lambda x: x - x.mean(1, keepdim=True).tanh(), "mean(x as (3, 16, 192), axis -2)"),
+        (lambda x: x * x[:, :, 5:6].cos(), "cos((x as (3, 16, 192))[:, :, 5:6])"),
+    ],
+)
+def test_axes_of_what_was_arranged_otherwise_are_those_of_a_shape(done: Callable[[Tensor], Tensor], said: str) -> None:
+    report = check(_OnPatches(done), overrides=SMALL, modes=["eval"])
+    assert report.explanation is not None
+    assert report.explanation.complete
+    (cause,) = report.causes
+    assert said in cause.statement, report
+    assert cause.statement.endswith("where x is the images")

@@ -92,7 +92,7 @@ class ByEinsum(Block):
 
 def test_projections_by_einsum_are_the_references() -> None:
     (cause,) = _explained(Model(ByEinsum)).causes
-    assert "q @ k^T / sqrt(12) - mean(q @ k^T / sqrt(12), axis -3)" in cause.statement
+    assert "q @ k^T / sqrt(12) - mean(q @ k^T / sqrt(12) as (3, 4, 17, 17), axis -3)" in cause.statement
     assert cause.statement.endswith("; the reference: q @ k^T / sqrt(12)")
     assert _code(cause) == ["scores = scores - scores.mean(1, keepdim=True)"]
 

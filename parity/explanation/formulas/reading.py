@@ -6,11 +6,14 @@ that is asked for.
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from parity.explanation.formulas.axes import all_from_the_end, from_the_end, is_expanding, is_turning, shape_taken
 from parity.explanation.formulas.recording import Value, values_in
 from parity.explanation.formulas.terms import CONSTANT, ENTERS, PART, WEIGHT, Term, Terms
 from parity.tracing import are_the_whole
@@ -27,17 +30,8 @@ if TYPE_CHECKING:
 # hand on the values that they are given, and arrange them otherwise at most
 _SAME = {"clone", "contiguous", "detach", "alias", "lift_fresh", "expand", "squeeze", "unsqueeze"}
 _MOVING = {
-    "view",
-    "unsafe_view",
-    "reshape",
-    "reshape_alias",
-    "permute",
-    "transpose",
-    "t",
-    "im2col",
-    "unfold",
-    "flatten",
-}
+    "view", "unsafe_view", "reshape", "reshape_alias", "permute", "transpose", "t", "im2col", "unfold", "flatten",
+}  # fmt: skip
 
 # operations of which the values of a tensor come out as they are: all of them, or parts of several
 KEEPING = {*_SAME, *_MOVING, "to_copy"}
@@ -49,6 +43,9 @@ _TELLING = {"approximate", "min", "max", "value", "dims", "keepdim", "correction
 
 # what people call operations otherwise than torch's own library does
 _CALLED = {"constant_pad_nd": "pad", "native_dropout": "dropout"}
+
+# where queries, keys and values pass, which have an axis for the heads or not
+_IN_PARTS = re.compile(r"\.(in_proj|query|key|value)$")
 
 # a tensor is that which passes a point, if it is so near, relative
 _NEAR = 1e-9
@@ -66,6 +63,7 @@ class Reading:
 
     Attributes:
         read: what the values are that have been read.
+        entering: the shapes of what enters; queries, keys and values have one for each head, or for all.
         is_uneven: portions were read as if each were the whole, and are not all computed alike and each by itself.
     """
 
@@ -80,6 +78,7 @@ class Reading:
         self._terms = Terms()
         self._apart = apart
         self.read: dict[Value, Term] = {}
+        self.entering: dict[Term, set[tuple[int, ...]]] = defaultdict(set)
         self.is_uneven = False
         self._portions: dict[Value, frozenset[Portion]] = {}  # what values are computed of
         self._gathered: Operation | None = None  # the last one that makes portions a whole
@@ -115,6 +114,8 @@ class Reading:
 
     def _entering(self, value: Value, point: Point, stretch: Stretch) -> Term:
         whole, portion = self._terms.make(ENTERS, self._points(point)), stretch.portions.get(value)
+        if not _IN_PARTS.search(point.module):
+            self.entering[whole].add(tuple(value.shape))
         if portion is None or not self._apart:
             return whole
         where = portion.start / portion.total, portion.stop / portion.total, 1
@@ -151,7 +152,7 @@ class Reading:
         args = _replaced(operation.args, held)
         options = {key: _replaced(value, held) for key, value in operation.kwargs.items()}
         name = operation.name
-        if name in _SAME or name in _MOVING or _is_expanding(operation):
+        if name in _SAME or name in _MOVING or is_expanding(operation):
             return self._arranged(operation, args, held)
         if name in ("add", "sub", "mul", "div") and self._looks_alike(operation, held):
             return self._terms.make(name, *args, line=operation.line)
@@ -162,7 +163,7 @@ class Reading:
 
     def _arranged(self, operation: Operation, args: tuple[Any, ...], held: Held) -> Term:
         taken = operation.taken[0]
-        if (taken in self._turned) != _is_turning(operation):
+        if (taken in self._turned) != is_turning(operation):
             self._turned.update(values_in(operation.made))
         is_kept = self._keep and operation.line and operation.name in _MOVING and held[taken].op != WEIGHT
         term: Term = self._terms.make(operation.name, *args, line=operation.line) if is_kept else args[0]
@@ -199,7 +200,8 @@ class Reading:
         count = sum(1 for _ in values_in(operation.made))
         name = _CALLED.get(operation.name, operation.name)
         names = [name] if count < 2 else [f"{name} {number}" for number in range(count)]
-        made = tuple(self._terms.make(name, *given, line=operation.line) for name in names)
+        of = shape_taken(operation) if any(isinstance(value, (int, tuple)) for value in given) else ()
+        made = tuple(self._terms.make(name, *given, line=operation.line, of=of) for name in names)
         return made if len(made) > 1 else made[0]
 
     def _to_copy(self, operation: Operation, x: Term, dtype: torch.dtype | None = None, **_: Any) -> Term:
@@ -268,17 +270,25 @@ class Reading:
         return made if bias is None else self._add(operation, made, bias)
 
     def _softmax(self, operation: Operation, x: Term, axis: int, *_: Any) -> Term:
-        return self._terms.make("softmax", x, _from_the_end(axis, operation), line=operation.line)
+        return self._terms.make(
+            "softmax", x, from_the_end(axis, operation), line=operation.line, of=shape_taken(operation)
+        )
 
     def _mean(self, operation: Operation, x: Term, axes: Any = (), *_: Any, **__: Any) -> Term:
-        return self._terms.make("mean", x, _all_from_the_end(axes, operation), line=operation.line)
+        return self._terms.make(
+            "mean", x, all_from_the_end(axes, operation), line=operation.line, of=shape_taken(operation)
+        )
 
     def _sum(self, operation: Operation, x: Term, axes: Any = (), *_: Any, **__: Any) -> Term:
-        return self._terms.make("sum", x, _all_from_the_end(axes, operation), line=operation.line)
+        return self._terms.make(
+            "sum", x, all_from_the_end(axes, operation), line=operation.line, of=shape_taken(operation)
+        )
 
     def _var(self, operation: Operation, x: Term, axes: Any = (), *_: Any, **options: Any) -> Term:
         correction = options.get("correction", 1)
-        return self._terms.make("var", x, _all_from_the_end(axes, operation), correction, line=operation.line)
+        return self._terms.make(
+            "var", x, all_from_the_end(axes, operation), correction, line=operation.line, of=shape_taken(operation)
+        )
 
     def _std(self, operation: Operation, x: Term, *args: Any, **options: Any) -> Term:
         return self._sqrt(operation, self._var(operation, x, *args, **options))
@@ -320,7 +330,9 @@ class Reading:
             return x
         factor, rest = self._terms.scaled(x)
         where = start / length, stop / length, step
-        made = self._terms.make(PART, rest, *where, line=operation.line, axis=axis, bounds=bounds, is_one=is_one)
+        made = self._terms.make(
+            PART, rest, *where, line=operation.line, axis=axis, bounds=bounds, is_one=is_one, of=shape_taken(operation)
+        )
         return self._mul(operation, made, factor)
 
     def _select(self, operation: Operation, x: Term, axis: int, index: int) -> Term:
@@ -366,33 +378,3 @@ def _is_near(one: torch.Tensor, other: torch.Tensor) -> bool:
     if one.shape != other.shape or one.dtype != other.dtype or not one.is_floating_point():
         return one.shape == other.shape and torch.equal(one, other)
     return float((one - other).norm()) <= _NEAR * float(other.norm())
-
-
-def _is_expanding(operation: Operation) -> bool:
-    """Whether an operation repeats a tensor along axes of length 1 alone."""
-    if operation.name != "repeat":
-        return False
-    shape, times = operation.taken[0].shape, operation.args[1]
-    lengths = (1,) * (len(times) - len(shape)) + tuple(shape)
-    return all(length == 1 or count == 1 for length, count in zip(lengths, times, strict=True))
-
-
-def _is_turning(operation: Operation) -> bool:
-    """Whether an operation exchanges the last two axes."""
-    rank = len(operation.taken[0].shape)
-    if operation.name == "transpose":
-        return {axis % rank for axis in operation.args[1:3]} == {rank - 2, rank - 1}
-    order = [axis % rank for axis in operation.args[1]] if operation.name == "permute" else []
-    return operation.name == "t" or order[-2:] == [rank - 1, rank - 2]
-
-
-def _from_the_end(axis: int, operation: Operation) -> int:
-    rank = len(operation.taken[0].shape)
-    return axis % rank - rank
-
-
-def _all_from_the_end(axes: Any, operation: Operation) -> tuple[int, ...]:
-    """Returns axes, counted from the end; none where they are all."""
-    each = axes if isinstance(axes, tuple) else (axes,) if type(axes) is int else ()
-    numbers = tuple(sorted(_from_the_end(axis, operation) for axis in each))
-    return numbers if len(numbers) < len(operation.taken[0].shape) else ()

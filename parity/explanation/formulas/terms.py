@@ -31,6 +31,7 @@ class Term:
         axis: for a part: the axis along which it is one.
         bounds: for a part: where it begins and stops there, and in which steps.
         is_one: for a part: it is the one there, and has that axis no more.
+        of: for what is done along axes: the shape that they are axes of.
     """
 
     op: str
@@ -41,6 +42,7 @@ class Term:
     axis: int = 0
     bounds: tuple[int, int, int] = (0, 0, 1)
     is_one: bool = False
+    of: tuple[int, ...] = ()
 
     @functools.cached_property
     def parts(self) -> tuple[Term, ...]:

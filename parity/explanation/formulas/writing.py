@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from parity.diagnosis import in_words_of
 from parity.explanation.formulas.differing import alike_in, is_same_otherwise, path, smallest
+from parity.explanation.formulas.letters import BLOCK, OTHER_LETTERS, ROLES, Letters, block_of_point, letters_for
 from parity.explanation.formulas.reading import Reading
+from parity.explanation.formulas.shapes import looks_otherwise
 from parity.explanation.formulas.terms import (  # fmt: skip
     CONSTANT,
     ENTERS,
@@ -36,16 +36,11 @@ if TYPE_CHECKING:
     from parity.tracing import Point
 
     Pair = tuple[Term, Term]
-    Letters = tuple[tuple[str, str], ...]  # each with what it is
+    Said = tuple[tuple[str, str], ...]  # letters, each with what it is
 
 # A formula is shown with what is around the difference, as far as both sides stay so short; where the difference itself
 # is longer than the second number, the lines of source are shown instead, up to the third, or the operations listed.
 _CONTEXT, _LONGEST, _MOST_QUOTED, _MOST_LISTED = 60, 110, 180, 6
-
-_LETTERS = {"query": "q", "key": "k", "value": "v"}
-_OTHER_LETTERS = ("x", "y", "z", "u", "w", "s", "t")
-
-_BLOCK = re.compile(r"^.*?\.\D*(\d+)\.")
 
 
 class Formulas:
@@ -72,7 +67,7 @@ class Formulas:
 
     def difference(
         self, theirs: Stretch, ours: Stretch | None, same: Mapping[Value, Value], to: Point
-    ) -> tuple[str, str, Letters, tuple[str, ...]]:
+    ) -> tuple[str, str, Said, tuple[str, ...]]:
         """Returns what the candidate computes, what the reference does, what letters are, and the candidate's lines.
 
         Args:
@@ -89,23 +84,24 @@ class Formulas:
             if expected is not None and found is not expected and not reading.is_uneven:
                 pairs = path(found, expected)
                 passing = {reading.read[value]: point for value, point in (ours.passing if ours else {}).items()}
-                letters = _letters([*all_in(found), *all_in(expected)], list(self._shared), passing, to)
+                letters = letters_for([*all_in(found), *all_in(expected)], list(self._shared), passing, to)
+                letters.entering = reading.entering
                 phrase, instead, letters = _in_words(pairs, letters, weights)
                 said = self._said(letters, passing, to)
                 return phrase, instead, said, _lines(pairs, weights) or self._lines_of(theirs)
         return "operations of its own", "others", (), self._lines_of(theirs)
 
-    def _said(self, letters: _Letters, passing: Mapping[Term, Point], to: Point) -> Letters:
+    def _said(self, letters: Letters, passing: Mapping[Term, Point], to: Point) -> Said:
         """Says what letters are; a query, a key and a value are called by their own, and those of another block not."""
         said = dict(letters.of_others)
         for term, letter in letters.items():
             point = term.args[0] if term.op == ENTERS else passing.get(term)
-            if letter in _LETTERS.values():
+            if letter in ROLES.values():
                 continue
             if point is not None:
                 said[letter] = self._place(point, to)
             else:
-                without = _Letters(letters.block, letters)
+                without = Letters(letters.block, letters)
                 del without[term]
                 text = _text(term, without)
                 place = f"what both make at {term.line}" if term.line else "the same in both"
@@ -114,7 +110,7 @@ class Formulas:
 
     def _place(self, point: Point, to: Point) -> str:
         """Says where a point is on the way to another one; in the same way for all blocks."""
-        (block, number), here = _block(point), _block(to)
+        (block, number), here = block_of_point(point), block_of_point(to)
         inner = f"{point.module}."[len(block) :].removesuffix(".")
         if not inner and point.moment == "leave" and here[1] == number + 1:
             return "the input of the block"
@@ -128,12 +124,6 @@ class Formulas:
             return tuple(dict.fromkeys(operation.line for operation in stretch.operations if operation.line))
         taking = (op.line for op in self._candidate.operations if stretch.leaving in op.taken)
         return tuple(line for line in [next(taking, None)] if line)
-
-
-def _block(point: Point) -> tuple[str, int]:
-    """Returns the beginning of a point's name that is the block's, and the block's number; none outside the blocks."""
-    found = _BLOCK.match(f"{point.module}.")
-    return (found[0], int(found[1])) if found else ("", -1)
 
 
 def _lines(pairs: Sequence[Pair], weights: Collection[str]) -> tuple[str, ...]:
@@ -163,7 +153,7 @@ def _kind(term: Term) -> tuple[str, frozenset[float]]:
     return term.op, frozenset(exponent for _, exponent in term.args[1]) if term.op == PRODUCT else frozenset()
 
 
-def _in_words(pairs: Sequence[Pair], letters: _Letters, weights: Collection[str]) -> tuple[str, str, _Letters]:
+def _in_words(pairs: Sequence[Pair], letters: Letters, weights: Collection[str]) -> tuple[str, str, Letters]:
     """Returns both sides as formulas, with as much around them as is short, and the letters in them.
 
     What is too long is said by the operations that differ.
@@ -193,37 +183,13 @@ def quoted(lines: Sequence[str]) -> str:
     return f"`{'; '.join(shown)}`" + (f" and {more} more line{'s' * (more > 1)}" if more else "")
 
 
-def _letters(terms: Sequence[Term], points: Sequence[Point], passing: Mapping[Term, Point], to: Point) -> _Letters:
-    """Names what enters, and queries, keys and values.
-
-    Args:
-        terms: of both models.
-        points: at which something may enter, in order.
-        passing: the points that other terms are at.
-        to: the point that the terms lead to.
-    """
-    entering = sorted(
-        {term for term in terms if term.op == ENTERS},
-        key=lambda term: points.index(term.args[0]) if term.args[0] in points else len(points),
-    )
-    letters = _Letters(_block(to)[0])
-    for term in entering:
-        role = letters.role(term.args[0])
-        free = [letter for letter in _OTHER_LETTERS if letter not in letters.values()]
-        letters[term] = role if role and role not in letters.values() else (*free, f"x{len(letters)}")[0]
-    for term, point in passing.items():
-        role = letters.role(point)
-        if role and role not in letters.values() and term in terms:
-            letters[term] = role
-    return letters
-
-
-def _abbreviated(found: Term, expected: Term, letters: _Letters) -> _Letters:
+def _abbreviated(found: Term, expected: Term, letters: Letters) -> Letters:
     """Names the largest parts that two terms have in common as well."""
     both = {term for term in all_in(found) if term in all_in(expected) and len(_text(term, letters)) > 1}
-    named = _Letters(letters.block, letters)
+    named = Letters(letters.block, letters)
+    named.entering = letters.entering
     for term in all_in(found):
-        free = [letter for letter in _OTHER_LETTERS if letter not in named.values()]
+        free = [letter for letter in OTHER_LETTERS if letter not in named.values()]
         if term in both and free and not any(term in all_in(other) for other in named if other in both):
             named[term] = free[0]
     return named
@@ -251,44 +217,16 @@ _NAMES = {SUM: "a sum", PRODUCT: "a product", MATRIX: "a product of matrices", P
 _SUM, _PRODUCT, _MATRIX, _POWER, _ATOM = range(5)
 
 
-class _Letters(dict["Term", str]):
-    """What terms are called in writing, and what others were written as by these names.
-
-    Args:
-        block: in which a query is called so without a number.
-        letters: of some terms.
-    """
-
-    def __init__(self, block: str, letters: Mapping[Term, str] = MappingProxyType({})) -> None:
-        super().__init__(letters)
-        self.block = block
-        self.of_others: dict[str, str] = {}
-        self.written: dict[Term, tuple[str, int]] = {}
-
-    def role(self, point: Point) -> str:
-        """Returns what a query, key or value at a point is called, an empty text for anything else."""
-        return self.of_block(_LETTERS.get(point.module.rpartition(".")[2], ""), point)
-
-    def of_block(self, letter: str, point: Point) -> str:
-        """Returns a letter with the number of its block, if that is another one."""
-        block, number = _block(point)
-        if not letter or block == self.block:
-            return letter
-        role = next(role for role, known in _LETTERS.items() if known == letter)
-        self.of_others[f"{letter}_{number}"] = f"the {role} of block {number}"
-        return f"{letter}_{number}"
-
-
-def _text(term: Term, letters: _Letters) -> str:
+def _text(term: Term, letters: Letters) -> str:
     return _written(term, letters)[0]
 
 
-def _within(term: Term, letters: _Letters, least: int) -> str:
+def _within(term: Term, letters: Letters, least: int) -> str:
     text, strength = _written(term, letters)
     return text if strength >= least else f"({text})"
 
 
-def _written(term: Term, letters: _Letters) -> tuple[str, int]:
+def _written(term: Term, letters: Letters) -> tuple[str, int]:
     """Returns a term in writing, of one that is too long the beginning, and how strongly that holds together."""
     if term in letters:
         return letters[term], _ATOM
@@ -296,48 +234,57 @@ def _written(term: Term, letters: _Letters) -> tuple[str, int]:
         if term.op in _WRITERS:
             text, strength = _WRITERS[term.op](term, letters)
         else:
-            text, strength = f"{term.op}({', '.join(_argument(given, letters) for given in term.args)})", _ATOM
+            given = [_argument(argument, letters) for argument in term.args]
+            given[:1] = [_as_shaped(term, letters)[1:-1] or text for text in given[:1]]
+            text, strength = f"{term.op}({', '.join(given)})", _ATOM
         # what is made of the same again and again would grow without end, and what is so long is not shown
         letters.written[term] = text[: 2 * _LONGEST], strength
     return letters.written[term]
 
 
-def _number(term: Term, _: _Letters) -> tuple[str, int]:
+def _number(term: Term, _: Letters) -> tuple[str, int]:
     return number(term.args[0]), _ATOM if term.args[0] >= 0 else _SUM
 
 
-def _weight(term: Term, _: _Letters) -> tuple[str, int]:
-    return _BLOCK.sub("", term.args[0]), _ATOM
+def _weight(term: Term, _: Letters) -> tuple[str, int]:
+    return BLOCK.sub("", term.args[0]), _ATOM
 
 
-def _constant(term: Term, _: _Letters) -> tuple[str, int]:
+def _constant(term: Term, _: Letters) -> tuple[str, int]:
     return f"constants {term.args[1]}", _ATOM
 
 
-def _matrix(term: Term, letters: _Letters) -> tuple[str, int]:
+def _matrix(term: Term, letters: Letters) -> tuple[str, int]:
     one, other = (_within(part, letters, strength) for part, strength in zip(term.args, (_MATRIX, _POWER), strict=True))
     return f"{one} @ {other}{'^T' * term.is_turned}", _MATRIX
 
 
-def _part(term: Term, letters: _Letters) -> tuple[str, int]:
+def _part(term: Term, letters: Letters) -> tuple[str, int]:
     whole, first, last, _ = term.args
     if whole.op == ENTERS and whole.args[0].module.endswith("in_proj") and math.isclose(3 * (last - first), 1):
         return letters.of_block("qkv"[round(3 * first)], whole.args[0]), _ATOM
     start, stop, step = term.bounds
     which = f"{start}" if term.is_one else f"{start}:{stop}{f':{step}' * (step != 1)}"
     before = "..., " if term.axis < 0 else ":, " * term.axis
-    return f"{_within(whole, letters, _POWER)}[{before}{which}]", _POWER
+    text = _as_shaped(term, letters) or _within(whole, letters, _POWER)
+    return f"{text}[{before}{which}]", _POWER
 
 
-def _over_axes(term: Term, letters: _Letters) -> tuple[str, int]:
+def _as_shaped(term: Term, letters: Letters) -> str:
+    """Returns what something is done with along axes, with its shape; an empty text where it looks as if it had it."""
+    return f"({_text(term.args[0], letters)} as {term.of})" if looks_otherwise(term, letters.entering) else ""
+
+
+def _over_axes(term: Term, letters: Letters) -> tuple[str, int]:
     axes = term.args[1] if isinstance(term.args[1], tuple) else (term.args[1],)
     numbers = ", ".join(map(str, axes))
     over = "" if axes == (-1,) else f", axis {numbers}" if len(axes) == 1 else f", axes {numbers or 'all'}"
     correction = f", correction {term.args[2]}" if term.args[2:] and term.args[2] else ""
-    return f"{term.op}({_text(term.args[0], letters)}{over}{correction})", _ATOM
+    taken = _as_shaped(term, letters)[1:-1] or _text(term.args[0], letters)
+    return f"{term.op}({taken}{over}{correction})", _ATOM
 
 
-def _argument(given: object, letters: _Letters) -> str:
+def _argument(given: object, letters: Letters) -> str:
     if isinstance(given, Term):
         return _text(given, letters)
     if isinstance(given, tuple) and len(given) == 1:
@@ -347,7 +294,7 @@ def _argument(given: object, letters: _Letters) -> str:
     return number(given) if isinstance(given, float) else f"{given}"
 
 
-def _sum(term: Term, letters: _Letters) -> tuple[str, int]:
+def _sum(term: Term, letters: Letters) -> tuple[str, int]:
     parts = []
     for member, times in term.args[1]:
         text = (
@@ -363,11 +310,11 @@ def _sum(term: Term, letters: _Letters) -> tuple[str, int]:
     return text.removeprefix("+ "), _SUM
 
 
-def _product(term: Term, letters: _Letters) -> tuple[str, int]:
+def _product(term: Term, letters: Letters) -> tuple[str, int]:
     return _multiplied(term.args[0], term.args[1], letters)
 
 
-def _multiplied(factor: float, members: Sequence[tuple[Term, float]], letters: _Letters) -> tuple[str, int]:
+def _multiplied(factor: float, members: Sequence[tuple[Term, float]], letters: Letters) -> tuple[str, int]:
     above = [_power(term, exponent, letters) for term, exponent in members if exponent > 0]
     below = [_power(term, -exponent, letters) for term, exponent in members if exponent < 0]
     for texts in (above, below):
@@ -386,7 +333,7 @@ def _multiplied(factor: float, members: Sequence[tuple[Term, float]], letters: _
     return sign + text, _PRODUCT if not sign else _SUM
 
 
-def _power(term: Term, exponent: float, letters: _Letters) -> str:
+def _power(term: Term, exponent: float, letters: Letters) -> str:
     if exponent == 0.5:
         return f"sqrt({_text(term, letters)})"
     if exponent == 1:
@@ -394,7 +341,7 @@ def _power(term: Term, exponent: float, letters: _Letters) -> str:
     return f"{_within(term, letters, _ATOM)}^{number(exponent)}"
 
 
-_WRITERS: dict[str, Callable[[Term, _Letters], tuple[str, int]]] = {
+_WRITERS: dict[str, Callable[[Term, Letters], tuple[str, int]]] = {
     NUMBER: _number, WEIGHT: _weight, CONSTANT: _constant, MATRIX: _matrix, PART: _part, SUM: _sum, PRODUCT: _product,
     "mean": _over_axes, "var": _over_axes, "sum": _over_axes, "softmax": _over_axes,
 }  # fmt: skip

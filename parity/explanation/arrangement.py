@@ -10,6 +10,7 @@ import torch
 from parity.explanation.bent_vit import BLOCK
 from parity.explanation.case import block_of
 from parity.explanation.causes.head import LAST_TOKEN
+from parity.explanation.proof import GRAFT
 from parity.tracing import Point
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ def with_class_token_last(case: Case, proof: Proof) -> Case | None:
 
 
 def explains_more(proof: Proof, other: Proof) -> bool:
-    """Whether a proof is complete and the other one isn't, or takes more causes."""
-    return proof.is_complete and (not other.is_complete or len(proof.needed) < len(other.needed))
+    """Whether a proof is complete and the other one isn't, or takes more causes and no fewer of them without a name."""
+    grafts, others = (sum(group.id == GRAFT for group in one.needed) for one in (proof, other))
+    return proof.is_complete and (not other.is_complete or (len(proof.needed) < len(other.needed) and grafts <= others))
 
 
 def adds_positions_outside(observations: Observations) -> bool:

@@ -320,3 +320,16 @@ def test_axes_of_what_was_arranged_otherwise_are_those_of_a_shape(done: Callable
     (cause,) = report.causes
     assert said in cause.statement, report
     assert cause.statement.endswith("where x is the images")
+
+
+def test_bound_that_nothing_has_reached_is_no_absent_number() -> None:
+    def standardised(x: Tensor) -> Tensor:
+        variance = x.var(-1, keepdim=True, correction=0)
+        return (x - x.mean(-1, keepdim=True)) / variance.clamp(min=1e-6).sqrt()
+
+    report = check(OddViT({"standardised": standardised}), overrides=SMALL, modes=["eval"])
+    assert report.explanation is not None
+    assert report.explanation.complete
+    (cause,) = report.causes
+    assert cause.id == "graft", report
+    assert "clamp(" in cause.statement

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 _ASKING = {"local_scalar_dense", "nonzero", "unique", "unique2", "equal", "is_nonzero"}
 
 
+# operations that change only what is beyond a bound
+_BOUNDING = {"clamp", "clamp_min", "clamp_max", "maximum", "minimum", "hardtanh", "threshold"}
+
 RANDOM_NUMBERS = "random-numbers"
 
 # where a stretch makes more values than that, they are not looked at one by one
@@ -64,6 +67,11 @@ class Difference:
     def is_random(self) -> bool:
         """Whether the candidate draws random numbers there."""
         return self.changes[0].kind.is_random
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the candidate bounds something there, which may have had no effect so far."""
+        return any(operation.name in _BOUNDING for operation in self.changes[0].value.stretch.operations)
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -336,9 +336,16 @@ def distance_of(
 
 
 def _is_by_chance(found: Outcome, base: Outcome, difference: Difference | None) -> bool:
-    """Whether changes without random numbers explain a place where the candidate draws some: for this seed alone."""
+    """Whether changes explain a place for this run alone.
+
+    So do changes without random numbers where the candidate draws some, and an absence of a number (0 in its place)
+    where the candidate bounds something instead.
+    """
+    if difference is None:
+        return False
     new = [change for change in found.changes if change not in base.changes]
-    return difference is not None and difference.is_random and not any(change.kind.is_random for change in new)
+    is_bounded = difference.is_bounded and any(change.value == 0 for change in new if isinstance(change.value, float))
+    return is_bounded or (difference.is_random and not any(change.kind.is_random for change in new))
 
 
 def _is_in(change: Change, stage: str) -> bool:

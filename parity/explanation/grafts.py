@@ -162,9 +162,11 @@ class Grafts:
         entering = {value: shared[point] for value, point in ours.entering.items()}
         try:
             found = graft.results(base.passing, *(shared[point] for point in theirs.entering.values()))
-            return same_values(found, results_of(ours, entering, self._state, base.passing))
+            same = same_values(found, results_of(ours, entering, self._state, base.passing))
         except MISFITS:
             return {}
+        bounded = {value for op in theirs.operations if op.name in _BOUNDING for value in values_in(op.made)}
+        return {value: other for value, other in same.items() if value not in bounded}
 
     def _random(self, drawing: Operation, stretch: Stretch, to: Point, *, is_inside: bool) -> Kind:
         """Returns the kind for operations among which random numbers are drawn."""

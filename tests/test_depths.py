@@ -49,6 +49,7 @@ def _scaled(rule: Callable[[int], float], layers: int) -> Report:
         (lambda i: 1 - 0.1 * i, "1 - 0.1 * i", "in blocks 1, 2 and 3"),
         (lambda i: 0.3 / (i + 1), "0.3 / (i + 1)", "in all 4 blocks"),
         (lambda i: 0.9**i, "0.9^i", "in blocks 1, 2 and 3"),
+        (lambda i: 1 - i / 15, "1 - 1 / 15 * i", "in blocks 1, 2 and 3"),
     ],
 )
 def test_number_that_follows_the_depth_is_one_cause(rule: Callable[[int], float], words: str, where: str) -> None:

@@ -167,12 +167,15 @@ def _times(text: str, factor: float) -> str:
 
 
 def _short(value: float) -> str:
-    """Returns a number that is known up to rounding: in few digits, or as a root."""
+    """Returns a number that is known up to rounding: in few digits, as a fraction, or as a root."""
     few = float(f"{value:.6g}")
     if math.isclose(few, value, rel_tol=_NEAR):
         return f"{few:g}"
     square = value**-2
-    return f"1 / sqrt({round(square)})" if math.isclose(square, round(square), rel_tol=_NEAR) else number(value)
+    if not math.isclose(square, round(square), rel_tol=_NEAR):
+        return number(value)
+    root = math.isqrt(round(square))
+    return f"1 / {root}" if root**2 == round(square) else f"1 / sqrt({round(square)})"
 
 
 def _of_all_blocks(group: Group, layers: int) -> Group:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 # functions by where they take their weight, and those that add no bias
 _WEIGHTS = {"linear": 1, "conv2d": 1, "layer_norm": 2, "matmul": 1, "__matmul__": 1, "mm": 1}
-_PRODUCTS = ("matmul", "__matmul__", "mm")
+_PRODUCTS = ("matmul", "__matmul__", "mm", "einsum")
+_ADDING = ("add", "__add__", "__radd__", "__iadd__", "add_")
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,12 @@ class Layer:
     Attributes:
         reference: the module of the reference.
         bias: the candidate's tensor that is its bias; None if it has none.
+        is_plain: what it gives has the reference's features in their order.
     """
 
     reference: str
     bias: str | None = None
+    is_plain: bool = True
 
 
 def function_layers(mapping: WeightMap, candidate: nn.Module, called: set[str]) -> dict[str, Layer]:
@@ -53,7 +56,7 @@ def function_layers(mapping: WeightMap, candidate: nn.Module, called: set[str]) 
         called: names of its modules that are called.
     """
     parts = defaultdict[str, dict[str, str]](dict)  # of the reference's modules: tensors of the candidate, by kind
-    tensors = tensors_of(candidate)
+    tensors, permuted = tensors_of(candidate), set[str]()
     for entry in mapping.entries:
         name, box = split(entry.candidate)
         theirs = cut(tensors[name], box)
@@ -61,8 +64,20 @@ def function_layers(mapping: WeightMap, candidate: nn.Module, called: set[str]) 
         is_matrix = kind == "weight" and (theirs.ndim == 2 or (box and module != "conv_proj"))
         if entry.layout == IDENTITY or is_matrix or (box and kind == "bias"):
             parts[module][kind] = entry.candidate
-    layers = {found["weight"]: Layer(name, found.get("bias")) for name, found in parts.items() if "weight" in found}
+        if kind == "weight" and not _is_in_order(entry.layout):
+            permuted.add(module)
+    layers = {
+        found["weight"]: Layer(name, found.get("bias"), name not in permuted)
+        for name, found in parts.items() if "weight" in found
+    }  # fmt: skip
     return {weight: layer for weight, layer in layers.items() if not _is_module(candidate, weight, layer, called)}
+
+
+def _is_in_order(layout: str) -> bool:
+    """Whether a layout step leaves a matrix, or a vector, as it is, or turns it."""
+    left, _, right = layout.partition("->")
+    axes = [axis for axis in right.split() if axis != "1"]
+    return layout == IDENTITY or (sorted(left.split()) == sorted(axes) and "(" not in layout)
 
 
 def _module_of(reference: str, size: int) -> tuple[str, str]:
@@ -112,6 +127,7 @@ class FunctionCalls(TorchFunctionMode):
         self._layers = layers
         self._tell = tell
         self._calls = Counter[str]()
+        self._products: dict[int, tuple[str, int, torch.Tensor]] = {}  # by identity, of layers with a bias
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -120,16 +136,33 @@ class FunctionCalls(TorchFunctionMode):
         weight = None if at is None else kwargs.get("weight", args[at] if len(args) > at else None)
         name = self._name_of(weight)
         taken = kwargs.get("input", args[1 if kind == "einsum" else 0] if args else None)
+        if kind in _ADDING and len(args) == len(("product", "bias")) and self._products:
+            return self._added(function, args, kwargs)
         if at is None or name not in self._layers or not _is_whole(kind, args, taken):
             return function(*args, **kwargs)
         call = self._calls[name]
         self._calls[name] += 1
         self._tell(Point(name, call, "enter"), taken)
         result = function(*args, **kwargs)
-        bias = kwargs.get("bias", args[at + 1] if len(args) > at + 1 else None)
-        if kind not in _PRODUCTS and self._layers[name].bias == (None if bias is None else self._name_of(bias)):
-            self._tell(Point(name, call, "leave"), result)
+        bias, layer = kwargs.get("bias", args[at + 1] if len(args) > at + 1 else None), self._layers[name]
+        if kind in _PRODUCTS and layer.bias is not None:
+            self._products[id(result)] = name, call, result
+        elif layer.is_plain and layer.bias == (None if bias is None or kind in _PRODUCTS else self._name_of(bias)):
+            self._left(name, call, result)
         return result
+
+    def _added(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Carries out an addition; one of a layer's bias to its product is what leaves the layer."""
+        result = function(*args, **kwargs)
+        for one, other in ((args[0], args[-1]), (args[-1], args[0])):
+            name, call, product = self._products.get(id(one), ("", 0, None))
+            if product is one and product is not None and self._name_of(other) == self._layers[name].bias:
+                self._left(name, call, result)
+        return result
+
+    def _left(self, name: str, call: int, result: torch.Tensor) -> None:
+        if self._layers[name].is_plain and result.ndim in (len("BD"), len("BND"), len("BDHW")):
+            self._tell(Point(name, call, "leave"), result)
 
     def _name_of(self, weight: Any) -> str:
         if not isinstance(weight, torch.Tensor):

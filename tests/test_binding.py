@@ -564,3 +564,22 @@ def test_what_is_said_of_an_mlp_or_a_patch_goes_before_the_rest() -> None:
         "patch_size", "patches_per_side", "patches_per_side",
     ]  # fmt: skip
     assert [meanings(name)[0] for name in ("embed_dim", "in_channels")] == ["hidden_dim", "in_channels"]
+
+
+class _Unsaid(nn.Module):
+    """Has heads that no tensor shows, by a name that says nothing, and an MLP by a name that says something else."""
+
+    def __init__(self, size=224, patch=16, width=768, blocks=12, koepfe=12, dense_dim=3072, classes=1000) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        super().__init__()
+        self.model = vit.ViT(size, 3, patch, width, dense_dim, koepfe, blocks, num_classes=classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(images)
+        return logits
+
+
+def test_argument_that_is_left_with_a_size_for_its_default_is_that() -> None:
+    report = check(_Unsaid, overrides=SMALL, modes=["eval"])
+    assert report.verdict == "identical"
+    assert report.candidate["config"]["koepfe"] == SMALL["num_heads"]
+    assert report.candidate["config"]["dense_dim"] == SMALL["mlp_dim"]

@@ -17,14 +17,17 @@ from torch import nn
 from parity.errors import ParityError, described
 from parity.models.constructors.classes import classes_for
 from parity.models.constructors.constants import with_constants
+from parity.models.constructors.defaults import by_default
 from parity.models.constructors.holders import Holder, Slot
 from parity.models.constructors.options import (
     AS_GIVEN,
     AT_DEFAULT,
+    BY_DEFAULT,
     BY_NAME,
     BY_SHAPE,
     FAR_FETCHED,
     SET,
+    USUAL,
     Option,
     flags,
     is_side,
@@ -197,7 +200,7 @@ def _found(
         chosen = search.without(chosen, path)
     if tried.distance:
         chosen = Search(probe(config), slots).with_choices(chosen)
-    return _with_dropouts(chosen), search, tried
+    return _with_dropouts(chosen | by_default(slots(), chosen)), search, tried
 
 
 def _best_of(
@@ -309,7 +312,8 @@ def _bound(
             option = chosen[path]
             named = option.cost == 0 or option.quantity in RATES
             settings = SETTINGS[option.quantity] if option.quantity else _settings(path)
-            found[path] = Bound(values[path], SET if slot.is_constant else BY_NAME if named else BY_SHAPE, settings)
+            found_by = BY_NAME if named else BY_DEFAULT if option.cost == USUAL else BY_SHAPE
+            found[path] = Bound(values[path], SET if slot.is_constant else found_by, settings)
         elif not (slot.is_required or slot.is_constant):
             value = None if slot.default is EMPTY else slot.default
             settings = () if callable(value) else _settings(path, set_by_others)  # `attn_layer=Attention`

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
     from parity.models.constructors.holders import Slot
 
-BY_NAME, BY_SHAPE, AT_DEFAULT, AS_GIVEN = "by name", "by shape", "left at its default", "as given"
+BY_NAME, BY_SHAPE, BY_DEFAULT, AT_DEFAULT, AS_GIVEN = (
+    "by name", "by shape", "by its default", "left at its default", "as given"
+)  # fmt: skip
+
 SET = "set while it is built (a constant of its module or class)"
 
 _BATCH = 3  # images in a check's batch, unless it is told otherwise
@@ -76,6 +79,7 @@ class Option:
 
 
 LEFT = Option(0)
+USUAL = 1000  # the cost of what only a default says, and nothing else is tried for
 
 _WIDTHS = ("head_width", "inner_width", "mlp_dim")
 # quantities that several numbers may stand for

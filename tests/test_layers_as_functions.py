@@ -72,8 +72,11 @@ class Functional(nn.Module):
         weight, bias = self[name], self[f"{name}_bias"]
         return x @ weight + bias if self.by_products else F.linear(x, weight, bias)
 
+    def embedded(self, images: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(images, self.all["patches"], self.all["patches_bias"], stride=8).flatten(2).transpose(1, 2)
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = F.conv2d(images, self.all["patches"], self.all["patches_bias"], stride=8).flatten(2).transpose(1, 2)
+        x = self.embedded(images)
         x = torch.cat([self.all["token"].expand(len(x), -1, -1), x], 1) + self.all["positions"]
         for n in range(SIZES["num_layers"]):
             y = self.linear(f"{n}_qkv", self.norm(f"{n}_first", x))
@@ -83,6 +86,27 @@ class Functional(nn.Module):
             y = self.ways.activation(self.linear(f"{n}_up", self.norm(f"{n}_second", x)))
             x = x + self.linear(f"{n}_down", y)
         return self.linear("head", self.ways.pooled(self.norm("last", x)))
+
+
+class OfPixels(Functional):
+    """Has the pixels of a patch in the order row, column, channel."""
+
+    def __init__(self, ways: Ways) -> None:
+        super().__init__(ways, by_products=True)
+        self.all["patches"] = nn.Parameter(torch.zeros(8 * 8 * 3, WIDTH))
+
+    def embedded(self, images: torch.Tensor) -> torch.Tensor:
+        x = images.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
+        tokens: torch.Tensor = x @ self.all["patches"] + self.all["patches_bias"]
+        return tokens
+
+
+def test_order_of_pixels_is_read_off_what_the_projection_takes() -> None:
+    model = OfPixels(Ways(softmax=lambda scores: 1.1 * scores.softmax(-1) + 0.01))
+    report = check(model, overrides=SIZES, weights="synthetic", modes=["eval"])
+    assert report.explanation is not None
+    assert report.explanation.complete
+    assert [cause.id for cause in report.causes] == ["graft"], report
 
 
 def _report(form: str = "linear", **wrong: Any) -> Any:

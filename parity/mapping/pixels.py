@@ -7,17 +7,24 @@ the weights for it add up to, and that tells them apart when it is measured unde
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from parity.models import WeightMap
+from parity.errors import ParityError
+from parity.models import WeightMap, assigned
+from parity.tracing import MODES, FunctionCalls, Layer, bare_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from torch import nn
 
     from parity.mapping.uses.ways import Way
+
+    Values = Mapping[str, torch.Tensor]
 
 # Under so many draws of the weights each pixel is looked at.
 _DRAWS = 16
@@ -53,6 +60,58 @@ def effects_on_sums(images: torch.Tensor, made: torch.Tensor) -> torch.Tensor | 
     sums = made.sum(), (made * places).sum()
     effects = [torch.autograd.grad(one, images, retain_graph=True, allow_unused=True)[0] for one in sums]
     return None if any(effect is None for effect in effects) else torch.stack(effects)
+
+
+def told_by_what_is_taken(
+    ways: list[Way],
+    weight: torch.Tensor,
+    candidate: nn.Module,
+    values: Mapping[str, torch.Tensor],
+    images: torch.Tensor,
+) -> Told | None:
+    """Finds the one way under which the projection takes each pixel of the first patch where the kernel has its weight.
+
+    Args:
+        ways: of one entry each, which has the reference's kernel whole.
+        weight: that kernel, (out, C, height, width).
+        candidate: whose projection it is.
+        values: of its tensors.
+        images: that it takes, (B, C, H, W).
+
+    Returns:
+        The way; None if there is none, something else is done to the images, or patches go column by column.
+    """
+    (_, _, height, width), (rows, columns) = weight.shape, images.shape[-2:]
+    taken = _taken(ways[0].entries[0].candidate, candidate, values, images)
+    if taken is None or taken.ndim != len("BNF") or taken.shape[1] < 2 or taken.shape[2] != weight[0].numel():
+        return None
+    pixels, beside = taken[0, :2].round().long()
+    row, column = pixels // columns % rows, pixels % columns
+    is_first = int(row.max()) < height and int(column.max()) < width
+    if not (torch.equal(taken[0, 0].long(), pixels) and is_first) or int(beside.min()) // columns % rows >= height:
+        return None
+    met = (pixels // (rows * columns) * height + row) * width + column
+    numbers = torch.arange(weight[0].numel(), dtype=torch.float64).reshape(weight.shape[1:]).expand(weight.shape)
+    for way in ways:
+        (placed,) = WeightMap(way.entries, "").apply({way.entries[0].reference: numbers}).values()
+        placed = placed.squeeze()
+        each = placed[0] if torch.equal(placed[0], placed[-1]) else placed[:, 0]
+        if torch.equal(each.long(), met):
+            return Told(way, is_exact=True)
+    return None
+
+
+def _taken(weight: str, candidate: nn.Module, values: Values, images: torch.Tensor) -> torch.Tensor | None:
+    """Returns what is multiplied with a weight of the candidate's, of images with a number of its own at each pixel."""
+    taken: list[torch.Tensor] = []
+    numbered = torch.arange(images.numel(), dtype=torch.float32, device=images.device).reshape(images.shape)
+    with (
+        contextlib.suppress(ParityError),
+        assigned(candidate, dict(values)),
+        FunctionCalls(candidate, {weight: Layer("conv_proj")}, lambda _, tensor: taken.append(tensor)),
+    ):
+        bare_run(candidate, numbered, MODES["eval-grad"], torch.float32, 0, "candidate")
+    return taken[0].detach() if taken else None
 
 
 def told_by_pixels(

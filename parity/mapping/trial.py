@@ -16,7 +16,7 @@ from torch import nn
 from parity.errors import ParityError
 from parity.mapping.apart import require_images_apart
 from parity.mapping.decisions import AMBIGUOUS, BY_NAME, CLOSEST, PROVED, SYMMETRIC, Decision, likeliest, rarity, votes
-from parity.mapping.pixels import effects_on_sums, told_by_pixels
+from parity.mapping.pixels import effects_on_sums, told_by_pixels, told_by_what_is_taken
 from parity.mapping.symmetries import rescaled
 from parity.mapping.uses.ways import ATTENTION, PATCHES, POSITIONS
 from parity.models import WeightMap, assigned, split, synthetic, whole
@@ -177,6 +177,11 @@ class Trial:
         ways, alignment = self.matches.choices[PATCHES], self._align(chosen)
         names = {entry.reference for way in ways for entry in way.entries}
         weight = self.reference.state_dict().get(next(iter(names)))
+        if len(names) == 1 and weight is not None and weight.ndim == 4:
+            found = as_map(self.ours, self.theirs, self.matches, chosen)
+            values = self._mapped(found, self._values(OUTPUT))
+            if told := told_by_what_is_taken(ways, weight, self.candidate, values, self.images):
+                return told
         at = next(op.at for op in self.ours.operations if op.kind == "matrix")
         in_step = self._reached_in_step(alignment)
         point = next((point for point in self.ours.order[at:] if point in in_step), None)

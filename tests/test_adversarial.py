@@ -120,8 +120,8 @@ _STEPS = {
     "parity.checking.explain": "the causes could not be named",
     "parity.checking.causes_of_rounding": "it could not be looked at why the candidate is less accurate",
     "parity.judging.top5": "what both models see in the pictures could not be listed",
-    "parity.explanation.naming.absences": "what the tensors that the candidate lacks mean could not be said",
-    "parity.explanation.naming.uses_of_blocks": "the order of the blocks could not be read",
+    "parity.explanation.proving.absences": "what the tensors that the candidate lacks mean could not be said",
+    "parity.explanation.proving.uses_of_blocks": "the order of the blocks could not be read",
     "parity.explanation.search.facts": "what is known of the logits could not be said",
     "parity.explanation.search.Search.run": "the search for causes ended before the end",
     "parity.report.terminal._strip": "the report could not be drawn",
@@ -252,7 +252,7 @@ def test_cause_that_raises_is_no_cause_and_hides_no_other(monkeypatch: pytest.Mo
             catalogue(config)
         )
 
-    monkeypatch.setattr("parity.explanation.naming.catalogue", planted)
+    monkeypatch.setattr("parity.explanation.proving.catalogue", planted)
     report = check(f"{Path(__file__).parent}/candidates/eps_bias_pool.py:SmallViT", modes=["eval"],
                    overrides={"image_size": 32, "num_layers": 3})  # fmt: skip
     assert [cause.id for cause in report.causes] == ["qkv-bias", "layer-norm-eps", "pooling"]

@@ -583,3 +583,32 @@ def test_argument_that_is_left_with_a_size_for_its_default_is_that() -> None:
     assert report.verdict == "identical"
     assert report.candidate["config"]["koepfe"] == SMALL["num_heads"]
     assert report.candidate["config"]["dense_dim"] == SMALL["mlp_dim"]
+
+
+class _Maps(nn.Module):
+    """Says channels for a token's features, and for an MLP's."""
+
+    def __init__(
+        self,
+        image: int = 224,
+        patch: int = 16,
+        channels: int = 768,
+        stages: int = 12,
+        groups: int = 12,
+        hidden_channels: int = 3072,
+        classes: int = 1000,
+    ) -> None:
+        super().__init__()
+        self.model = vit.ViT(image, 3, patch, channels, hidden_channels, groups, stages, num_classes=classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(images)
+        return logits
+
+
+def test_default_tells_which_of_the_things_that_a_name_may_say_is_meant() -> None:
+    report = check(_Maps, overrides=SMALL, modes=["eval"])
+    assert report.verdict == "identical"
+    given = report.candidate["config"]
+    assert (given["channels"], given["hidden_channels"]) == (SMALL["hidden_dim"], SMALL["mlp_dim"])
+    assert (given["stages"], given["groups"]) == (SMALL["num_layers"], SMALL["num_heads"])

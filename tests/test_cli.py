@@ -279,7 +279,7 @@ def test_candidate_that_ends_python_is_an_error(run: Callable[..., tuple[int, st
 def test_bug_of_our_own_is_no_verdict(
     run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("parity.mapping.placing.align", None)
+    monkeypatch.setattr("parity.mapping.placing.align_with_portions", None)
     status, out, err = run("check", *SMALL_OPTIONS)
     assert (status, out) == (2, "")
     assert err.startswith("parity: a bug in parity itself, TypeError: 'NoneType' object is not callable in placing.py")

@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from parity.models.constructors.options import USUAL, Option
-from parity.models.constructors.words import SETTINGS, meanings_at
+from parity.models.constructors.words import SETTINGS, VIT_B, meanings_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from parity.models.constructors.holders import Slot
     from parity.models.constructors.probing import Assignment
-
-# of a ViT-B (Dosovitskiy et al. 2021, table 1), and of torchvision's `vit_b_16`
-_SIZES = {"num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072}
 
 
 def by_default(slots: Mapping[str, tuple[Slot, list[Option]]], chosen: Assignment) -> Assignment:
@@ -32,7 +29,7 @@ def by_default(slots: Mapping[str, tuple[Slot, list[Option]]], chosen: Assignmen
         if path not in known and type(slot.default) is int and said <= given and not slot.is_constant:
             left.setdefault(slot.default, []).append(path)
     sizes: dict[int, list[str]] = {}
-    for setting, size in _SIZES.items():
+    for setting, size in VIT_B.items():
         if setting not in given:
             sizes.setdefault(size, []).append(setting)
     return {

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from parity.models.constructors.signatures import EMPTY, compared_with
-from parity.models.constructors.words import CHANNELS, QUANTITIES, RATES, SIZES, meanings_at, words
+from parity.models.constructors.words import CHANNELS, QUANTITIES, RATES, SIZES, as_in_vit_b, meanings_at, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -143,7 +143,7 @@ def _is_absent(device: Any) -> bool:
 def _numbers(slot: Slot, *, is_side: bool) -> list[Option]:
     """Returns what may be given where a number is wanted, or nothing is known."""
     default, has_default = slot.default, _has_default(slot)
-    allowed = _allowed(slot)
+    allowed = as_in_vit_b(_allowed(slot), default)
     if is_side and "image_size" not in allowed[:1] and "patch_size" not in allowed[:1]:
         allowed = ("image_size", *allowed)
     # `config.get("grid")`: who asks like that builds something else where there is one

@@ -64,6 +64,9 @@ RATES = ("dropout", "attention_dropout", "embedding_dropout", "inner_dropout", "
 _NO_SIZES = (*RATES, "patch_stride", "mlp_widths", "heads_of_blocks", "head_hidden")
 SIZES = tuple(quantity for quantity in QUANTITIES if quantity not in _NO_SIZES)
 
+# sizes of a ViT-B (Dosovitskiy et al. 2021, table 1), as torchvision's `vit_b_16` has them
+VIT_B = {"num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072}
+
 # the settings that a quantity brings along
 SETTINGS: dict[str, tuple[str, ...]] = {
     **{quantity: (quantity,) for quantity in QUANTITIES},
@@ -337,3 +340,11 @@ def _width(said: set[str]) -> tuple[str, ...]:
     if said & named or (said & {"token", "projection", "proj"} and said & _SIZE):
         return ("hidden_dim",)
     return ()
+
+
+def as_in_vit_b(allowed: tuple[str, ...], default: Any) -> tuple[str, ...]:
+    """Returns quantities that a name may say, first the width that is of this size in a ViT-B: `channels=768`."""
+    width = next((quantity for quantity in ("hidden_dim", "mlp_dim") if VIT_B[quantity] == default), None)
+    if width is None or allowed[:1] not in (("in_channels",), ("hidden_dim",)):
+        return allowed
+    return (width, *(quantity for quantity in allowed if quantity != width))

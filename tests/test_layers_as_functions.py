@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from parity import check
+from parity.tracing import FunctionCalls, Layer, Point
 from tests.test_maps_that_close import HEADS, SIZES, WIDTH
 
 if TYPE_CHECKING:
@@ -153,3 +155,20 @@ def test_causes_are_those_of_the_first_blocks_where_no_more_can_be_kept(monkeypa
     report = _report(eps=1e-5, activation=F.silu)
     assert report.explanation.complete
     assert {cause.id for cause in report.causes} == {"layer-norm-eps", "activation"}
+
+
+def test_products_of_layers_are_not_kept_alive() -> None:
+    weight, bias = nn.Parameter(torch.ones(3, 3)), nn.Parameter(torch.ones(3))
+    model = nn.Module()
+    model.weight, model.bias = weight, bias
+    told: list[Point] = []
+    x = torch.ones(2, 3)
+    with FunctionCalls(model, {"weight": Layer("mlp.0", "bias")}, lambda point, _: told.append(point)):
+        product = x @ weight
+        alive = weakref.ref(product)
+        product + bias
+        del product
+        unused = weakref.ref(x @ weight)
+    assert [point.moment for point in told] == ["enter", "leave", "enter"]
+    assert alive() is None
+    assert unused() is None

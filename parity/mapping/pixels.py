@@ -66,7 +66,7 @@ def told_by_what_is_taken(
     ways: list[Way],
     weight: torch.Tensor,
     candidate: nn.Module,
-    values: Mapping[str, torch.Tensor],
+    values: Values,
     images: torch.Tensor,
 ) -> Told | None:
     """Finds the one way under which the projection takes each pixel of the first patch where the kernel has its weight.

@@ -7,6 +7,7 @@ enters and leaves them is what enters and leaves the reference's module whose te
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -127,7 +128,8 @@ class FunctionCalls(TorchFunctionMode):
         self._layers = layers
         self._tell = tell
         self._calls = Counter[str]()
-        self._products: dict[int, tuple[str, int, torch.Tensor]] = {}  # by identity, of layers with a bias
+        # of layers with a bias, by identity: to hold them would keep every layer's alive
+        self._products: dict[int, tuple[str, int, weakref.ref[torch.Tensor]]] = {}
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -146,7 +148,7 @@ class FunctionCalls(TorchFunctionMode):
         result = function(*args, **kwargs)
         bias, layer = kwargs.get("bias", args[at + 1] if len(args) > at + 1 else None), self._layers[name]
         if kind in _PRODUCTS and layer.bias is not None:
-            self._products[id(result)] = name, call, result
+            self._products[id(result)] = name, call, weakref.ref(result)
         elif layer.is_plain and layer.bias == (None if bias is None or kind in _PRODUCTS else self._name_of(bias)):
             self._left(name, call, result)
         return result
@@ -155,9 +157,10 @@ class FunctionCalls(TorchFunctionMode):
         """Carries out an addition; one of a layer's bias to its product is what leaves the layer."""
         result = function(*args, **kwargs)
         for one, other in ((args[0], args[-1]), (args[-1], args[0])):
-            name, call, product = self._products.get(id(one), ("", 0, None))
-            if product is one and product is not None and self._name_of(other) == self._layers[name].bias:
-                self._left(name, call, result)
+            found = self._products.get(id(one))
+            if found and found[2]() is one and self._name_of(other) == self._layers[found[0]].bias:
+                del self._products[id(one)]
+                self._left(*found[:2], result)
         return result
 
     def _left(self, name: str, call: int, result: torch.Tensor) -> None:

@@ -501,14 +501,15 @@ def test_what_is_done_in_eval_mode_alone_is_said_to_be(tmp_path: Path) -> None:
 
 
 class _Unprojected(nn.Module):
-    """Attention without a projection of its output, whose weights are dropped."""
+    """Attention with its norm and without a projection of its output, whose weights are dropped."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
+        self.norm = nn.LayerNorm(48, eps=1e-6)
         self.projections, self.dropout = nn.Linear(48, 144, bias=False), nn.Dropout(rate)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        q, k, v = self.projections(x).view(len(x), -1, 3, 4, 12).permute(2, 0, 3, 1, 4)
+        q, k, v = self.projections(self.norm(x)).view(len(x), -1, 3, 4, 12).permute(2, 0, 3, 1, 4)
         y = self.dropout((q @ k.mT / 12**0.5).softmax(-1)) @ v
         merged: torch.Tensor = y.transpose(1, 2).flatten(2)
         return merged
@@ -518,12 +519,13 @@ def test_dropout_is_named_beside_a_projection_that_is_not_there() -> None:
     class Block(OddBlock):
         def __init__(self, rate: float) -> None:
             super().__init__({}, 1e-6)
-            del self.qkv, self.proj
+            del self.qkv, self.proj, self.norm_1
             self.attention = _Unprojected(rate)
 
-        def attended(self, x: torch.Tensor) -> torch.Tensor:
-            attended: torch.Tensor = self.attention(x)
-            return attended
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x + self.attention(x)
+            y: torch.Tensor = x + self.fc2(nn.functional.gelu(self.fc1(self.norm_2(x))))
+            return y
 
     class Model(OddViT):
         def __init__(self, dropout: float = 0.0) -> None:

@@ -112,6 +112,7 @@ def test_another_attention_of_another_width_gets_its_formula() -> None:
     report = check(_with(lambda: Sines(20)), overrides=SMALL, modes=["eval"])
     assert report.verdict == "divergent"
     assert [cause.id for cause in report.causes] == ["graft"], report
+    assert "; the reference: x + attention(y), where x is" in report.causes[0].statement
     assert report.explanation is not None
     assert report.explanation.complete
 

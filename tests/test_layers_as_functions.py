@@ -12,7 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from parity import check
+from parity.models import Entry, WeightMap, rearranged
 from parity.tracing import FunctionCalls, Layer, Point
+from parity.tracing.function_calls import function_layers
 from tests.test_maps_that_close import HEADS, SIZES, WIDTH
 
 if TYPE_CHECKING:
@@ -104,7 +106,7 @@ class OfPixels(Functional):
 
 
 def test_order_of_pixels_is_read_off_what_the_projection_takes() -> None:
-    model = OfPixels(Ways(softmax=lambda scores: 1.1 * scores.softmax(-1) + 0.01))
+    model = OfPixels(Ways(softmax=lambda scores: scores.softmax(-1).flip(-1).sqrt()))
     report = check(model, overrides=SIZES, weights="synthetic", modes=["eval"])
     assert report.explanation is not None
     assert report.explanation.complete
@@ -169,6 +171,22 @@ def test_products_of_layers_are_not_kept_alive() -> None:
         product + bias
         del product
         unused = weakref.ref(x @ weight)
-    assert [point.moment for point in told] == ["enter", "leave", "enter"]
-    assert alive() is None
-    assert unused() is None
+        assert [point.moment for point in told] == ["enter", "leave", "enter"]
+        assert alive() is None
+        assert unused() is None
+
+
+@pytest.mark.parametrize(
+    ("layout", "is_plain"),
+    [("identity", True), ("o i -> i o", True), ("o i -> 1 i o", True), ("(q h d) i -> (h q d) i, q=3, h=4", False),
+     ("(h d) i -> 1 i h d, d=12, h=4", False)],
+)  # fmt: skip
+def test_features_in_another_order_leave_no_layer(layout: str, is_plain: bool) -> None:  # noqa: FBT001
+    rows = 144 if "q" in layout else 48
+    candidate = rearranged(torch.zeros(rows, 48), layout)
+    model = nn.Module()
+    model.weight = nn.Parameter(candidate)
+    name = "encoder.layers.encoder_layer_0.mlp.0.weight"
+    box = "[0:1]" if candidate.shape[0] == 1 else ""
+    found = function_layers(WeightMap((Entry(name, f"weight{box}", layout),), ""), model, set())
+    assert [layer.is_plain for layer in found.values()] == [is_plain]

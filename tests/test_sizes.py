@@ -340,3 +340,23 @@ def test_more_blocks_than_were_asked_for_are_followed() -> None:
     assert [cause.id for cause in report.causes] == ["layer-norm-eps"]
     assert report.explanation is not None
     assert report.explanation.complete
+
+
+def test_number_that_no_run_shows_is_not_taken_from_an_attribute() -> None:
+    """A module that is called twice in each block hides how many blocks there are, and the attribute is wrong."""
+
+    class Unheeding(nn.Module):
+        def __init__(self, n_blocks: int = 12) -> None:
+            super().__init__()
+            self.n_blocks, self.model = n_blocks, vit.ViT(**{**OURS, "num_layers": 4})
+            for block in self.model.attn_layers:
+                assert isinstance(block, vit.AttentionBlock)
+                block.norm = block.pre_norm
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.model(images)
+            return logits
+
+    report = _check(Unheeding)
+    assert report.reasons[0].startswith("your model has 4 blocks, the reference has 2")
+    assert [cause.id for cause in report.causes] == ["norm-shared"]
